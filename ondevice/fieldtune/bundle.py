@@ -1,0 +1,90 @@
+"""A bundle on disk: opened only when every file is there, whole, unaltered and inside the bundle."""
+
+import dataclasses
+import hashlib
+from pathlib import Path, PurePosixPath
+
+from fieldtune.errors import CorruptFile, InvalidBundle, listed
+from fieldtune.manifest import ADAPTER_NAME, MANIFEST_NAME, FileSpec, Manifest, read_manifest
+
+TOKENIZER_NAME = "tokenizer.json"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle: its folder and its manifest."""
+
+    root: Path
+    manifest: Manifest
+
+    def graph_path(self, name: str) -> Path:
+        """Return the path of a graph's .onnx file.
+
+        Raises:
+            InvalidBundle: if the bundle has no such graph.
+        """
+        if name not in self.manifest.graphs:
+            raise InvalidBundle(f"{self.root}: has no graph {name!r}; it has {', '.join(self.manifest.graphs)}")
+        return self.root / self.manifest.graphs[name].path
+
+    @property
+    def adapter_path(self) -> Path:
+        """The folder of the initial adapter."""
+        return self.root / ADAPTER_NAME
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The tokenizer's file."""
+        return self.root / TOKENIZER_NAME
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Open a bundle after checking every file against the manifest.
+
+    Raises:
+        InvalidBundle: not a bundle, or a manifest that cannot be read.
+        UnsupportedFormat: another major version of the format.
+        CorruptFile: files that are missing, altered, truncated or outside the bundle; every one is listed.
+    """
+    root = Path(path)
+    manifest_path = root / MANIFEST_NAME
+    if not manifest_path.is_file():
+        reason = "no such folder" if not root.is_dir() else f"no {MANIFEST_NAME} in it"
+        raise InvalidBundle(
+            f"{root}: not a bundle ({reason}); make one with: fieldtune-offline build MODEL --out {root}"
+        )
+    try:
+        text = manifest_path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CorruptFile(f"{manifest_path}: not UTF-8 text ({error}); copy the bundle again") from error
+    manifest = read_manifest(text, str(manifest_path))
+    faults = [fault for name, spec in manifest.files.items() if (fault := _fault(root, name, spec))]
+    named = {path for graph in manifest.graphs.values() for path in (graph.path, graph.nodes)} | {TOKENIZER_NAME}
+    faults += [f"{name}: used, but the manifest has no digest of it" for name in sorted(named - set(manifest.files))]
+    if faults:
+        raise CorruptFile(f"{root}: {len(faults)} faulty file(s); copy or build the bundle again{listed(faults)}")
+    return Bundle(root, manifest)
+
+
+def file_spec(path: Path) -> FileSpec:
+    """Return the digest and size of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return FileSpec(sha256=digest.hexdigest(), size_bytes=path.stat().st_size)
+
+
+def _fault(root: Path, name: str, spec: FileSpec) -> str | None:
+    relative = PurePosixPath(name)
+    # A link could lead out of the bundle as surely as dots do, so the resolved path decides.
+    if relative.is_absolute() or ".." in relative.parts or not (root / name).resolve().is_relative_to(root.resolve()):
+        return f"{name}: leads out of the bundle"
+    path = root / name
+    if not path.is_file():
+        return f"{name}: missing"
+    size = path.stat().st_size
+    if size != spec.size_bytes:
+        return f"{name}: {size} bytes; expected {spec.size_bytes}"
+    found = file_spec(path).sha256
+    return None if found == spec.sha256 else f"{name}: altered (sha256 {found[:12]}…; expected {spec.sha256[:12]}…)"

@@ -1,0 +1,149 @@
+"""Typed reading of JSON and TOML tables: each getter checks one key, and an error carries the key's path.
+
+No validation framework: a dataclass is filled by a function that names each key once, then calls ``done`` so that keys
+nobody asked for are faults, too.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fieldtune.errors import FieldtuneError
+
+T = TypeVar("T")
+
+_NAMES = {str: "a string", int: "an integer", float: "a number", bool: "true or false", list: "a list", dict: "a table"}
+_REQUIRED: Any = object()
+
+
+class Table:
+    """One table of a file, read key by key.
+
+    Args:
+        data: the parsed table.
+        where: what the messages call it: a file, then the path of keys.
+        error: the class of FieldtuneError to raise.
+    """
+
+    def __init__(self, data: object, where: str | Path, error: type[FieldtuneError]) -> None:
+        if not isinstance(data, Mapping):
+            raise error(f"{where}: expected a table, found {_kind(data)}")
+        self._data: Mapping[str, Any] = data
+        self._asked: set[str] = set()
+        self._error = error
+        self.where = str(where)
+
+    def _get(self, key: str, kind: type[T], default: T) -> T:
+        self._asked.add(key)
+        if key not in self._data:
+            if default is _REQUIRED:
+                near = ", ".join(sorted(self._data)) or "nothing"
+                raise self._error(
+                    f"{self.where}: the key {key!r} is missing; expected {_NAMES[kind]}, found only: {near}"
+                )
+            return default
+        value = self._data[key]
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise self._error(f"{self.where}: {key!r} is {_kind(value)}; expected {_NAMES[kind]}")
+        return value
+
+    def text(self, key: str, default: str = _REQUIRED) -> str:
+        """Return the string at a key."""
+        return self._get(key, str, default)
+
+    def choice(self, key: str, choices: tuple[str, ...], default: str = _REQUIRED) -> str:
+        """Return the string at a key, which must be one of the choices."""
+        value = self._get(key, str, default)
+        if value not in choices:
+            raise self._error(f"{self.where}: {key!r} is {value!r}; expected one of {', '.join(choices)}")
+        return value
+
+    def integer(self, key: str, default: int = _REQUIRED, *, least: int | None = None) -> int:
+        """Return the integer at a key."""
+        value = self._get(key, int, default)
+        if least is not None and value < least:
+            raise self._error(f"{self.where}: {key!r} is {value}; expected at least {least}")
+        return value
+
+    def number(self, key: str, default: float = _REQUIRED) -> float:
+        """Return the number at a key as a float."""
+        return self._get(key, float, default)
+
+    def flag(self, key: str, default: bool = _REQUIRED) -> bool:
+        """Return the truth value at a key."""
+        return self._get(key, bool, default)
+
+    def texts(self, key: str, default: list[str] = _REQUIRED) -> tuple[str, ...]:
+        """Return the list of strings at a key."""
+        return tuple(self._items(key, str, default))
+
+    def shape(self, key: str) -> tuple[int | str, ...]:
+        """Return a tensor shape: integers, and names of symbolic dimensions."""
+        values = self._get(key, list, _REQUIRED)
+        for value in values:
+            if not isinstance(value, int | str) or isinstance(value, bool):
+                raise self._error(f"{self.where}: {key!r} holds {_kind(value)}; expected integers and names")
+        return tuple(values)
+
+    def sizes(self, key: str) -> tuple[int, ...]:
+        """Return a tensor shape of non-negative integers."""
+        values = self._items(key, int, _REQUIRED)
+        if any(value < 0 for value in values):
+            raise self._error(f"{self.where}: {key!r} is {values}; expected sizes of at least 0")
+        return tuple(values)
+
+    def table(self, key: str, default: Mapping[str, Any] = _REQUIRED) -> "Table":
+        """Return the table at a key."""
+        return Table(self._get(key, dict, default), f"{self.where}: {key}", self._error)
+
+    def tables(self, key: str) -> list["Table"]:
+        """Return the list of tables at a key."""
+        values = self._get(key, list, _REQUIRED)
+        return [Table(value, f"{self.where}: {key}[{index}]", self._error) for index, value in enumerate(values)]
+
+    def named_tables(self, key: str) -> dict[str, "Table"]:
+        """Return the table of tables at a key, by name."""
+        outer = self.table(key)
+        return {name: outer.table(name) for name in outer}
+
+    def plain(self, key: str, default: Mapping[str, Any] = _REQUIRED) -> dict[str, Any]:
+        """Return the table at a key as it is, for content that belongs to somebody else's format."""
+        return dict(self._get(key, dict, default))
+
+    def optional_text(self, key: str) -> str | None:
+        """Return the string at a key, or None where the key is missing or null."""
+        self._asked.add(key)
+        return None if self._data.get(key) is None else self._get(key, str, _REQUIRED)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the keys in the file's order."""
+        return iter(self._data)
+
+    def done(self) -> None:
+        """Refuse keys that nobody asked for."""
+        unknown = sorted(set(self._data) - self._asked)
+        if unknown:
+            known = ", ".join(sorted(self._asked))
+            raise self._error(
+                f"{self.where}: unknown {_plural(unknown)} {', '.join(map(repr, unknown))}; known: {known}"
+            )
+
+    def _items(self, key: str, kind: type[T], default: list[T]) -> list[T]:
+        values = self._get(key, list, default)
+        for value in values:
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise self._error(f"{self.where}: {key!r} holds {_kind(value)}; expected {_NAMES[kind]} in each place")
+        return values
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    name = _NAMES.get(type(value), f"a {type(value).__name__}")
+    return f"{name} ({value!r})" if isinstance(value, str | int | float) else name
+
+
+def _plural(keys: list[str]) -> str:
+    return "key" if len(keys) == 1 else "keys"
