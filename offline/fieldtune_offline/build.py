@@ -1,0 +1,222 @@
+"""build_bundle: one straight line from a model to a verified bundle, written beside its place and renamed at the end."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from fieldtune import __version__
+from fieldtune.adapters import read_adapter
+from fieldtune.bundle import TOKENIZER_NAME, file_spec
+from fieldtune.errors import OutputError
+from fieldtune.manifest import (
+    ADAPTER_NAME,
+    MANIFEST_NAME,
+    WEIGHTS_NAME,
+    BaseModelSpec,
+    Manifest,
+    TaskSpec,
+    TextSpec,
+)
+from fieldtune_offline.graphs import Graph, adapted_graph, gradient_graph
+from fieldtune_offline.lora import Adapted, adapt
+from fieldtune_offline.models import BaseModel, canonical_task, load_base
+from fieldtune_offline.node_table import node_table
+from fieldtune_offline.parity import check_parity, open_sessions
+from fieldtune_offline.spec import BuildSpec
+from fieldtune_offline.tasks import Task
+from fieldtune_offline.tasks.text_classification import TextClassification
+from fieldtune_offline.tasks.text_generation import TextGeneration
+from fieldtune_offline.weights import bind_weights, write_weights
+
+_TRACE_SHAPE = (3, 10)
+_PARITY_SHAPES = ((3, 17), (2, 34))
+_TOOLS = ("fieldtune", "torch", "transformers", "peft", "onnx-ir", "onnxruntime")
+
+Report = Callable[[str], None]
+
+
+def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
+    """Build a bundle and return its manifest.
+
+    Args:
+        spec: what to build.
+        report: called with one line at the start of each stage.
+
+    Raises:
+        UnsupportedModel: a model, task or adapter setting that is not supported.
+        ParityError: the graphs do not compute what torch computes; nothing is left behind.
+        OutputError: ``out`` exists, or cannot be written.
+    """
+    _check_spec(spec)
+    task_name = canonical_task(spec.task)
+    with _staging(spec) as staging:
+        report(f"loading {spec.model}")
+        base = load_base(spec, task_name)
+        if base.new_modules:
+            report(f"new, saved with the adapter: {', '.join(base.new_modules)}")
+        adapted = adapt(base, spec, task_name)
+        text = _text(base, spec)
+        task = _task(task_name, adapted)
+        graphs = _trace(spec, adapted, task, report)
+        report("writing weights and graphs")
+        _write(staging, graphs, base, adapted)
+        report("comparing with torch on stock ONNX Runtime")
+        manifest = _manifest(task_name, base, adapted, text, graphs, staging)
+        sessions, initial = open_sessions(staging / "graphs"), read_adapter(staging / ADAPTER_NAME)
+        parity = check_parity(sessions, adapted, task, manifest, initial, _parity_shapes(spec))
+        manifest = dataclasses.replace(manifest, parity=parity)
+        (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def _check_spec(spec: BuildSpec) -> None:
+    for name in ("batch", "sequence"):
+        value = getattr(spec, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; expected at least 1")
+    if spec.lora.rank < 1:
+        raise ValueError(f"rank is {spec.lora.rank}; expected at least 1")
+
+
+@contextlib.contextmanager
+def _staging(spec: BuildSpec) -> Iterator[Path]:
+    """Give a folder beside ``out`` that becomes it when the block ends well, and vanishes when it does not."""
+    out = spec.out
+    if out.exists() and not spec.overwrite:
+        raise OutputError(f"{out}: exists; choose another folder or add --overwrite")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror}") from error
+    try:
+        yield staging
+        staging.chmod(0o755)  # mkdtemp makes it the owner's alone
+        if out.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+            out.rename(old / out.name)
+            staging.rename(out)
+            shutil.rmtree(old)
+        else:
+            staging.rename(out)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _task(name: str, adapted: Adapted) -> Task:
+    if name == "text-classification":
+        return TextClassification(adapted.model)
+    return TextGeneration(adapted.model)
+
+
+def _text(base: BaseModel, spec: BuildSpec) -> TextSpec:
+    tokenizer, config = base.tokenizer, base.model.config
+    limits = [getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length, spec.sequence]  # type: ignore[operator, union-attr]
+    pad = tokenizer.pad_token_id
+    generation = getattr(base.model, "generation_config", None)
+    stops = _ids(getattr(generation, "eos_token_id", None)) or _ids(tokenizer.eos_token_id)
+    if pad is None:
+        pad = stops[0] if stops else 0
+    config.pad_token_id = pad  # type: ignore[union-attr]
+    special = {name: str(value) for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    return TextSpec(
+        max_length=min(int(limit) for limit in limits if limit),
+        pad_token_id=int(pad),
+        stop_token_ids=stops,
+        special_tokens=special,
+        chat_template=template,
+    )
+
+
+def _ids(value: Any) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    return (int(value),) if isinstance(value, int) else tuple(int(item) for item in value)
+
+
+def _trace(spec: BuildSpec, adapted: Adapted, task: Task, report: Report) -> list[Graph]:
+    static = frozenset(name for name in ("batch", "sequence") if getattr(spec, name) is not None)
+    batch, sequence = spec.batch or _TRACE_SHAPE[0], spec.sequence or _TRACE_SHAPE[1]
+    report("tracing the training graph")
+    gradient = gradient_graph(task.training(batch, sequence), adapted, static)
+    report("tracing the evaluation graph")
+    evaluation = adapted_graph("eval", task.evaluation(batch, sequence), adapted, static)
+    report("tracing the inference graph")
+    # A decoder feeds one token at a time after the prompt, so its sizes always vary.
+    served = static if isinstance(task, TextClassification) else frozenset[str]()
+    inference = adapted_graph("infer", task.inference(batch, sequence), adapted, served)
+    return [gradient, evaluation, inference]
+
+
+def _parity_shapes(spec: BuildSpec) -> list[tuple[int, int]]:
+    shapes = [(spec.batch or batch, spec.sequence or sequence) for batch, sequence in _PARITY_SHAPES]
+    return list(dict.fromkeys(shapes))
+
+
+def _write(staging: Path, graphs: list[Graph], base: BaseModel, adapted: Adapted) -> None:
+    folder = staging / "graphs"
+    folder.mkdir()
+    weights_path = staging / WEIGHTS_NAME
+    tensors = {name: tensor for graph in graphs for name, tensor in graph.weights.items()}
+    slots = write_weights(weights_path, tensors)
+    for graph in graphs:
+        bind_weights(graph.unbound, slots, weights_path)
+        ir.save(graph.model, folder / f"{graph.name}.onnx")
+        (folder / f"{graph.name}.nodes.json").write_text(node_table(graph.model), encoding="utf-8")
+    adapted.model.save_pretrained(str(staging / ADAPTER_NAME), save_embedding_layers=False)
+    base.tokenizer.backend_tokenizer.save(str(staging / TOKENIZER_NAME))
+    for name in ("README.md",):
+        # PEFT's card is a form to fill in; the manifest says what there is to say.
+        (staging / ADAPTER_NAME / name).unlink(missing_ok=True)
+
+
+def _manifest(
+    task: str,
+    base: BaseModel,
+    adapted: Adapted,
+    text: TextSpec,
+    graphs: list[Graph],
+    staging: Path,
+) -> Manifest:
+    config = base.model.config
+    labels = config.id2label if task == "text-classification" else {}  # type: ignore[union-attr]
+    names: dict[int, str] = dict(labels)  # type: ignore[arg-type]
+    files = {str(path.relative_to(staging)): file_spec(path) for path in sorted(staging.rglob("*")) if path.is_file()}
+    peft_config = json.loads((staging / ADAPTER_NAME / "adapter_config.json").read_text(encoding="utf-8"))
+    return Manifest(
+        base=BaseModelSpec(
+            id=str(adapted.config.base_model_name_or_path),
+            revision=adapted.config.revision,
+            sha256=base.sha256,
+            architecture=type(base.model).__name__,
+            licence=base.licence,
+            dtypes=base.dtypes,
+        ),
+        task=TaskSpec(name=task, labels=tuple(names[index] for index in sorted(names))),
+        text=text,
+        peft_config=peft_config,
+        layout=adapted.layout,
+        graphs={graph.name: graph.spec("graphs") for graph in graphs},
+        parity=(),
+        tools={name: _version(name) for name in _TOOLS},
+        files=files,
+    )
+
+
+def _version(name: str) -> str:
+    return __version__ if name == "fieldtune" else importlib.metadata.version(name)
+
+

@@ -1,0 +1,160 @@
+"""The three graphs of a bundle: gradient.onnx, eval.onnx and infer.onnx, from one adapted model."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+import torch
+
+from fieldtune.manifest import GraphSpec, TensorSpec
+from fieldtune_offline.lora import Adapted
+from fieldtune_offline.lowering import GraphBuilder, Input, LoweredProgram, Tensor, lower_program
+from fieldtune_offline.passes.flatten_parameters import join_gradients, split_theta
+from fieldtune_offline.tasks import Traceable
+from fieldtune_offline.tracing import trace_adapted, trace_gradient
+from fieldtune_offline.weights import program_weights
+
+OPSET = 18
+IR_VERSION = 8
+MIN_ORT = "1.16.3"
+"""Opset 18 and IR 8 are what AMD's Vitis AI 3.5 build of ONNX Runtime 1.16 loads."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Graph:
+    """A closed graph whose weights are not bound yet.
+
+    Attributes:
+        name: as the bundle has it.
+        model: the ONNX model.
+        inputs: to be fed, without the adapter's.
+        outputs: in order.
+        adapter_inputs: the adapter's, which have defaults.
+        weights: name → the torch tensor that each unbound initializer takes.
+        unbound: those initializers.
+    """
+
+    name: str
+    model: ir.Model
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    adapter_inputs: tuple[TensorSpec, ...]
+    weights: Mapping[str, torch.Tensor]
+    unbound: tuple[ir.Value, ...]
+
+    def spec(self, folder: str) -> GraphSpec:
+        """Return the manifest's entry of the graph."""
+        return GraphSpec(
+            path=f"{folder}/{self.name}.onnx",
+            nodes=f"{folder}/{self.name}.nodes.json",
+            opset=OPSET,
+            ir_version=IR_VERSION,
+            min_ort=MIN_ORT,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            adapter_inputs=self.adapter_inputs,
+        )
+
+
+def gradient_graph(source: Traceable, adapted: Adapted, static: frozenset[str]) -> Graph:
+    """Return batch, theta → loss_sum, weight, grad_sum.
+
+    ``theta`` and ``grad_sum`` are float32 of shape (layout.size,); the sums are over the labels that count, so that
+    microbatches add up exactly and the loop divides once.
+    """
+    program, inputs = trace_gradient(source, static)
+    weights = program_weights(program, source.model_path)
+    build = GraphBuilder()
+    theta, pieces = split_theta(build, adapted.layout)
+    keys = {f"{source.model_path}.{name}": key for key, name in adapted.names.items()}
+    lowered = lower_program(
+        program,
+        inputs,
+        build,
+        given={name: pieces[key] for name, key in keys.items()},
+        names=weights.names,
+    )
+    gradients = {keys[name]: tensor for name, tensor in lowered.gradients.items()}
+    outputs = dict(zip(source.outputs, lowered.outputs, strict=True))
+    outputs["grad_sum"] = join_gradients(build, adapted.layout, gradients)
+    return _close("gradient", build, [*lowered.inputs, theta], [], outputs, lowered, weights.tensors)
+
+
+def adapted_graph(name: str, source: Traceable, adapted: Adapted, static: frozenset[str]) -> Graph:
+    """Return a forward graph that takes the adapter as named inputs with defaults and a symbolic rank.
+
+    LoRA's defaults are zeros of rank 1 (the base alone); a saved head's default is the initial one.
+    """
+    program, inputs = trace_adapted(source, adapted, static)
+    build = GraphBuilder()
+    weights = program_weights(program, f"module.{source.model_path}")
+    lowered = lower_program(program, inputs, build, given={}, names=weights.names)
+    count = len(source.inputs)
+    parameters = dict(adapted.model.named_parameters())
+    held = dict(weights.tensors)
+    adapter = list(lowered.inputs[count:])
+    for parameter, tensor in zip(adapted.layout.parameters, adapter, strict=True):
+        if parameter.rank_axis is None:
+            held[parameter.key] = parameters[adapted.names[parameter.key]]
+        else:
+            shape = [dim if isinstance(dim, int) else 1 for dim in tensor.dims]
+            tensor.value.const_value = ir.tensor(torch.zeros(shape).numpy(), name=parameter.key)
+    outputs = dict(zip(source.outputs, lowered.outputs, strict=True))
+    return _close(name, build, list(lowered.inputs[:count]), adapter, outputs, lowered, held)
+
+
+def _close(
+    name: str,
+    build: GraphBuilder,
+    inputs: Sequence[Tensor],
+    adapter: Sequence[Tensor],
+    outputs: Mapping[str, Tensor],
+    lowered: LoweredProgram,
+    held: Mapping[str, torch.Tensor],
+) -> Graph:
+    results: dict[str, Tensor] = {}
+    for key, tensor in outputs.items():
+        # An output keeps its name to itself: an input, a weight or an earlier output passed on gets a node of its own.
+        passed = tensor.value.producer() is None or any(tensor is earlier for earlier in results.values())
+        results[key] = build.op("Identity", [tensor], tensor.dtype, tensor.dims) if passed else tensor
+        results[key].value.name = key
+    nodes = _needed(build.nodes, [tensor.value for tensor in results.values()])
+    used = {id(value) for node in nodes for value in node.inputs if value is not None}
+    weights = [tensor.value for tensor in lowered.weights.values() if id(tensor.value) in used]
+    defaults = [tensor.value for tensor in adapter if tensor.value.const_value is not None]
+    unbound = [*weights, *(tensor.value for tensor in adapter if tensor.value.const_value is None)]
+    constants = [value for value in build.initializers if id(value) in used]
+    graph = ir.Graph(
+        [tensor.value for tensor in (*inputs, *adapter)],
+        [tensor.value for tensor in results.values()],
+        nodes=nodes,
+        initializers=[*constants, *defaults, *unbound],
+        opset_imports={"": OPSET},
+        name=name,
+    )
+    model = ir.Model(graph, ir_version=IR_VERSION, producer_name="fieldtune")
+    return Graph(
+        name=name,
+        model=model,
+        inputs=tuple(_spec(tensor) for tensor in inputs),
+        outputs=tuple(_spec(tensor) for tensor in results.values()),
+        adapter_inputs=tuple(_spec(tensor) for tensor in adapter),
+        weights={str(value.name): held[str(value.name)] for value in unbound},
+        unbound=tuple(unbound),
+    )
+
+
+def _needed(nodes: Sequence[ir.Node], outputs: Sequence[ir.Value]) -> list[ir.Node]:
+    """Return the nodes that an output depends on, in order."""
+    needed = {id(value) for value in outputs}
+    kept: list[ir.Node] = []
+    for node in reversed(nodes):
+        if any(id(value) in needed for value in node.outputs):
+            kept.append(node)
+            needed.update(id(value) for value in node.inputs if value is not None)
+    return kept[::-1]
+
+
+def _spec(tensor: Tensor) -> TensorSpec:
+    shape = tuple(dim if isinstance(dim, int) else str(dim) for dim in tensor.dims)
+    return TensorSpec(name=str(tensor.value.name), dtype=str(tensor.dtype).removeprefix("torch."), shape=shape)

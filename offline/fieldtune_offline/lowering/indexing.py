@@ -1,0 +1,128 @@
+"""Lowering of gathers and scatters."""
+
+import torch
+from torch import fx
+
+from fieldtune.errors import UnsupportedModel
+from fieldtune_offline.lowering.builder import Tensor
+from fieldtune_offline.lowering.call import Call, Table
+
+aten = torch.ops.aten
+INT64 = torch.int64
+
+
+def _embedding(call: Call) -> Tensor:
+    return call.emit("Gather", call.tensor("weight"), call.tensor("indices"), axis=0)
+
+
+def _index_select(call: Call) -> Tensor:
+    x = call.tensor("self")
+    return call.emit("Gather", x, call.tensor("index"), axis=call.axis("dim", x.rank))
+
+
+def _gather(call: Call) -> Tensor:
+    x = call.tensor("self")
+    return call.emit("GatherElements", x, call.tensor("index"), axis=call.axis("dim", x.rank))
+
+
+def _scatter(call: Call, updates: Tensor, **reduction: str) -> Tensor:
+    x, index = call.operand("self", call.dtype), call.tensor("index")
+    return call.emit("ScatterElements", x, index, updates, axis=call.axis("dim", x.rank), **reduction)
+
+
+def _scatter_value(call: Call) -> Tensor:
+    index = call.tensor("index")
+    return _scatter(call, call.shapes.expand(call.operand("value", call.dtype), index.dims))
+
+
+def _scatter_src(call: Call) -> Tensor:
+    return _scatter(call, _cropped(call))
+
+
+def _scatter_add(call: Call) -> Tensor:
+    return _scatter(call, _cropped(call), reduction="add")
+
+
+def _cropped(call: Call) -> Tensor:
+    source, index = call.operand("src", call.dtype), call.tensor("index")
+    if source.dims != index.dims:
+        raise UnsupportedModel(f"{call.node.target}: a source of another shape than its index is not supported")
+    return source
+
+
+def _indices(call: Call) -> tuple[list[int], list[Tensor]]:
+    given = [(axis, item) for axis, item in enumerate(call.raw("indices")) if item is not None]
+    tensors = [call.of(item) for _, item in given]
+    for _, item in given:
+        assert isinstance(item, fx.Node)
+        if item.meta["val"].dtype == torch.bool:
+            raise UnsupportedModel(f"{call.node.target}: a mask as an index has a size that depends on data")
+    return [axis for axis, _ in given], [call.build.cast(tensor, INT64) for tensor in tensors]
+
+
+def _joined(call: Call, indices: list[Tensor]) -> Tensor:
+    """Broadcast index tensors against each other and stack them on a last axis, as GatherND and ScatterND take them."""
+    rank = max(index.rank for index in indices)
+    padded = [(1,) * (rank - index.rank) + index.dims for index in indices]
+    dims = tuple(next((d for d in sizes if d != 1), 1) for sizes in zip(*padded, strict=True))
+    columns = [
+        call.shapes.reshape(call.shapes.expand(call.shapes.reshape(index, before), dims), (*dims, 1))
+        for index, before in zip(indices, padded, strict=True)
+    ]
+    if len(columns) == 1:
+        return columns[0]
+    return call.build.op("Concat", columns, INT64, (*dims, len(columns)), axis=-1)
+
+
+def _index(call: Call) -> Tensor:
+    x = call.tensor("self")
+    axes, indices = _indices(call)
+    if len(axes) == 1:
+        return call.emit("Gather", x, indices[0], axis=axes[0])
+    if axes != list(range(axes[0], axes[0] + len(axes))):
+        raise UnsupportedModel(f"{call.node.target}: indices on axes {axes} with slices between them are not supported")
+    # GatherND indexes leading axes: bring the indexed ones to the front, and what it found back behind the others.
+    lead = axes[0]
+    perm = [*axes, *(axis for axis in range(x.rank) if axis not in axes)]
+    moved = call.build.transpose(x, perm)
+    joined = _joined(call, indices)
+    found = joined.rank - 1
+    dims = (*joined.dims[:-1], *moved.dims[len(axes) :])
+    result = call.build.op("GatherND", [moved, joined], x.dtype, dims)
+    back = [*range(found, found + lead), *range(found), *range(found + lead, len(dims))]
+    return call.build.transpose(result, back)
+
+
+def _index_put(call: Call) -> Tensor:
+    x = call.tensor("self")
+    axes, indices = _indices(call)
+    if axes != list(range(len(axes))):
+        raise UnsupportedModel(f"{call.node.target}: indices on axes {axes} are not supported; only leading axes")
+    joined = _joined(call, indices)
+    dims = (*joined.dims[:-1], *x.dims[len(axes) :])
+    values = call.operand("values", call.dtype)
+    values = call.shapes.expand(call.shapes.reshape(values, (1,) * (len(dims) - values.rank) + values.dims), dims)
+    reduction = {"reduction": "add"} if call.raw("accumulate") else {}
+    return call.emit("ScatterND", x, joined, values, **reduction)
+
+
+def _nonzero(call: Call) -> Tensor:
+    """Positions that are not zero; their number is a size of its own, read from this result."""
+    x = call.tensor("self")
+    count = call.dims[0]
+    found = call.build.op("NonZero", [x], INT64, [x.rank, count])
+    return call.build.transpose(found, [1, 0])
+
+
+TABLE: Table = {
+    aten.nonzero.default: _nonzero,
+    aten.embedding.default: _embedding,
+    aten.index_select.default: _index_select,
+    aten.gather.default: _gather,
+    aten.scatter.value: _scatter_value,
+    aten.scatter.src: _scatter_src,
+    aten.scatter_add.default: _scatter_add,
+    aten.index.Tensor: _index,
+    aten.index_put.default: _index_put,
+    aten._unsafe_index_put.default: _index_put,
+}

@@ -1,0 +1,218 @@
+"""Lowering of operators that make, move, cut and join tensors without computing."""
+
+import torch
+
+from fieldtune_offline.lowering.builder import Dim, Tensor
+from fieldtune_offline.lowering.call import Call, Table
+
+aten = torch.ops.aten
+INT64 = torch.int64
+_END = torch.iinfo(INT64).max
+
+
+def _view(call: Call) -> Tensor:
+    return call.shapes.reshape(call.tensor("self"), call.dims)
+
+
+def _permute(call: Call) -> Tensor:
+    x = call.tensor("self")
+    return call.build.transpose(x, call.axes("dims", x.rank))
+
+
+def _transpose(call: Call) -> Tensor:
+    x = call.tensor("self")
+    perm = list(range(x.rank))
+    first, second = call.axis("dim0", x.rank), call.axis("dim1", x.rank)
+    perm[first], perm[second] = perm[second], perm[first]
+    return call.build.transpose(x, perm)
+
+
+def _t(call: Call) -> Tensor:
+    x = call.tensor("self")
+    return x if x.rank < 2 else call.build.transpose(x, [1, 0])
+
+
+def _expand(call: Call) -> Tensor:
+    return call.shapes.expand(call.tensor("self"), call.dims)
+
+
+def _repeat(call: Call) -> Tensor:
+    x = call.tensor("self")
+    repeats = [call.dim(item) for item in call.raw("repeats")]
+    x = call.shapes.reshape(x, (1,) * (len(repeats) - x.rank) + x.dims)
+    return x if all(repeat == 1 for repeat in repeats) else call.emit("Tile", x, call.shapes.shape(repeats))
+
+
+def _bound(call: Call, name: str, absent: int) -> Tensor:
+    argument = call.raw(name)
+    return call.shapes.size(call.dim(absent if argument is None else argument))
+
+
+def cut(call: Call, x: Tensor, axis: int, dims: tuple[Dim, ...], start: Tensor, end: Tensor, step: int = 1) -> Tensor:
+    """Return x[start:end:step] along an axis."""
+    axes, steps = call.build.constant([axis], INT64), call.build.constant([step], INT64)
+    return call.build.op("Slice", [x, start, end, axes, steps], x.dtype, dims)
+
+
+def _slice(call: Call) -> Tensor:
+    x = call.tensor("self")
+    if call.dims == x.dims:
+        return x  # a slice of step 1 that keeps the size keeps everything
+    start, end = _bound(call, "start", 0), _bound(call, "end", _END)
+    return cut(call, x, call.axis("dim", x.rank), call.dims, start, end, int(call.number("step")))
+
+
+def _select(call: Call) -> Tensor:
+    x = call.tensor("self")
+    index = call.operand("index", INT64)
+    return call.emit("Gather", x, index, axis=call.axis("dim", x.rank))
+
+
+def _cat(call: Call) -> Tensor:
+    parts = [call.build.cast(part, call.dtype) for part in call.tensors("tensors") if part.dims != (0,)]
+    return parts[0] if len(parts) == 1 else call.emit("Concat", *parts, axis=call.axis("dim", parts[0].rank))
+
+
+def _split(call: Call) -> tuple[Tensor, ...]:
+    x = call.tensor("self")
+    axis = call.axis("dim", x.rank)
+    shapes = [call.shapes.dims(result.shape) for result in call.results]
+    sizes = call.shapes.shape([dims[axis] for dims in shapes])
+    return call.build.ops("Split", [x, sizes], [(x.dtype, dims) for dims in shapes], axis=axis)
+
+
+def _pad(call: Call) -> Tensor:
+    x = call.tensor("self")
+    pads = [call.dim(item) for item in call.raw("pad")]
+    # torch lists (before, after) from the last axis on; ONNX all befores, then all afters, from the first
+    before: list[Dim] = [0] * x.rank
+    after: list[Dim] = [0] * x.rank
+    for place in range(len(pads) // 2):
+        before[x.rank - 1 - place], after[x.rank - 1 - place] = pads[2 * place], pads[2 * place + 1]
+    value = call.raw("value")
+    return call.emit("Pad", x, call.shapes.shape([*before, *after]), call.operand_of(value or 0, x.dtype))
+
+
+def _is_zero(call: Call, x: Tensor) -> bool:
+    expand = call.build.producer(x, "Expand")
+    held = call.build.constant_of(call.build.tensor_of(expand.inputs[0]) if expand else x)
+    return held is not None and not held.any()
+
+
+def _slice_scatter(call: Call) -> Tensor:
+    """Put ``src`` into a slice of ``self``: padding where self is zero, else joined with the parts beside it."""
+    base, source = call.tensor("self"), call.build.cast(call.tensor("src"), call.dtype)
+    if source.dims == base.dims:
+        return source
+    axis = call.axis("dim", base.rank)
+    assert call.raw("step") == 1
+    size = call.shapes.dim(call.results[0].shape[axis])
+    start = call.dim(0 if call.raw("start") is None else call.raw("start"))
+    if isinstance(start, int) and start < 0:
+        start = size + start
+    width = source.dims[axis]
+    rest = size - start - width
+    if _is_zero(call, base):
+        before: list[Dim] = [0] * base.rank
+        after: list[Dim] = [0] * base.rank
+        before[axis], after[axis] = start, rest
+        zero = call.build.constant(0, call.dtype)
+        return call.emit("Pad", source, call.shapes.shape([*before, *after]), zero)
+    parts = [source]
+    if start != 0:
+        dims = (*base.dims[:axis], start, *base.dims[axis + 1 :])
+        parts.insert(0, cut(call, base, axis, dims, call.shapes.size(0), call.shapes.size(start)))
+    if rest != 0:
+        dims = (*base.dims[:axis], rest, *base.dims[axis + 1 :])
+        parts.append(cut(call, base, axis, dims, call.shapes.size(start + width), call.shapes.size(_END)))
+    return call.emit("Concat", *parts, axis=axis)
+
+
+def _select_scatter(call: Call) -> Tensor:
+    base, source = call.tensor("self"), call.build.cast(call.tensor("src"), call.dtype)
+    axis = call.axis("dim", base.rank)
+    source = call.shapes.reshape(source, (*base.dims[:axis], 1, *base.dims[axis + 1 :]))
+    index = call.dim(call.raw("index"))
+    positions = call.emit("Range", call.shapes.scalar(0), call.shapes.scalar(base.dims[axis]), call.shapes.scalar(1))
+    here = call.build.op("Equal", [positions, call.shapes.scalar(index)], torch.bool, [base.dims[axis]])
+    column = call.shapes.reshape(here, [base.dims[axis] if a == axis else 1 for a in range(base.rank)])
+    return call.emit("Where", column, source, base)
+
+
+def _flip(call: Call) -> Tensor:
+    x = call.tensor("self")
+    axes = call.axes("dims", x.rank)
+    starts = call.build.constant([-1] * len(axes), INT64)
+    ends = call.build.constant([torch.iinfo(INT64).min] * len(axes), INT64)
+    return call.emit("Slice", x, starts, ends, call.build.constant(axes, INT64), starts)
+
+
+def _full(call: Call) -> Tensor:
+    value = call.raw("fill_value")
+    return call.shapes.expand(call.operand_of(value, call.dtype), call.dims)
+
+
+def _scalar(call: Call) -> Tensor:
+    return call.operand("s", call.dtype)
+
+
+def _zeros(call: Call) -> Tensor:
+    return call.shapes.filled(0, call.dims, call.dtype)
+
+
+def _ones(call: Call) -> Tensor:
+    return call.shapes.filled(1, call.dims, call.dtype)
+
+
+def _arange(call: Call) -> Tensor:
+    step = call.raw("step") if call.has("step") else 1
+    bounds = [call.operand_of(argument, call.dtype) for argument in (call.raw("start"), call.raw("end"), step)]
+    return call.emit("Range", *bounds)
+
+
+def _triangle(call: Call, *, upper: int) -> Tensor:
+    diagonal = call.build.constant(int(call.number("diagonal")), INT64)
+    return call.emit("Trilu", call.tensor("self"), diagonal, upper=upper)
+
+
+TABLE: Table = {
+    aten.view.default: _view,
+    aten._unsafe_view.default: _view,
+    aten.reshape.default: _view,
+    aten.unsqueeze.default: _view,
+    aten.squeeze.default: _view,
+    aten.squeeze.dim: _view,
+    aten.squeeze.dims: _view,
+    aten.permute.default: _permute,
+    aten.transpose.int: _transpose,
+    aten.t.default: _t,
+    aten.expand.default: _expand,
+    aten.repeat.default: _repeat,
+    aten.slice.Tensor: _slice,
+    aten.select.int: _select,
+    aten.cat.default: _cat,
+    aten.split_with_sizes.default: _split,
+    aten.split.Tensor: _split,
+    aten.constant_pad_nd.default: _pad,
+    aten.slice_scatter.default: _slice_scatter,
+    aten.select_scatter.default: _select_scatter,
+    aten.flip.default: _flip,
+    aten.full.default: _full,
+    aten.full_like.default: _full,
+    aten.new_full.default: _full,
+    aten.scalar_tensor.default: _scalar,
+    aten.zeros.default: _zeros,
+    aten.zeros_like.default: _zeros,
+    aten.new_zeros.default: _zeros,
+    # Whatever is left uninitialized is overwritten before it is read; zero makes runs repeat.
+    aten.empty.memory_format: _zeros,
+    aten.empty_like.default: _zeros,
+    aten.empty_permuted.default: _zeros,
+    aten.new_empty.default: _zeros,
+    aten.ones.default: _ones,
+    aten.ones_like.default: _ones,
+    aten.new_ones.default: _ones,
+    aten.arange.start_step: _arange,
+    aten.tril.default: lambda call: _triangle(call, upper=0),
+    aten.triu.default: lambda call: _triangle(call, upper=1),
+}

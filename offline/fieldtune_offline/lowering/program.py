@@ -1,0 +1,187 @@
+"""From an exported program (core ATen operators) to ONNX operators, node by node."""
+
+import dataclasses
+import operator
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import sympy
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
+
+from fieldtune.errors import UnsupportedModel, listed
+from fieldtune_offline.lowering import contraction, elementwise, indexing, movement, normalization
+from fieldtune_offline.lowering.builder import GraphBuilder, Tensor
+from fieldtune_offline.lowering.call import Call, Lowered, Table
+from fieldtune_offline.lowering.shapes import Shapes, dim_of
+
+TABLE: Table = {
+    **elementwise.TABLE,
+    **movement.TABLE,
+    **contraction.TABLE,
+    **indexing.TABLE,
+    **normalization.TABLE,
+}
+
+aten = torch.ops.aten
+_NO_VALUE = {aten._assert_tensor_metadata.default, aten._assert_scalar.default, aten.sym_constrain_range_for_size.default}
+_RANDOM = {aten.native_dropout.default, aten.dropout.default, aten.bernoulli.p, aten.rand.default, aten.randn.default}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Input:
+    """A user input of the program: its name in the graph, and a name for each axis whose size may vary."""
+
+    name: str
+    axes: tuple[str | None, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LoweredProgram:
+    """Which tensor of the graph under construction is which of the program.
+
+    Attributes:
+        inputs: user inputs in order.
+        weights: name in the graph → the tensor that stands for a parameter or buffer, without those that were given.
+        outputs: user outputs (the loss among them) in order.
+        gradients: parameter name → its gradient.
+    """
+
+    inputs: tuple[Tensor, ...]
+    weights: Mapping[str, Tensor]
+    outputs: tuple[Tensor, ...]
+    gradients: Mapping[str, Tensor]
+
+
+def lower_program(
+    program: ExportedProgram,
+    inputs: Sequence[Input],
+    build: GraphBuilder,
+    *,
+    given: Mapping[str, Tensor],
+    names: Mapping[str, str],
+) -> LoweredProgram:
+    """Lower a program.
+
+    Args:
+        program: in core ATen operators, functional.
+        inputs: one per user input, in order.
+        build: where the nodes go.
+        given: parameter name → the tensor that takes its place.
+        names: parameter or buffer name → its name in the graph; two with one name are one tensor.
+
+    Raises:
+        UnsupportedModel: operators without a lowering; every one is named, with its count.
+    """
+    _check_operators(program)
+    environment: dict[fx.Node, Lowered] = {}
+    placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    symbols = _symbol_names(program, placeholders, inputs)
+    weights: dict[str, Tensor] = {}
+    user: list[Tensor] = []
+    shapes = Shapes(build, symbols)
+    for spec in program.graph_signature.input_specs:
+        node = placeholders[spec.arg.name]
+        value = node.meta["val"]
+        dims = tuple(dim_of(size, symbols) for size in value.shape)
+        if spec.kind == InputKind.USER_INPUT:
+            tensor = build.source(inputs[len(user)].name, value.dtype, dims)
+            user.append(tensor)
+            shapes.learn(tensor)
+        else:
+            assert spec.target is not None
+            name = names.get(spec.target, spec.target)
+            if spec.target in given:
+                tensor = given[spec.target]
+            elif name in weights:
+                tensor = weights[name]
+            else:
+                tensor = weights[name] = build.source(name, value.dtype, dims)
+        environment[node] = tensor
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            _lower_node(node, environment, build, shapes)
+    outputs, gradients = _results(program, environment)
+    return LoweredProgram(tuple(user), weights, outputs, gradients)
+
+
+def _check_operators(program: ExportedProgram) -> None:
+    missing: Counter[str] = Counter()
+    for node in program.graph.nodes:
+        if node.op == "get_attr":
+            missing["a sub-graph (torch.cond, map or scan)"] += 1
+        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        if node.target in _RANDOM:
+            raise UnsupportedModel(f"{node.target} is in the graph; dropout and noise must be off in a training graph")
+        if node.target not in TABLE and node.target not in _NO_VALUE and isinstance(_first(node), torch.Tensor):
+            missing[str(node.target)] += 1
+    if missing:
+        faults = [f"{name} ({count} times)" for name, count in sorted(missing.items())]
+        raise UnsupportedModel(f"the model needs operators that have no ONNX lowering here{listed(faults)}")
+
+
+def _first(node: fx.Node) -> object:
+    value = node.meta.get("val")
+    return value[0] if isinstance(value, tuple | list) and value else value
+
+
+def _symbol_names(
+    program: ExportedProgram, placeholders: Mapping[str, fx.Node], inputs: Sequence[Input]
+) -> dict[sympy.Symbol, sympy.Symbol]:
+    """Name each symbol after the axis it is the size of; axes of one name that torch keeps apart become one."""
+    user = [spec for spec in program.graph_signature.input_specs if spec.kind == InputKind.USER_INPUT]
+    if len(user) != len(inputs):
+        raise ValueError(f"the program has {len(user)} user inputs; {len(inputs)} were described")
+    names: dict[sympy.Symbol, sympy.Symbol] = {}
+    for spec, described in zip(user, inputs, strict=True):
+        for size, axis in zip(placeholders[spec.arg.name].meta["val"].shape, described.axes, strict=True):
+            if isinstance(size, torch.SymInt) and axis is not None and isinstance(size.node.expr, sympy.Symbol):
+                names.setdefault(size.node.expr, sympy.Symbol(axis, integer=True, positive=True))
+    return names
+
+
+def _lower_node(node: fx.Node, environment: dict[fx.Node, Lowered], build: GraphBuilder, shapes: Shapes) -> None:
+    if node.target is operator.getitem:
+        source, index = node.args
+        assert isinstance(source, fx.Node) and isinstance(index, int)  # noqa: PT018
+        lowered = environment[source]
+        assert isinstance(lowered, tuple)
+        environment[node] = lowered[index]
+        return
+    if not isinstance(node.target, torch._ops.OpOverload) or node.target in _NO_VALUE:
+        return  # arithmetic of sizes: users read the expression, which the node carries
+    if node.target not in TABLE:
+        return  # a size, as sym_size
+    build.module = _module_of(node)
+    lowered = environment[node] = TABLE[node.target](Call(node, environment, build, shapes))
+    for tensor in lowered if isinstance(lowered, tuple) else (lowered,):
+        shapes.learn(tensor)
+
+
+def _module_of(node: fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack") or node.meta.get("fwd_nn_module_stack")
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def _results(
+    program: ExportedProgram, environment: Mapping[fx.Node, Lowered]
+) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    by_name = {node.name: node for node in environment}
+    outputs: list[Tensor] = []
+    gradients: dict[str, Tensor] = {}
+    for spec in program.graph_signature.output_specs:
+        if spec.kind == OutputKind.BUFFER_MUTATION:
+            raise UnsupportedModel(f"the model changes its buffer {spec.target!r} while it runs")
+        if not isinstance(spec.arg, TensorArgument):
+            continue
+        tensor = environment[by_name[spec.arg.name]]
+        assert isinstance(tensor, Tensor)
+        if spec.kind == OutputKind.GRADIENT_TO_PARAMETER:
+            assert spec.target is not None
+            gradients[spec.target] = tensor
+        else:
+            outputs.append(tensor)
+    return tuple(outputs), gradients

@@ -1,0 +1,174 @@
+"""Text generation: next-token cross-entropy over the positions that carry a label, served with a key-value cache.
+
+Input and output names are those of optimum and onnxruntime-genai.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from fieldtune.errors import UnsupportedModel
+from fieldtune.manifest import IGNORE_INDEX
+from fieldtune_offline.tasks import Batch, Traceable, masked_text
+
+_GRID = ("batch", "sequence")
+_TRAINING_INPUTS = (("input_ids", _GRID), ("attention_mask", _GRID), ("labels", _GRID))
+_PAST_AXES = ("batch", None, "past_sequence", None)
+
+
+class _Loss(nn.Module):
+    """The loss over labelled positions only.
+
+    The head is the dearest product of a small language model with a large vocabulary, and prompt tokens need none: a hook
+    in front of it keeps the hidden states at positions that carry a label.
+    """
+
+    def __init__(self, model: Any, *, with_correct: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.with_correct = with_correct
+        self._positions: torch.Tensor | None = None
+        head = model.get_output_embeddings()
+        if head is None:
+            raise UnsupportedModel(f"{type(model).__name__}: has no output embeddings to compute logits with")
+        self._head = [head]  # in a list, so that it is no second path to the same weights
+
+    def _labelled(self, _module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        assert self._positions is not None
+        hidden = inputs[0]
+        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, self._positions), *inputs[1:])
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        # Position t predicts the label at t + 1; the last one predicts nothing.
+        following = nn.functional.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:].reshape(-1)
+        labelled = following != IGNORE_INDEX
+        self._positions = torch.nonzero(labelled).squeeze(1)
+        count = self._positions.shape[0]
+        torch._check(count >= 0)
+        torch._check(count <= following.shape[0])
+        hook = self._head[0].register_forward_pre_hook(self._labelled)
+        try:
+            logits = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+        finally:
+            hook.remove()
+        targets = following.index_select(0, self._positions)
+        loss_sum = nn.functional.cross_entropy(logits, targets, reduction="sum")
+        weight = labelled.sum().to(torch.float32)
+        if not self.with_correct:
+            return loss_sum, weight
+        return loss_sum, weight, (logits.argmax(-1) == targets).sum().to(torch.float32)
+
+
+class _Decoder(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        position_ids: torch.Tensor,
+        past: list[tuple[torch.Tensor, torch.Tensor]],
+    ) -> tuple[torch.Tensor, ...]:
+        from transformers import DynamicCache
+
+        result = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=DynamicCache(past),
+            use_cache=True,
+        )
+        present = [tensor for layer in result.past_key_values.layers for tensor in (layer.keys, layer.values)]
+        return (result.logits, *present)
+
+
+class TextGeneration:
+    """The task around an adapted AutoModelForCausalLM."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._cache_shapes = _cache_shapes(model)
+
+    def batch(self, batch: int, sequence: int, seed: int) -> dict[str, torch.Tensor]:
+        """Return a batch whose prompts (the first third) and padding carry no label."""
+        text = masked_text(self._model, batch, sequence, seed)
+        labels = text["input_ids"].masked_fill(text["attention_mask"] == 0, IGNORE_INDEX)
+        labels[:, : sequence // 3] = IGNORE_INDEX
+        return {**text, "labels": labels}
+
+    def training(self, batch: int, sequence: int) -> Traceable:
+        """Return what computes ``loss_sum`` and ``weight``."""
+        module = _Loss(self._model, with_correct=False)
+        return Traceable(module, "model", self.batch(batch, sequence, 0), _TRAINING_INPUTS, ("loss_sum", "weight"))
+
+    def evaluation(self, batch: int, sequence: int) -> Traceable:
+        """Return what computes ``loss_sum``, ``weight`` and ``correct`` (labels that are the likeliest token; scalar)."""
+        module = _Loss(self._model, with_correct=True)
+        outputs = ("loss_sum", "weight", "correct")
+        return Traceable(module, "model", self.batch(batch, sequence, 0), _TRAINING_INPUTS, outputs)
+
+    def inference(self, batch: int, sequence: int) -> Traceable:
+        """Return what computes ``logits`` and ``present.N.key``, ``present.N.value`` from ``past_key_values.N.…``."""
+        feeds = self._feeds(batch, sequence, past=5, seed=0)
+        inputs: list[tuple[str, tuple[str | None, ...]]] = [
+            ("input_ids", _GRID),
+            ("attention_mask", ("batch", "total_sequence")),
+            ("position_ids", _GRID),
+        ]
+        names = [name for name in feeds if name.startswith("past_key_values.")]
+        inputs += [(name, _PAST_AXES) for name in names]
+        outputs = ["logits", *(name.replace("past_key_values.", "present.") for name in names)]
+        arguments = {name: feeds[name] for name, _ in inputs[:3]}
+        past = [(feeds[key], feeds[value]) for key, value in zip(names[::2], names[1::2], strict=True)]
+        return Traceable(_Decoder(self._model), "model", {**arguments, "past": past}, inputs, outputs)
+
+    def inference_batches(self, batch: int, sequence: int, seed: int) -> list[dict[str, torch.Tensor]]:
+        """Return a first step without a past, a later one and a single token after a past."""
+        return [
+            self._feeds(batch, sequence, past=0, seed=seed),
+            self._feeds(batch, sequence, past=5, seed=seed + 1),
+            self._feeds(batch, 1, past=9, seed=seed + 2),
+        ]
+
+    def inference_reference(self, feeds: Batch) -> dict[str, torch.Tensor]:
+        """Return transformers' logits and cache."""
+        keys = [name for name in feeds if name.startswith("past_key_values.")]
+        past = [(feeds[key], feeds[value]) for key, value in zip(keys[::2], keys[1::2], strict=True)]
+        arguments = {name: feeds[name] for name in ("input_ids", "attention_mask", "position_ids")}
+        outputs = _Decoder(self._model)(**arguments, past=past)
+        names = ["logits", *(name.replace("past_key_values.", "present.") for name in keys)]
+        return dict(zip(names, outputs, strict=True))
+
+    def reference_loss(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return transformers' mean loss times the number of predicted labels."""
+        weight = (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
+        return self._model(**batch, use_cache=False).loss * weight, weight
+
+    def _feeds(self, batch: int, sequence: int, *, past: int, seed: int) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        text = masked_text(self._model, batch, sequence, seed)
+        feeds = {
+            "input_ids": text["input_ids"],
+            "attention_mask": torch.cat([torch.ones((batch, past), dtype=torch.int64), text["attention_mask"]], 1),
+            "position_ids": torch.arange(past, past + sequence).expand(batch, sequence).contiguous(),
+        }
+        for layer, (heads, size) in enumerate(self._cache_shapes):
+            for part in ("key", "value"):
+                shape = (batch, heads, past, size)
+                feeds[f"past_key_values.{layer}.{part}"] = torch.randn(shape, generator=generator)
+        return feeds
+
+
+def _cache_shapes(model: Any) -> list[tuple[int, int]]:
+    """Return heads and head size of each layer's cache, as the model itself fills one."""
+    with torch.no_grad():
+        result = model(input_ids=torch.zeros((1, 2), dtype=torch.int64), use_cache=True)
+    layers = getattr(result.past_key_values, "layers", None)
+    if not layers or any(getattr(layer, "keys", None) is None for layer in layers):
+        raise UnsupportedModel(f"{type(model).__name__}: keeps no key-value cache with a key and a value per layer")
+    return [(int(layer.keys.shape[1]), int(layer.keys.shape[3])) for layer in layers]

@@ -1,0 +1,101 @@
+"""The weights of all graphs in one safetensors file, which is at the same time their external data.
+
+ONNX Runtime takes location, offset and length of a tensor's bytes, wherever in a file they are, so no graph carries a copy.
+The file lies beside the graphs: ONNX Runtime from 1.24 on refuses external data outside the graph's own folder.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from fieldtune_offline.lowering.builder import onnx_dtype
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slot:
+    """Where a tensor lies in the file."""
+
+    offset: int
+    length: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ProgramWeights:
+    """The tensors that a program brings along.
+
+    Attributes:
+        names: parameter, buffer or constant of the program → its name in the graph: the checkpoint's, where it has one.
+        tensors: name in the graph → tensor. Tensors that share storage (tied embeddings) have one name.
+    """
+
+    names: Mapping[str, str]
+    tensors: Mapping[str, torch.Tensor]
+
+
+def program_weights(program: ExportedProgram, model_path: str) -> ProgramWeights:
+    """Name the tensors of a program whose model lies at an attribute path of the traced module."""
+    constants = {name: value for name, value in program.constants.items() if isinstance(value, torch.Tensor)}
+    held = {**constants, **program.state_dict}
+    names: dict[str, str] = {}
+    tensors: dict[str, torch.Tensor] = {}
+    by_storage: dict[tuple[int, tuple[int, ...]], str] = {}
+    for spec in program.graph_signature.input_specs:
+        if spec.kind == InputKind.USER_INPUT or spec.target is None:
+            continue
+        tensor = held[spec.target]
+        if spec.kind == InputKind.CONSTANT_TENSOR:
+            digest = hashlib.sha256(tensor.detach().contiguous().numpy().tobytes()).hexdigest()
+            name = f"constant.{'x'.join(map(str, tensor.shape))}.{digest[:12]}"
+        else:
+            name = _checkpoint_name(spec.target, model_path)
+            if tensor.numel():
+                name = by_storage.setdefault((tensor.data_ptr(), tuple(tensor.shape)), name)
+        names[spec.target] = name
+        tensors.setdefault(name, tensor)
+    return ProgramWeights(names, tensors)
+
+
+def _checkpoint_name(target: str, model_path: str) -> str:
+    target = target.removeprefix(f"{model_path}.").removeprefix("base_model.model.")
+    return target.replace(".base_layer.", ".").replace(".original_module.", ".")
+
+
+def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, Slot]:
+    """Write tensors in the order of their names and return where each lies."""
+    from safetensors.torch import save_file
+
+    ordered = {name: tensors[name].detach().contiguous() for name in sorted(tensors)}
+    save_file(ordered, str(path), metadata={"format": "pt"})
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(header_bytes))
+    slots: dict[str, Slot] = {}
+    for name, tensor in ordered.items():
+        start, end = header[name]["data_offsets"]
+        slots[name] = Slot(8 + header_bytes + start, end - start, tensor.dtype, tuple(tensor.shape))
+    return slots
+
+
+def bind_weights(values: Iterable[ir.Value], slots: Mapping[str, Slot], path: Path) -> None:
+    """Make each initializer refer to its bytes in the file."""
+    for value in values:
+        assert value.name is not None
+        slot = slots[value.name]
+        value.const_value = ir.ExternalTensor(
+            path.name,
+            slot.offset,
+            slot.length,
+            onnx_dtype(slot.dtype),
+            shape=ir.Shape(slot.shape),
+            name=value.name,
+            base_dir=path.parent,
+        )

@@ -1,0 +1,224 @@
+"""PEFT adapter directories, read and written without PEFT: LoRA only, nothing pickled, nothing lost on the way through.
+
+A directory is adapter_config.json (PEFT's LoraConfig), adapter_model.safetensors, and, optionally, fieldtune.json: the
+card, which says what PEFT's two files do not (the digest of the base, the task, the names of the labels). Format 1.0.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fieldtune.errors import InvalidAdapter, OutputError, listed
+from fieldtune.fields import Table
+from fieldtune.manifest import Manifest, check_version
+from fieldtune.tensors import TensorFile, read_tensors
+
+CONFIG_NAME = "adapter_config.json"
+TENSORS_NAME = "adapter_model.safetensors"
+CARD_NAME = "fieldtune.json"
+README_NAME = "README.md"
+CARD_VERSION = "1.0"
+
+# Every setting of peft 0.21's LoraConfig that makes the forward pass another than W x + (alpha / rank) B A x.
+_UNSUPPORTED = {
+    "use_dora": "DoRA rescales the base weight",
+    "use_qalora": "QALoRA pools the input of A",
+    "alora_invocation_tokens": "aLoRA applies from an invocation on only",
+    "arrow_config": "Arrow routes between adapters",
+    "use_bdlora": "BD-LoRA stores block-diagonal factors",
+    "kasa_config": "KaSA truncates the base weight",
+    "monteclora_config": "MonteCLoRA samples its factors",
+    "velora_config": "VeLoRA has a backward pass of its own",
+    "trainable_token_indices": "single rows of an embedding are replaced",
+    "target_parameters": "parameters without a module are adapted",
+    "layer_replication": "layers of the base are repeated",
+}
+# These initializations subtract what they put into A and B from the base weight, and again whenever PEFT loads them.
+_BASE_CHANGING_INITS = ("pissa", "corda", "olora", "lora_ga", "loftq")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class AdapterCard:
+    """All of fieldtune.json.
+
+    Attributes:
+        base_sha256: of the base that the adapter was trained on, as the bundle's manifest has it; None if unknown.
+        task: as the bundle's manifest names it.
+        labels: names of the classes in the order of the logits; empty for text generation.
+        training: how it was trained; a free table, None if it was not.
+    """
+
+    base_sha256: str | None
+    task: str
+    labels: tuple[str, ...]
+    training: Mapping[str, Any] | None = None
+    format_version: str = CARD_VERSION
+
+    def to_json(self) -> str:
+        """Return the text of fieldtune.json."""
+        data: dict[str, Any] = {
+            "format_version": self.format_version,
+            "base_sha256": self.base_sha256,
+            "task": self.task,
+            "labels": list(self.labels),
+        }
+        if self.training is not None:
+            data["training"] = dict(self.training)
+        return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Adapter:
+    """One LoRA adapter as PEFT stores it.
+
+    Attributes:
+        config: adapter_config.json as it is, unknown keys and their order included.
+        tensors: adapter_model.safetensors.
+        card: fieldtune.json, if there is one.
+        where: what messages call the adapter: its directory.
+    """
+
+    config: Mapping[str, Any]
+    tensors: TensorFile
+    card: AdapterCard | None
+    where: str
+
+
+def read_adapter(path: str | Path) -> Adapter:
+    """Read a PEFT directory.
+
+    Raises:
+        InvalidAdapter: not a LoRA adapter, a file that is missing or corrupt, or settings that are not supported; every
+            such setting is listed.
+        UnsupportedFormat: a fieldtune.json in another major version.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        reason = "a file" if root.exists() else "no such folder"
+        raise InvalidAdapter(f"{root}: not a PEFT adapter ({reason}); expected a folder that holds {CONFIG_NAME}")
+    if not (root / CONFIG_NAME).is_file():
+        raise InvalidAdapter(f"{root}: not a PEFT adapter (no {CONFIG_NAME} in it); name the folder that PEFT saved to")
+    config = _read_json(root / CONFIG_NAME)
+    _check_config(config, root / CONFIG_NAME)
+    if not (root / TENSORS_NAME).is_file():
+        if (root / "adapter_model.bin").is_file():
+            raise InvalidAdapter(
+                f"{root}: has adapter_model.bin, a pickle, which is never read; load it with PEFT and save it with "
+                f"safe_serialization=True to get {TENSORS_NAME}"
+            )
+        raise InvalidAdapter(f"{root}: no {TENSORS_NAME} in it; copy the adapter again")
+    return Adapter(
+        config=config,
+        tensors=read_tensors(root / TENSORS_NAME),
+        card=_read_card(root / CARD_NAME) if (root / CARD_NAME).exists() else None,
+        where=str(root),
+    )
+
+
+def write_adapter(adapter: Adapter, path: str | Path) -> None:
+    """Write an adapter as a PEFT directory: a new one, or an empty one that exists.
+
+    adapter_config.json comes last, and without it nobody takes the directory for an adapter: a half is never read.
+
+    Raises:
+        OutputError: the directory holds something, or cannot be written; no half of an adapter is left in it.
+    """
+    root = Path(path)
+    files = {TENSORS_NAME: adapter.tensors.to_bytes()}
+    if adapter.card is not None:
+        files[CARD_NAME] = adapter.card.to_json().encode()
+    files[README_NAME] = _readme(adapter).encode()
+    # PEFT's own form, so that what it wrote comes out byte for byte.
+    files[CONFIG_NAME] = json.dumps(adapter.config, indent=2).encode()
+    made = not root.exists()
+    written: list[Path] = []
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if any(root.iterdir()):
+            raise OutputError(f"{root}: is not empty; name another folder for the adapter, or empty this one")
+        for name, data in files.items():
+            written.append(root / name)
+            _write_durably(root / name, data)
+    except OSError as error:
+        _take_back(root, written, made=made)
+        raise OutputError(f"{root}: the adapter cannot be written ({error.strerror}); name another folder") from error
+    except KeyboardInterrupt:
+        _take_back(root, written, made=made)
+        raise
+
+
+def adapter_labels(adapter: Adapter, manifest: Manifest) -> tuple[str, ...]:
+    """Return the names of the classes: the adapter's own if its card has them, else the bundle's."""
+    return (adapter.card.labels if adapter.card else ()) or manifest.task.labels
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidAdapter(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise InvalidAdapter(f"{path}: not JSON ({error}); copy the adapter again") from error
+
+
+def _check_config(config: object, where: Path) -> None:
+    peft_type = Table(config, where, InvalidAdapter).text("peft_type")
+    assert isinstance(config, Mapping)
+    if peft_type != "LORA":
+        raise InvalidAdapter(f"{where}: 'peft_type' is {peft_type!r}; expected 'LORA', the only kind that is supported")
+    faults = [f"{key}: {why}" for key, why in _UNSUPPORTED.items() if config.get(key)]
+    init = str(config.get("init_lora_weights")).lower()
+    if init.startswith(_BASE_CHANGING_INITS):
+        advice = "" if init == "loftq" else "; save it with path_initial_model_for_weight_conversion to get plain LoRA"
+        faults.append(f"init_lora_weights {init!r}: the base weight is changed on loading{advice}")
+    if faults:
+        raise InvalidAdapter(f"{where}: settings that are not supported on the device{listed(faults)}")
+
+
+def _read_card(path: Path) -> AdapterCard:
+    table = Table(_read_json(path), path, InvalidAdapter)
+    later = check_version(table.text("format_version"), CARD_VERSION, str(path))
+    card = AdapterCard(
+        format_version=table.text("format_version"),
+        base_sha256=table.optional_text("base_sha256"),
+        task=table.text("task"),
+        labels=table.texts("labels"),
+        training=table.plain("training") if "training" in table else None,
+    )
+    if not later:
+        table.done()
+    return card
+
+
+def _readme(adapter: Adapter) -> str:
+    base = adapter.config.get("base_model_name_or_path")
+    # A JSON string is a YAML string, too, whatever is in the name.
+    front = [f"base_model: {json.dumps(base)}"] if base else []
+    lines = ["---", *front, "library_name: peft", "tags:", "- lora", "- fieldtune", "---", ""]
+    lines += [f"# LoRA adapter for {base or 'a base model'}", ""]
+    if adapter.card:
+        labels = f", labels {', '.join(adapter.card.labels)}" if adapter.card.labels else ""
+        lines += [f"Task: {adapter.card.task}{labels}.", ""]
+    lines += ["Load it with `PeftModel.from_pretrained`, or on a device with `fieldtune run BUNDLE --adapter DIR`.", ""]
+    return "\n".join(lines)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        # A board may lose power at any time; without this the later files could be on disk before this one.
+        os.fsync(file.fileno())
+
+
+def _take_back(root: Path, written: list[Path], *, made: bool) -> None:
+    try:
+        for path in written:
+            path.unlink(missing_ok=True)
+        if made and root.exists():
+            root.rmdir()
+    except OSError:
+        return  # the error that led here is the one to tell

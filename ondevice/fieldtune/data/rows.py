@@ -1,0 +1,134 @@
+"""JSON lines and CSV files into rows: each with its line number, and every fault of form gathered."""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fieldtune.errors import InvalidData
+
+JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+
+class Fault(NamedTuple):
+    """Something wrong in a line; lines count from 1."""
+
+    line: int
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """The cells of one record by column, and the line on which it begins."""
+
+    line: int
+    cells: Mapping[str, Any]
+
+
+def read_rows(path: Path) -> tuple[list[Row], list[Fault]]:
+    """Read a file by its suffix: .jsonl, .json and .ndjson hold an object a line; .csv and .tsv begin with a header.
+
+    Returns:
+        The rows that are well formed (cells of .csv and .tsv are all strings), and the faults of the other lines.
+
+    Raises:
+        InvalidData: another suffix, a file that cannot be read or is not UTF-8, or a header that cannot be used.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in JSON_SUFFIXES and suffix not in DELIMITERS:
+        known = ", ".join((*JSON_SUFFIXES, *DELIMITERS))
+        raise InvalidData(f"{path}: unknown kind of file (suffix {suffix!r}); expected one of {known}")
+    text = _read_text(path)
+    return _read_json_lines(path, text) if suffix in JSON_SUFFIXES else _read_table(path, text, DELIMITERS[suffix])
+
+
+def kind_of(value: object) -> str:
+    """Say what a cell holds, in JSON's words."""
+    if isinstance(value, bool):
+        return f"a truth value ({str(value).lower()})"
+    if isinstance(value, int | float):
+        return f"a number ({value})"
+    if isinstance(value, str):
+        return f"a string ({shortened(value)})"
+    return {type(None): "null", list: "a list", dict: "an object"}.get(type(value), type(value).__name__)
+
+
+def shortened(value: str) -> str:
+    """Quote the beginning of a string for a message."""
+    return repr(value if len(value) <= 40 else value[:39] + "…")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InvalidData(f"{path}: no such file") from error
+    except OSError as error:
+        raise InvalidData(f"{path}: cannot be read ({error.strerror or error})") from error
+    try:
+        # A byte order mark is what spreadsheets put before UTF-8; it is no part of the first column's name.
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # The error counts from behind a byte order mark, the line from the file's beginning: no difference in lines.
+        line = error.object.count(b"\n", 0, error.start) + 1
+        byte = error.object[error.start]
+        raise InvalidData(f"{path}:{line}: not UTF-8 text (byte 0x{byte:02x}); save the file as UTF-8") from error
+
+
+def _read_json_lines(path: Path, text: str) -> tuple[list[Row], list[Fault]]:
+    if text.lstrip().startswith("["):
+        raise InvalidData(f"{path}: a JSON array; expected one JSON object a line (JSON lines), without brackets")
+    rows: list[Row] = []
+    faults: list[Fault] = []
+    # Not splitlines(): U+2028 and its like are allowed inside a JSON string and end no line.
+    for line, source in enumerate(text.split("\n"), start=1):
+        if not source.strip():
+            continue
+        try:
+            value = json.loads(source)
+        except json.JSONDecodeError as error:
+            faults.append(Fault(line, f"not JSON ({error.msg}, column {error.colno})"))
+        except (ValueError, RecursionError) as error:
+            faults.append(Fault(line, f"not JSON ({error})"))
+        else:
+            if isinstance(value, dict):
+                rows.append(Row(line, value))
+            else:
+                faults.append(Fault(line, f"{kind_of(value)}; expected a JSON object"))
+    return rows, faults
+
+
+def _read_table(path: Path, text: str, delimiter: str) -> tuple[list[Row], list[Fault]]:
+    rows: list[Row] = []
+    faults: list[Fault] = []
+    # strict: a quote that is never closed would otherwise swallow the rest of the file as one cell.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    line = 1
+    try:
+        for cells in reader:
+            if not cells:
+                pass
+            elif header is None:
+                header = _checked_header(path, line, cells)
+            elif len(cells) == len(header):
+                rows.append(Row(line, dict(zip(header, cells, strict=True))))
+            else:
+                faults.append(Fault(line, f"{len(cells)} cells; the header has {len(header)}"))
+            # A record with quoted line breaks spans several lines and is known by its first.
+            line = reader.line_num + 1
+    except csv.Error as error:
+        faults.append(Fault(line, f"not CSV ({error}); check its quotes; the lines after it were not read"))
+    return rows, faults
+
+
+def _checked_header(path: Path, line: int, cells: list[str]) -> list[str]:
+    header = [cell.strip() for cell in cells]
+    twice = sorted({repr(name) for name in header if header.count(name) > 1})
+    if twice:
+        raise InvalidData(f"{path}:{line}: the header has {', '.join(twice)} more than once; give each column a name")
+    return header

@@ -1,0 +1,41 @@
+"""What all tests share: the order they run in, and real models and data from the cache."""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Cheap tests first: what they find need not wait for a model.
+FOLDERS = ("unit", "property", "golden", "integration")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order by folder, slow tests last."""
+
+    def place(item: pytest.Item) -> tuple[bool, int]:
+        folder = next((index for index, name in enumerate(FOLDERS) if name in item.path.parts), len(FOLDERS))
+        return item.get_closest_marker("slow") is not None, folder
+
+    items.sort(key=place)
+
+
+@pytest.fixture(scope="session")
+def cache() -> Path:
+    """Return the folder that keeps downloads, conversions and bundles between runs."""
+    return Path(os.environ.get("FIELDTUNE_CACHE", REPOSITORY / ".cache")).resolve()
+
+
+@pytest.fixture(scope="session")
+def asset(cache: Path) -> Callable[[str], Path]:
+    """Return a function from the name of an asset (``minilm``, ``smollm2``, ``reviews``, …) to its folder."""
+    spec = importlib.util.spec_from_file_location("assets", REPOSITORY / "demo" / "assets.py")
+    assert spec is not None
+    assert spec.loader is not None
+    assets = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(assets)
+    return lambda name: Path(assets.fetch(name, cache))

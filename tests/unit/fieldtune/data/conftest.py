@@ -1,0 +1,58 @@
+"""A tokenizer small enough to count by hand: one token a byte, two line breaks joined, three control tokens."""
+
+import pytest
+import tokenizers
+from fieldtune.manifest import TaskSpec, TextSpec
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+CHATML = (
+    "{% for message in messages %}"
+    "{% if loop.first and message.role != 'system' %}<s>system\nBe brief.</s>\n{% endif %}"
+    "<s>{{ message.role }}\n{{ message.content }}</s>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2, **{letter: number for number, letter in enumerate(alphabet, 3)}}
+    vocabulary["ĊĊ"] = len(vocabulary)
+    built = Tokenizer(models.BPE(vocabulary, [("Ċ", "Ċ")]))
+    built.add_special_tokens([tokenizers.AddedToken(name, special=True) for name in ("<pad>", "<s>", "</s>")])
+    # The usual setting, which takes white space off the offsets: a boundary found by offsets would be wrong.
+    built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    built.post_processor = processors.ByteLevel(trim_offsets=True)
+    built.decoder = decoders.ByteLevel()
+    return built
+
+
+@pytest.fixture
+def bracketed(tokenizer: Tokenizer) -> Tokenizer:
+    """Encloses a text in <s> and </s>, as an encoder's tokenizer does."""
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return tokenizer
+
+
+@pytest.fixture
+def text() -> TextSpec:
+    return TextSpec(
+        max_length=200,
+        pad_token_id=0,
+        stop_token_ids=(2,),
+        special_tokens={"bos_token": "<s>", "eos_token": "</s>"},
+        chat_template=CHATML,
+    )
+
+
+@pytest.fixture
+def sentiment() -> TaskSpec:
+    return TaskSpec(name="text-classification", labels=("negative", "positive"))
+
+
+@pytest.fixture
+def generation() -> TaskSpec:
+    return TaskSpec(name="text-generation", labels=())

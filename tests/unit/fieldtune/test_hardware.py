@@ -1,0 +1,197 @@
+import os
+import re
+
+import pytest
+from fieldtune.errors import InvalidProfile
+from fieldtune.hardware import (
+    Accelerator,
+    CpuSpec,
+    ExecutionSpec,
+    MemorySpec,
+    RuntimeSpec,
+    Source,
+    TrainingSpec,
+    load_profile,
+    profile_names,
+    read_profile,
+)
+
+LEAST = 'format_version = "1.0"\nname = "board"\ntitle = "A board"\nsource = []\n'
+
+
+def test_the_generic_profile_assumes_nothing():
+    profile = load_profile("cpu-generic")
+    assert profile.cpu == CpuSpec()
+    assert profile.memory == MemorySpec()
+    assert profile.execution == ExecutionSpec()
+    assert profile.runtime == RuntimeSpec()
+    assert profile.accelerator is None
+
+
+def test_the_raspberry_pi_has_its_figures_and_their_sources():
+    profile = load_profile("raspberry-pi-5")
+    assert (profile.cpu.architecture, profile.cpu.cores, profile.cpu.frequency_hz) == ("aarch64", 4, 2_400_000_000)
+    assert "asimddp" in profile.cpu.features
+    assert profile.memory.total_bytes == 8 * 2**30
+    assert profile.runtime.threads == 4
+    assert any("cpu.cores" in source.what for source in profile.sources)
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_names_sources_of_keys_that_it_has(name):
+    profile = load_profile(name)
+    assert profile.sources
+    for source in profile.sources:
+        for key in source.what.split(", "):
+            table, field = key.split(".")
+            assert hasattr(getattr(profile, table), field)
+
+
+def test_left_out_tables_take_the_defaults():
+    profile = read_profile(LEAST, "board.toml")
+    assert (profile.support, profile.description) == ("current", "")
+    assert profile.training == TrainingSpec(batch_size=8, gradient_accumulation=1, max_length=None)
+    assert profile.sources == ()
+
+
+def test_every_key_is_read():
+    text = """
+format_version = "1.0"
+name = "board"
+title = "A board"
+support = "legacy"
+description = "An old board."
+[cpu]
+architecture = "x86_64"
+model = "M"
+cores = 6
+frequency_hz = 3
+features = ["avx2"]
+[memory]
+total_bytes = 10
+available_for_app_bytes = 7
+[execution]
+provider = "VitisAIExecutionProvider"
+options = { config_file = "a.json" }
+on_missing = "cpu"
+[runtime]
+ort_version = "1.17"
+threads = 2
+prepacking = false
+arena = false
+memory_pattern = false
+graph_optimization = "basic"
+[training]
+batch_size = 2
+gradient_accumulation = 4
+max_length = 64
+[accelerator]
+target = "T"
+peak_tops = 61
+batch = 14
+extra = { cores = 3 }
+[[source]]
+what = "cpu.model"
+where = "the label"
+"""
+    profile = read_profile(text, "board.toml")
+    assert (profile.support, profile.description) == ("legacy", "An old board.")
+    assert profile.cpu == CpuSpec(architecture="x86_64", model="M", cores=6, frequency_hz=3, features=("avx2",))
+    assert profile.memory == MemorySpec(total_bytes=10, available_for_app_bytes=7)
+    assert profile.execution == ExecutionSpec(
+        provider="VitisAIExecutionProvider", options={"config_file": "a.json"}, on_missing="cpu"
+    )
+    assert profile.runtime == RuntimeSpec(
+        ort_version="1.17",
+        threads=2,
+        prepacking=False,
+        arena=False,
+        memory_pattern=False,
+        graph_optimization="basic",
+    )
+    assert profile.training == TrainingSpec(batch_size=2, gradient_accumulation=4, max_length=64)
+    assert profile.accelerator == Accelerator(target="T", peak_tops=61.0, batch=14, extra={"cores": 3})
+    assert profile.sources == (Source(what="cpu.model", where="the label"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = ", "board.toml: not TOML"),
+        (LEAST.replace("1.0", "2.0"), "board.toml: format_version is 2.0"),
+        (LEAST.replace("1.0", "one"), "board.toml: format_version is 'one'"),
+        (LEAST.replace("title", "titel"), "board.toml: the key 'title' is missing"),
+        (LEAST.replace("source = []", ""), "board.toml: the key 'source' is missing"),
+        (LEAST + "colour = 1", "board.toml: unknown key 'colour'"),
+        (LEAST + "[cpu]\ncore = 4", "board.toml: cpu: unknown key 'core'; known: architecture, cores"),
+        (LEAST + "[cpu]\ncores = 4.0", "board.toml: cpu: 'cores' is a number (4.0); expected an integer"),
+        (LEAST + "[cpu]\ncores = -1", "board.toml: cpu: 'cores' is -1; expected at least 0"),
+        (LEAST + "[cpu]\narchitecture = 'mips'", "'architecture' is 'mips'; expected one of x86_64, aarch64, any"),
+        (LEAST + "[execution]\non_missing = 'ignore'", "expected one of error, emulate, cpu"),
+        (LEAST + "[execution.options]\nopt_level = 2", "board.toml: execution: options: 'opt_level' is an integer (2)"),
+        (LEAST + "[runtime]\nort_version = 'new'", "board.toml: runtime: 'ort_version' is 'new'"),
+        (LEAST + "[runtime]\narena = 1", "board.toml: runtime: 'arena' is an integer (1); expected true or false"),
+        (LEAST + "[training]\nbatch_size = 0", "board.toml: training: 'batch_size' is 0; expected at least 1"),
+        (LEAST + "[accelerator]\ntarget = 'T'", "board.toml: accelerator: the key 'peak_tops' is missing"),
+        (LEAST.replace("[]", "[{what = 'x'}]"), "board.toml: source[0]: the key 'where' is missing"),
+    ],
+)
+def test_a_faulty_profile_is_refused_with_file_and_key(text, message):
+    with pytest.raises(InvalidProfile, match=re.escape(message)):
+        read_profile(text, "board.toml")
+
+
+def test_a_later_minor_version_is_read_with_a_warning_and_its_keys_ignored():
+    text = LEAST.replace("1.0", "1.7") + "colour = 'red'\n[cpu]\ncores = 2\ncaches = 3\n"
+    with pytest.warns(UserWarning, match=r"format 1\.7 is later than 1\.0"):
+        profile = read_profile(text, "board.toml")
+    assert profile.cpu.cores == 2
+
+
+def test_an_unknown_name_brings_the_nearest_and_the_list():
+    with pytest.raises(InvalidProfile) as caught:
+        load_profile("rpi5")
+    assert "Did you mean raspberry-pi-5?" in str(caught.value)
+    assert "There are: cpu-generic, raspberry-pi-5" in str(caught.value)
+    with pytest.raises(InvalidProfile, match=r"no hardware profile 'zzz'\. There are: cpu-generic"):
+        load_profile("zzz")
+
+
+def test_a_path_is_read_whatever_its_folder(tmp_path):
+    path = tmp_path / "board.toml"
+    path.write_text(LEAST, encoding="utf-8")
+    assert load_profile(path).title == "A board"
+    assert load_profile(str(path)).title == "A board"
+
+
+def test_a_path_that_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(InvalidProfile, match=r"none\.toml: cannot be read"):
+        load_profile(tmp_path / "none.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidProfile, match=r"bytes\.toml: cannot be read"):
+        load_profile(tmp_path / "bytes.toml")
+
+
+def test_a_copy_that_kept_the_old_name_is_refused(tmp_path):
+    (tmp_path / "mine.toml").write_text(LEAST, encoding="utf-8")
+    with pytest.raises(InvalidProfile, match="'name' is 'board'; expected 'mine'"):
+        load_profile(tmp_path / "mine.toml")
+
+
+def test_folders_of_the_environment_come_first(tmp_path, monkeypatch):
+    first, second = tmp_path / "a", tmp_path / "b"
+    for folder, title in ((first, "First"), (second, "Second")):
+        folder.mkdir()
+        (folder / "board.toml").write_text(LEAST.replace("A board", title), encoding="utf-8")
+    own = LEAST.replace("board", "cpu-generic").replace("A cpu-generic", "Mine")
+    (second / "cpu-generic.toml").write_text(own, encoding="utf-8")
+    monkeypatch.setenv("FIELDTUNE_PROFILES", f"{first}{os.pathsep}{second}")
+    assert {"board", "cpu-generic", "raspberry-pi-5"} <= set(profile_names())
+    assert load_profile("board").title == "First"
+    assert load_profile("cpu-generic").title == "Mine"
+
+
+def test_a_folder_of_the_environment_that_is_none_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("FIELDTUNE_PROFILES", str(tmp_path / "none"))
+    with pytest.raises(InvalidProfile, match=r"FIELDTUNE_PROFILES names .*none, which is not a folder"):
+        load_profile("cpu-generic")
