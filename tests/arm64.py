@@ -10,7 +10,7 @@ privileges; making the root needs root or fakeroot. FIELDTUNE_APT=1 lets it inst
 Exit codes: 0, 1 the steps failed or differ, 3 it cannot run here (the message says what is missing).
 """
 
-# ruff: noqa: T201 (a script: what it prints is its report)
+
 
 import argparse
 import hashlib

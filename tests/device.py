@@ -6,7 +6,7 @@ Without --python, every default combination whose interpreter is here. Run with 
 wheel; the bundles are built beforehand by ``tests/tiny_bundles.py``.
 """
 
-# ruff: noqa: T201 (a script: what it prints is its report)
+
 
 import argparse
 import os

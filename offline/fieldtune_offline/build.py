@@ -1,12 +1,9 @@
-"""build_bundle: one straight line from a model to a verified bundle, written beside its place and renamed at the end."""
+"""build_bundle: one straight line from a model to a verified bundle, written beside its place, then renamed."""
 
-import contextlib
 import dataclasses
 import importlib.metadata
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,6 @@ import onnx_ir as ir
 from fieldtune import __version__
 from fieldtune.adapters import read_adapter
 from fieldtune.bundle import TOKENIZER_NAME, file_spec
-from fieldtune.errors import OutputError
 from fieldtune.manifest import (
     ADAPTER_NAME,
     MANIFEST_NAME,
@@ -25,6 +21,7 @@ from fieldtune.manifest import (
     TaskSpec,
     TextSpec,
 )
+from fieldtune.output_folder import output_folder
 from fieldtune_offline.graphs import Graph, adapted_graph, gradient_graph
 from fieldtune_offline.lora import Adapted, adapt
 from fieldtune_offline.models import BaseModel, canonical_task, load_base
@@ -57,7 +54,7 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
     """
     _check_spec(spec)
     task_name = canonical_task(spec.task)
-    with _staging(spec) as staging:
+    with output_folder(spec.out, overwrite=spec.overwrite, marks=(MANIFEST_NAME,)) as staging:
         report(f"loading {spec.model}")
         base = load_base(spec, task_name)
         if base.new_modules:
@@ -86,33 +83,6 @@ def _check_spec(spec: BuildSpec) -> None:
         raise ValueError(f"rank is {spec.lora.rank}; expected at least 1")
 
 
-@contextlib.contextmanager
-def _staging(spec: BuildSpec) -> Iterator[Path]:
-    """Give a folder beside ``out`` that becomes it when the block ends well, and vanishes when it does not."""
-    out = spec.out
-    if out.exists() and not spec.overwrite:
-        raise OutputError(f"{out}: exists; choose another folder or add --overwrite")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror}") from error
-    try:
-        yield staging
-        staging.chmod(0o755)  # mkdtemp makes it the owner's alone
-        if out.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-            out.rename(old / out.name)
-            staging.rename(out)
-            shutil.rmtree(old)
-        else:
-            staging.rename(out)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
 def _task(name: str, adapted: Adapted) -> Task:
     if name == "text-classification":
         return TextClassification(adapted.model)
@@ -121,13 +91,17 @@ def _task(name: str, adapted: Adapted) -> Task:
 
 def _text(base: BaseModel, spec: BuildSpec) -> TextSpec:
     tokenizer, config = base.tokenizer, base.model.config
-    limits = [getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length, spec.sequence]  # type: ignore[operator, union-attr]
+    limits = [
+        getattr(config.get_text_config(), "max_position_embeddings", None),
+        tokenizer.model_max_length,
+        spec.sequence,
+    ]
     pad = tokenizer.pad_token_id
     generation = getattr(base.model, "generation_config", None)
     stops = _ids(getattr(generation, "eos_token_id", None)) or _ids(tokenizer.eos_token_id)
     if pad is None:
         pad = stops[0] if stops else 0
-    config.pad_token_id = pad  # type: ignore[union-attr]
+    config.pad_token_id = pad
     special = {name: str(value) for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
     template = tokenizer.chat_template
     if isinstance(template, dict):
@@ -192,8 +166,8 @@ def _manifest(
     staging: Path,
 ) -> Manifest:
     config = base.model.config
-    labels = config.id2label if task == "text-classification" else {}  # type: ignore[union-attr]
-    names: dict[int, str] = dict(labels)  # type: ignore[arg-type]
+    labels = config.id2label if task == "text-classification" else {}
+    names: dict[int, str] = dict(labels)
     files = {str(path.relative_to(staging)): file_spec(path) for path in sorted(staging.rglob("*")) if path.is_file()}
     peft_config = json.loads((staging / ADAPTER_NAME / "adapter_config.json").read_text(encoding="utf-8"))
     return Manifest(
@@ -218,5 +192,3 @@ def _manifest(
 
 def _version(name: str) -> str:
     return __version__ if name == "fieldtune" else importlib.metadata.version(name)
-
-

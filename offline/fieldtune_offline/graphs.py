@@ -8,11 +8,11 @@ import torch
 
 from fieldtune.manifest import GraphSpec, TensorSpec
 from fieldtune_offline.lora import Adapted
-from fieldtune_offline.lowering import GraphBuilder, Input, LoweredProgram, Tensor, lower_program
+from fieldtune_offline.lowering import GraphBuilder, LoweredProgram, Tensor, lower_program
 from fieldtune_offline.passes.flatten_parameters import join_gradients, split_theta
 from fieldtune_offline.tasks import Traceable
 from fieldtune_offline.tracing import trace_adapted, trace_gradient
-from fieldtune_offline.weights import program_weights
+from fieldtune_offline.weights import is_lifted_constant, program_weights
 
 OPSET = 18
 IR_VERSION = 8
@@ -122,13 +122,17 @@ def _close(
     used = {id(value) for node in nodes for value in node.inputs if value is not None}
     weights = [tensor.value for tensor in lowered.weights.values() if id(tensor.value) in used]
     defaults = [tensor.value for tensor in adapter if tensor.value.const_value is not None]
-    unbound = [*weights, *(tensor.value for tensor in adapter if tensor.value.const_value is None)]
+    lifted = [value for value in weights if is_lifted_constant(str(value.name))]
+    for value in lifted:
+        value.const_value = ir.tensor(held[str(value.name)].detach().numpy(), name=value.name)
+    unbound = [value for value in weights if value not in lifted]
+    unbound += [tensor.value for tensor in adapter if tensor.value.const_value is None]
     constants = [value for value in build.initializers if id(value) in used]
     graph = ir.Graph(
         [tensor.value for tensor in (*inputs, *adapter)],
         [tensor.value for tensor in results.values()],
         nodes=nodes,
-        initializers=[*constants, *defaults, *unbound],
+        initializers=[*constants, *lifted, *defaults, *unbound],
         opset_imports={"": OPSET},
         name=name,
     )

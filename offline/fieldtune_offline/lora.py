@@ -161,14 +161,20 @@ def _check_config(config: Any, where: str) -> None:
 
 def _check_targets(model: nn.Module, config: Any) -> None:
     """Refuse a target that matches nothing, which PEFT does only when all of them match nothing."""
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Embedding) or _is_conv1d(module)]
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Embedding) or _is_conv1d(module)
+    ]
     leaves = {name.rsplit(".", 1)[-1] for name in names}
     targets = config.target_modules
     if targets is None or targets == "all-linear":
         return
     if isinstance(targets, str):
         if not any(re.fullmatch(targets, name) for name, _ in model.named_modules()):
-            raise UnsupportedModel(f"target_modules {targets!r} matches nothing; modules end in: {', '.join(sorted(leaves))}")
+            raise UnsupportedModel(
+                f"target_modules {targets!r} matches nothing; modules end in: {', '.join(sorted(leaves))}"
+            )
         return
     known = {name for name, _ in model.named_modules()}
     missing = [t for t in sorted(targets) if not any(name == t or name.endswith(f".{t}") for name in known)]

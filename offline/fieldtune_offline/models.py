@@ -30,7 +30,7 @@ class BaseModel:
         licence: as the model card's front matter has it.
     """
 
-    model: nn.Module
+    model: Any
     tokenizer: Any
     new_modules: tuple[str, ...]
     sha256: str
@@ -176,14 +176,14 @@ def _quiet() -> Iterator[None]:
     logger = logging.getLogger("transformers")
     level = logger.level
     bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
         logger.setLevel(level)
         if bars:
-            transformers_logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """NAME.nodes.json: what a graph computes, for a device that has no onnx package.
 
-Format 1.0. Sizes are lists of factors, integers and expressions of symbolic dimensions ("batch*sequence"), whose product is
-meant; ``macs`` counts multiply-accumulate operations of products and convolutions.
+Format 1.0. Sizes are lists of factors, integers and expressions of symbolic dimensions ("batch*sequence"), whose
+product is meant; ``macs`` counts multiply-accumulate operations of products and convolutions.
 """
 
 import json

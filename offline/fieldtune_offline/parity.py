@@ -29,8 +29,8 @@ GRADIENT_TOLERANCE = 1e-4
 INFERENCE_TOLERANCE = 1e-4
 """Relative to the largest element of the output."""
 _VANISHING = 1e-6
-"""A gradient smaller than this part of the largest of all tensors' is zero by the model's own symmetry: a bias of the keys
-shifts every attention score of a row alike, which softmax takes back out."""
+"""A gradient smaller than this part of the largest of all tensors' is zero by the model's own symmetry: a bias of the
+keys shifts every attention score of a row alike, which softmax takes back out."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,20 +80,20 @@ def check_parity(
     records: list[ParitySpec] = []
     with _perturbed(adapted) as theta:
         adapter = inference_inputs(from_theta(theta, manifest, initial, manifest.task.labels, None), manifest)
-        for number, (batch, sequence) in enumerate(shapes):
+        for seed, (batch, sequence) in enumerate(shapes):
             where = f"batch {batch}, sequence {sequence}"
-            feeds = task.batch(batch, sequence, number)
-            loss, gradient, vanishing = _training(sessions, adapted, task, feeds, theta, adapter, where, faults)
-            inference = 0.0
-            for inputs in task.inference_batches(batch, sequence, number):
-                inference = max(inference, _serving(sessions, task, inputs, adapter, where, faults))
+            comparison = _Comparison(sessions, adapted, task, theta, adapter, where, faults)
+            feeds = task.batch(batch, sequence, seed)
+            loss, gradient, vanishing = comparison.training(feeds)
+            evaluation = comparison.evaluation(feeds)
+            served = [comparison.serving(inputs) for inputs in task.inference_batches(batch, sequence, seed)]
             records.append(
                 ParitySpec(
                     batch=batch,
                     sequence=sequence,
-                    loss_relative=loss,
+                    loss_relative=max(loss, evaluation),
                     gradient_relative=gradient,
-                    inference_relative=inference,
+                    inference_relative=max(served),
                     vanishing_gradients=vanishing,
                 )
             )
@@ -120,83 +120,90 @@ def _perturbed(adapted: Adapted) -> Iterator[FloatArray]:
                 tensor.copy_(before[key])
 
 
-def _training(
-    sessions: Sessions,
-    adapted: Adapted,
-    task: Task,
-    feeds: Batch,
-    theta: FloatArray,
-    adapter: Mapping[str, FloatArray],
-    where: str,
-    faults: list[str],
-) -> tuple[float, float, tuple[str, ...]]:
-    adapted.model.zero_grad(set_to_none=True)
-    expected, weight = task.reference_loss(feeds)
-    expected.backward()  # type: ignore[no-untyped-call]
-    arrays = {name: tensor.numpy() for name, tensor in feeds.items()}
-    loss_sum, found_weight, grad_sum = sessions.gradient.run(
-        ["loss_sum", "weight", "grad_sum"], {**arrays, "theta": theta}
-    )
-    loss = _relative(loss_sum, expected.detach().numpy())
-    if not loss <= LOSS_TOLERANCE:
-        faults.append(f"{where}: loss_sum is {float(loss_sum)}; torch has {float(expected)}")
-    if float(found_weight) != float(weight):
-        faults.append(f"{where}: weight is {float(found_weight)}; {float(weight)} labels count")
-    worst, vanishing = _gradients(adapted, grad_sum, where, faults)
-    adapted.model.zero_grad(set_to_none=True)
-    outputs = sessions.evaluation.run(["loss_sum", "weight"], {**arrays, **adapter})
-    evaluated = _relative(outputs[0], expected.detach().numpy())
-    if not evaluated <= LOSS_TOLERANCE or float(outputs[1]) != float(weight):
-        faults.append(f"{where}: eval.onnx has loss_sum {float(outputs[0])}, weight {float(outputs[1])}")
-    return max(loss, evaluated), worst, vanishing
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Comparison:
+    """The comparisons at one shape; faults are added to the list they share."""
 
+    sessions: Sessions
+    adapted: Adapted
+    task: Task
+    theta: FloatArray
+    adapter: Mapping[str, FloatArray]
+    where: str
+    faults: list[str]
 
-def _gradients(
-    adapted: Adapted, grad_sum: FloatArray, where: str, faults: list[str]
-) -> tuple[float, tuple[str, ...]]:
-    tensors = dict(adapted.model.named_parameters())
-    expected: dict[str, FloatArray] = {}
-    for key, name in adapted.names.items():
-        gradient = tensors[name].grad
-        expected[key] = np.zeros(tensors[name].shape, np.float32) if gradient is None else gradient.numpy()
-    largest = max(float(np.abs(gradient).max()) for gradient in expected.values())
-    worst = 0.0
-    vanishing: list[str] = []
-    for key, found in adapted.layout.views(grad_sum).items():
-        size = float(np.abs(expected[key]).max())
-        if size <= _VANISHING * largest:
-            vanishing.append(key)
-            size = largest
-        elif not found.any():
-            faults.append(f"{where}: the gradient of {key} is zero")
-        difference = float(np.abs(found - expected[key]).max()) / size if size else 0.0
-        worst = max(worst, difference)
-        if not difference <= GRADIENT_TOLERANCE:
-            faults.append(f"{where}: the gradient of {key} differs by {difference:.1e} of its largest element")
-    if len(vanishing) == len(expected):
-        faults.append(f"{where}: every gradient is zero")
-    return worst, tuple(vanishing)
+    def _fault(self, what: str) -> None:
+        self.faults.append(f"{self.where}: {what}")
 
+    def training(self, feeds: Batch) -> tuple[float, float, tuple[str, ...]]:
+        """Compare gradient.onnx with autograd: differences of loss and gradients, and which gradients vanish."""
+        model = self.adapted.model
+        model.zero_grad(set_to_none=True)
+        expected, weight = self.task.reference_loss(feeds)
+        expected.backward()  # type: ignore[no-untyped-call]
+        arrays = {name: tensor.numpy() for name, tensor in feeds.items()}
+        names = ["loss_sum", "weight", "grad_sum"]
+        loss_sum, found_weight, grad_sum = self.sessions.gradient.run(names, {**arrays, "theta": self.theta})
+        loss = self._loss("gradient.onnx", loss_sum, found_weight, float(expected.detach()), float(weight))
+        gradient, vanishing = self._gradients(grad_sum)
+        model.zero_grad(set_to_none=True)
+        return loss, gradient, vanishing
 
-def _serving(
-    sessions: Sessions, task: Task, feeds: Batch, adapter: Mapping[str, FloatArray], where: str, faults: list[str]
-) -> float:
-    with torch.no_grad():
-        expected = task.inference_reference(feeds)
-    arrays = {name: tensor.numpy() for name, tensor in feeds.items()}
-    found = sessions.inference.run(list(expected), {**arrays, **adapter})
-    worst = 0.0
-    for name, array in zip(expected, found, strict=True):
-        reference = expected[name].numpy()
-        if name == "logits" and array.ndim == 3:
+    def evaluation(self, feeds: Batch) -> float:
+        """Compare eval.onnx's loss."""
+        with torch.no_grad():
+            expected, weight = self.task.reference_loss(feeds)
+        arrays = {name: tensor.numpy() for name, tensor in feeds.items()}
+        loss_sum, found_weight = self.sessions.evaluation.run(["loss_sum", "weight"], {**arrays, **self.adapter})
+        return self._loss("eval.onnx", loss_sum, found_weight, float(expected), float(weight))
+
+    def serving(self, feeds: Batch) -> float:
+        """Compare infer.onnx's outputs."""
+        with torch.no_grad():
+            expected = self.task.inference_reference(feeds)
+        arrays = {name: tensor.numpy() for name, tensor in feeds.items()}
+        found = self.sessions.inference.run(list(expected), {**arrays, **self.adapter})
+        worst = 0.0
+        for name, output in zip(expected, found, strict=True):
             # What a padding position would say next is nobody's business, and masks leave it undefined.
-            visible = _visible(feeds)
-            array, reference = array[visible], reference[visible]  # noqa: PLW2901
-        difference = _relative(array, reference)
-        worst = max(worst, difference)
-        if not difference <= INFERENCE_TOLERANCE:
-            faults.append(f"{where}: infer.onnx's {name} differs by {difference:.1e} of its largest element")
-    return worst
+            seen = _visible(feeds) if name == "logits" and output.ndim == 3 else ...
+            difference = _relative(output[seen], expected[name].numpy()[seen])
+            worst = max(worst, difference)
+            if not difference <= INFERENCE_TOLERANCE:
+                self._fault(f"infer.onnx's {name} differs by {difference:.1e} of its largest element")
+        return worst
+
+    def _loss(self, graph: str, found: FloatArray, weight: FloatArray, expected: float, labels: float) -> float:
+        difference = _relative(found, expected)
+        if not difference <= LOSS_TOLERANCE:
+            self._fault(f"{graph}'s loss_sum is {found}; torch has {expected}")
+        if float(np.asarray(weight)) != labels:
+            self._fault(f"{graph}'s weight is {weight}; {labels:.0f} labels count")
+        return difference
+
+    def _gradients(self, grad_sum: FloatArray) -> tuple[float, tuple[str, ...]]:
+        tensors = dict(self.adapted.model.named_parameters())
+        expected: dict[str, FloatArray] = {}
+        for key, name in self.adapted.names.items():
+            gradient = tensors[name].grad
+            expected[key] = np.zeros(tensors[name].shape, np.float32) if gradient is None else gradient.numpy()
+        largest = max(float(np.abs(gradient).max()) for gradient in expected.values())
+        worst = 0.0
+        vanishing: list[str] = []
+        for key, found in self.adapted.layout.views(grad_sum).items():
+            size = float(np.abs(expected[key]).max())
+            if size <= _VANISHING * largest:
+                vanishing.append(key)
+                size = largest
+            elif not found.any():
+                self._fault(f"the gradient of {key} is zero")
+            difference = float(np.abs(found - expected[key]).max()) / size if size else 0.0
+            worst = max(worst, difference)
+            if not difference <= GRADIENT_TOLERANCE:
+                self._fault(f"the gradient of {key} differs by {difference:.1e} of its largest element")
+        if len(vanishing) == len(expected):
+            self._fault("every gradient is zero")
+        return worst, tuple(vanishing)
 
 
 def _visible(feeds: Mapping[str, torch.Tensor]) -> npt.NDArray[np.bool_]:

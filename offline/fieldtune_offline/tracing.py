@@ -43,7 +43,7 @@ def trace_gradient(source: Traceable, static: frozenset[str]) -> tuple[ExportedP
 
 
 def trace_adapted(source: Traceable, adapted: Adapted, static: frozenset[str]) -> tuple[ExportedProgram, list[Input]]:
-    """Trace forward with the adapter as inputs of symbolic rank, LoRA's matrices transposed: A (in, rank), B (rank, out).
+    """Trace forward with the adapter as inputs, LoRA's matrices transposed: A (in, rank), B (rank, out), rank symbolic.
 
     ``alpha / rank`` is taken out of the graph; whoever feeds B multiplies it in.
 
@@ -115,7 +115,8 @@ def _export(module: nn.Module, arguments: dict[str, Any], inputs: Sequence[Input
             )
         except torch._dynamo.exc.UserError as error:
             raise UnsupportedModel(
-                f"torch cannot trace the model with sizes that vary: {_brief(error)}; try static shapes (--batch, --sequence)"
+                f"torch cannot trace the model with sizes that vary: {_brief(error)}; "
+                "try static shapes (--batch, --sequence)"
             ) from error
         except (RuntimeError, TypeError, ValueError, IndexError, torch._dynamo.exc.TorchDynamoException) as error:
             raise UnsupportedModel(f"torch cannot trace the model: {_brief(error)}") from error
@@ -142,5 +143,3 @@ def _torch_noise_silenced() -> Iterator[None]:
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         yield
-
-

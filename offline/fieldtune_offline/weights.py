@@ -1,7 +1,7 @@
 """The weights of all graphs in one safetensors file, which is at the same time their external data.
 
-ONNX Runtime takes location, offset and length of a tensor's bytes, wherever in a file they are, so no graph carries a copy.
-The file lies beside the graphs: ONNX Runtime from 1.24 on refuses external data outside the graph's own folder.
+ONNX Runtime takes location, offset and length of a tensor's bytes, wherever in a file they are, so no graph carries a
+copy. The file lies beside the graphs: ONNX Runtime from 1.24 on refuses external data outside the graph's own folder.
 """
 
 import dataclasses
@@ -16,6 +16,13 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from fieldtune_offline.lowering.builder import onnx_dtype
+
+_CONSTANT = "constant."
+
+
+def is_lifted_constant(name: str) -> bool:
+    """Whether a name is that of a constant in the model's code: written into the graph, where shapes may depend on it."""
+    return name.startswith(_CONSTANT)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ def program_weights(program: ExportedProgram, model_path: str) -> ProgramWeights
         tensor = held[spec.target]
         if spec.kind == InputKind.CONSTANT_TENSOR:
             digest = hashlib.sha256(tensor.detach().contiguous().numpy().tobytes()).hexdigest()
-            name = f"constant.{'x'.join(map(str, tensor.shape))}.{digest[:12]}"
+            name = f"{_CONSTANT}{'x'.join(map(str, tensor.shape))}.{digest[:12]}"
         else:
             name = _checkpoint_name(spec.target, model_path)
             if tensor.numel():
@@ -75,6 +82,7 @@ def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, 
 
     ordered = {name: tensors[name].detach().contiguous() for name in sorted(tensors)}
     save_file(ordered, str(path), metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors writes for its owner alone, which a copied bundle's reader is not
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(header_bytes))

@@ -15,7 +15,9 @@ Lowered: TypeAlias = "Tensor | tuple[Tensor, ...]"
 class Call:
     """A call's arguments by their schema names, its result's dtype and dimensions, and what to build with."""
 
-    def __init__(self, node: fx.Node, environment: Mapping[fx.Node, Lowered], build: GraphBuilder, shapes: Shapes) -> None:
+    def __init__(
+        self, node: fx.Node, environment: Mapping[fx.Node, Lowered], build: GraphBuilder, shapes: Shapes
+    ) -> None:
         self.node = node
         self.build = build
         self.shapes = shapes

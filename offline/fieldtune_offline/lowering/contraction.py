@@ -63,9 +63,7 @@ def _reduction(op_type: str) -> Lower:
         keep = bool(call.raw("keepdim")) if call.has("keepdim") else False
         if not axes:
             return call.build.cast(x, call.dtype)
-        result = call.build.op(
-            op_type, [x, call.build.constant(axes, INT64)], x.dtype, call.dims, keepdims=int(keep)
-        )
+        result = call.build.op(op_type, [x, call.build.constant(axes, INT64)], x.dtype, call.dims, keepdims=int(keep))
         return call.build.cast(result, call.dtype)
 
     return lower

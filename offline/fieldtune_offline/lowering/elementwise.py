@@ -255,10 +255,14 @@ TABLE: Table = {
     aten.floor_divide.default: _floor_divide,
     aten.remainder.Tensor: _remainder,
     aten.remainder.Scalar: _remainder,
-    aten.fmod.Scalar: lambda call: call.emit("Mod", call.operand("self", call.dtype), call.operand("other", call.dtype), fmod=1),
+    aten.fmod.Scalar: lambda call: call.emit(
+        "Mod", call.operand("self", call.dtype), call.operand("other", call.dtype), fmod=1
+    ),
     aten.pow.Tensor_Scalar: _pow,
     aten.pow.Tensor_Tensor: _pow,
-    aten.pow.Scalar: lambda call: call.emit("Pow", call.operand("self", call.dtype), call.operand("exponent", call.dtype)),
+    aten.pow.Scalar: lambda call: call.emit(
+        "Pow", call.operand("self", call.dtype), call.operand("exponent", call.dtype)
+    ),
     aten.maximum.default: _variadic("Max"),
     aten.minimum.default: _variadic("Min"),
     aten.clamp.default: _clamp,

@@ -96,14 +96,23 @@ def _index(call: Call) -> Tensor:
 def _index_put(call: Call) -> Tensor:
     x = call.tensor("self")
     axes, indices = _indices(call)
-    if axes != list(range(len(axes))):
-        raise UnsupportedModel(f"{call.node.target}: indices on axes {axes} are not supported; only leading axes")
+    if axes != list(range(axes[0], axes[0] + len(axes))):
+        raise UnsupportedModel(f"{call.node.target}: indices on axes {axes} with slices between them are not supported")
+    lead = axes[0]
+    rest = [axis for axis in range(x.rank) if axis not in axes]
     joined = _joined(call, indices)
-    dims = (*joined.dims[:-1], *x.dims[len(axes) :])
+    found = joined.rank - 1
+    # Values lie as indexing would return them; ScatterND wants the found axes in front, as it wants the indexed ones.
+    dims = (*x.dims[:lead], *joined.dims[:-1], *x.dims[lead + len(axes) :])
     values = call.operand("values", call.dtype)
     values = call.shapes.expand(call.shapes.reshape(values, (1,) * (len(dims) - values.rank) + values.dims), dims)
+    front = [*range(lead, lead + found), *range(lead), *range(lead + found, len(dims))]
+    perm = [*axes, *rest]
+    moved = call.build.transpose(x, perm)
     reduction = {"reduction": "add"} if call.raw("accumulate") else {}
-    return call.emit("ScatterND", x, joined, values, **reduction)
+    inputs = [moved, joined, call.build.transpose(values, front)]
+    result = call.build.op("ScatterND", inputs, x.dtype, moved.dims, **reduction)
+    return call.build.transpose(result, [perm.index(axis) for axis in range(x.rank)])
 
 
 def _nonzero(call: Call) -> Tensor:

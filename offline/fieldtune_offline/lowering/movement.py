@@ -105,7 +105,8 @@ def _slice_scatter(call: Call) -> Tensor:
     if source.dims == base.dims:
         return source
     axis = call.axis("dim", base.rank)
-    assert call.raw("step") == 1
+    if call.raw("step") != 1:
+        return _strided_scatter(call, base, source, axis)
     size = call.shapes.dim(call.results[0].shape[axis])
     start = call.dim(0 if call.raw("start") is None else call.raw("start"))
     if isinstance(start, int) and start < 0:
@@ -126,6 +127,23 @@ def _slice_scatter(call: Call) -> Tensor:
         dims = (*base.dims[:axis], rest, *base.dims[axis + 1 :])
         parts.append(cut(call, base, axis, dims, call.shapes.size(start + width), call.shapes.size(_END)))
     return call.emit("Concat", *parts, axis=axis)
+
+
+def _strided_scatter(call: Call, base: Tensor, source: Tensor, axis: int) -> Tensor:
+    """Put ``source`` into every step-th place: element by element, with the places along the axis broadcast."""
+    start, step = call.operand_of(call.raw("start") or 0, INT64), int(call.number("step"))
+    count = source.dims[axis]
+    places = call.build.op(
+        "Range", [call.shapes.scalar(0), call.shapes.scalar(count), call.shapes.scalar(1)], INT64, [count]
+    )
+    places = call.build.op("Mul", [places, call.build.constant(step, INT64)], INT64, [count])
+    places = call.build.op("Add", [places, start], INT64, [count])
+    column = call.shapes.reshape(places, [count if a == axis else 1 for a in range(base.rank)])
+    return call.emit("ScatterElements", base, call.shapes.expand(column, source.dims), source, axis=axis)
+
+
+def _copy(call: Call) -> Tensor:
+    return call.shapes.expand(call.operand("src", call.dtype), call.dims)
 
 
 def _select_scatter(call: Call) -> Tensor:
@@ -196,6 +214,7 @@ TABLE: Table = {
     aten.constant_pad_nd.default: _pad,
     aten.slice_scatter.default: _slice_scatter,
     aten.select_scatter.default: _select_scatter,
+    aten.copy.default: _copy,
     aten.flip.default: _flip,
     aten.full.default: _full,
     aten.full_like.default: _full,
@@ -209,6 +228,8 @@ TABLE: Table = {
     aten.empty_like.default: _zeros,
     aten.empty_permuted.default: _zeros,
     aten.new_empty.default: _zeros,
+    aten.new_empty_strided.default: _zeros,
+    aten.empty_strided.default: _zeros,
     aten.ones.default: _ones,
     aten.ones_like.default: _ones,
     aten.new_ones.default: _ones,

@@ -26,7 +26,11 @@ TABLE: Table = {
 }
 
 aten = torch.ops.aten
-_NO_VALUE = {aten._assert_tensor_metadata.default, aten._assert_scalar.default, aten.sym_constrain_range_for_size.default}
+_NO_VALUE = {
+    aten._assert_tensor_metadata.default,
+    aten._assert_scalar.default,
+    aten.sym_constrain_range_for_size.default,
+}
 _RANDOM = {aten.native_dropout.default, aten.dropout.default, aten.bernoulli.p, aten.rand.default, aten.randn.default}
 
 

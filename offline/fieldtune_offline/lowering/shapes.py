@@ -68,9 +68,13 @@ class Shapes:
         if dim in self._origins:
             tensor, axis = self._origins[dim]
             return build.op("Shape", [tensor], INT64, [1], start=axis, end=axis + 1)
+        if isinstance(dim, sympy.Pow) and dim.exp.is_Integer and dim.exp > 0:
+            return build.op("Pow", [self.size(dim.base), self.size(int(dim.exp))], INT64, [1])
         operator = _OPERATORS.get(dim.func)
         if operator is None:
-            raise UnsupportedModel(f"a size is computed as {dim}; only sums, products, quotients, minima and maxima are known")
+            raise UnsupportedModel(
+                f"a size is computed as {dim}; only sums, products, quotients, minima and maxima are known"
+            )
         terms = [self.size(argument) for argument in dim.args]
         result = terms[0]
         for term in terms[1:]:

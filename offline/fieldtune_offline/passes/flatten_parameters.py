@@ -1,4 +1,4 @@
-"""Flatten parameters: one input ``theta`` in place of the trainable tensors, one output ``grad_sum`` for their gradients.
+"""Flatten parameters: one input ``theta`` for the trainable tensors, one output ``grad_sum`` for their gradients.
 
 1. Each trainable tensor becomes a piece of a single Split of theta, in the layout's order, reshaped.
 2. The gradients are reshaped to vectors and joined in the same order.

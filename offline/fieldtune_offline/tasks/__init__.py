@@ -51,7 +51,7 @@ class Task(Protocol):
         """Return transformers' own answer for such inputs, by graph output name."""
 
     def reference_loss(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the summed loss (differentiable) and its weight by transformers' own loss, not by the traced module."""
+        """Return the summed loss (differentiable) and its weight by transformers' own loss, not the traced module's."""
 
 
 def masked_text(model: nn.Module, batch: int, sequence: int, seed: int) -> dict[str, torch.Tensor]:

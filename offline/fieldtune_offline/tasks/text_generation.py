@@ -20,8 +20,8 @@ _PAST_AXES = ("batch", None, "past_sequence", None)
 class _Loss(nn.Module):
     """The loss over labelled positions only.
 
-    The head is the dearest product of a small language model with a large vocabulary, and prompt tokens need none: a hook
-    in front of it keeps the hidden states at positions that carry a label.
+    The head is the dearest product of a small language model with a large vocabulary, and prompt tokens need none:
+    a hook in front of it keeps the hidden states at positions that carry a label.
     """
 
     def __init__(self, model: Any, *, with_correct: bool) -> None:
@@ -47,8 +47,8 @@ class _Loss(nn.Module):
         labelled = following != IGNORE_INDEX
         self._positions = torch.nonzero(labelled).squeeze(1)
         count = self._positions.shape[0]
-        torch._check(count >= 0)
-        torch._check(count <= following.shape[0])
+        torch._check(count >= 0)  # type: ignore[no-untyped-call]
+        torch._check(count <= following.shape[0])  # type: ignore[no-untyped-call]
         hook = self._head[0].register_forward_pre_hook(self._labelled)
         try:
             logits = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
@@ -92,7 +92,7 @@ class TextGeneration:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._cache_shapes = _cache_shapes(model)
+        _check_cache(model)
 
     def batch(self, batch: int, sequence: int, seed: int) -> dict[str, torch.Tensor]:
         """Return a batch whose prompts (the first third) and padding carry no label."""
@@ -107,7 +107,7 @@ class TextGeneration:
         return Traceable(module, "model", self.batch(batch, sequence, 0), _TRAINING_INPUTS, ("loss_sum", "weight"))
 
     def evaluation(self, batch: int, sequence: int) -> Traceable:
-        """Return what computes ``loss_sum``, ``weight`` and ``correct`` (labels that are the likeliest token; scalar)."""
+        """Return what computes ``loss_sum``, ``weight`` and ``correct``, the number of labels that were likeliest."""
         module = _Loss(self._model, with_correct=True)
         outputs = ("loss_sum", "weight", "correct")
         return Traceable(module, "model", self.batch(batch, sequence, 0), _TRAINING_INPUTS, outputs)
@@ -150,25 +150,34 @@ class TextGeneration:
         return self._model(**batch, use_cache=False).loss * weight, weight
 
     def _feeds(self, batch: int, sequence: int, *, past: int, seed: int) -> dict[str, torch.Tensor]:
-        generator = torch.Generator().manual_seed(seed)
         text = masked_text(self._model, batch, sequence, seed)
         feeds = {
             "input_ids": text["input_ids"],
             "attention_mask": torch.cat([torch.ones((batch, past), dtype=torch.int64), text["attention_mask"]], 1),
             "position_ids": torch.arange(past, past + sequence).expand(batch, sequence).contiguous(),
         }
-        for layer, (heads, size) in enumerate(self._cache_shapes):
-            for part in ("key", "value"):
-                shape = (batch, heads, past, size)
-                feeds[f"past_key_values.{layer}.{part}"] = torch.randn(shape, generator=generator)
-        return feeds
+        return {**feeds, **self._past(batch, past, seed)}
+
+    def _past(self, batch: int, length: int, seed: int) -> dict[str, torch.Tensor]:
+        """Return the cache that the model itself has after some tokens; random numbers would be no such state."""
+        from transformers import DynamicCache
+
+        before = masked_text(self._model, batch, max(length, 1), seed + 100)["input_ids"]
+        with torch.no_grad():
+            # Without the configuration a cache keeps all of a sliding window's past, as infer.onnx does.
+            layers = self._model(
+                input_ids=before, past_key_values=DynamicCache(), use_cache=True
+            ).past_key_values.layers
+        cache = {}
+        for number, layer in enumerate(layers):
+            cache[f"past_key_values.{number}.key"] = layer.keys[:, :, :length].contiguous()
+            cache[f"past_key_values.{number}.value"] = layer.values[:, :, :length].contiguous()
+        return cache
 
 
-def _cache_shapes(model: Any) -> list[tuple[int, int]]:
-    """Return heads and head size of each layer's cache, as the model itself fills one."""
+def _check_cache(model: Any) -> None:
     with torch.no_grad():
         result = model(input_ids=torch.zeros((1, 2), dtype=torch.int64), use_cache=True)
     layers = getattr(result.past_key_values, "layers", None)
     if not layers or any(getattr(layer, "keys", None) is None for layer in layers):
         raise UnsupportedModel(f"{type(model).__name__}: keeps no key-value cache with a key and a value per layer")
-    return [(int(layer.keys.shape[1]), int(layer.keys.shape[3])) for layer in layers]

@@ -1,0 +1,102 @@
+# Development, tests and demos. `make` lists the targets.
+#
+# A fresh machine needs Python 3.11 or later with venv and pip, make and git; the targets install the rest below CACHE.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+CACHE ?= .cache
+VENV ?= $(CACHE)/venv
+PYTHON ?= python3.11
+# Further arguments of the demo, test or benchmark script.
+ARGS ?=
+
+# `make test-device PYTHON=python3.10` names the device's interpreter, not the development environment's.
+BASE_PYTHON := $(if $(filter test-device,$(MAKECMDGOALS)),python3.11,$(PYTHON))
+RUN := $(VENV)/bin/python
+BUNDLES := $(CACHE)/bundles
+
+export FIELDTUNE_CACHE := $(abspath $(CACHE))
+export FIELDTUNE_TEST_BUNDLES := $(abspath $(BUNDLES))
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help: ## list the targets
+	@echo "make TARGET, with"
+	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+.PHONY: demo
+demo: venv ## adapt MiniLM to movie reviews in a device-only environment, with a report (ARGS: see demo/reviews.py --help)
+	$(RUN) demo/reviews.py --cache $(CACHE) $(ARGS)
+
+.PHONY: demo-chat
+demo-chat: venv ## adapt SmolLM2 to technical questions, its answers before and after (ARGS: see demo/chat.py --help)
+	$(RUN) demo/chat.py --cache $(CACHE) $(ARGS)
+
+.PHONY: test
+test: lint types tiny-bundles ## everything: lint, types, all tests, the device half on other Pythons and ONNX Runtimes
+	$(RUN) -m pytest $(ARGS)
+	$(RUN) tests/device.py --bundles $(BUNDLES) --cache $(CACHE)
+
+.PHONY: lint
+lint: venv ## ruff: rules and formatting
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+
+.PHONY: types
+types: venv ## mypy, strict
+	$(VENV)/bin/mypy
+
+.PHONY: test-device
+test-device: tiny-bundles ## the device half alone; PYTHON=python3.10 ORT=1.16.3 for one combination, else the default ones
+	$(RUN) tests/device.py --bundles $(BUNDLES) --cache $(CACHE) \
+	    $(if $(filter-out file default,$(origin PYTHON)),--python "$(PYTHON)") $(if $(ORT),--ort "$(ORT)")
+
+.PHONY: test-arm64
+test-arm64: tiny-bundles ## train on emulated 64-bit ARM and compare (Linux with debootstrap and qemu-user-static)
+	$(RUN) tests/arm64.py --bundles $(BUNDLES) --cache $(CACHE)
+
+.PHONY: bench
+bench: venv ## time a training step, and whole runs, beside torch and PEFT
+	$(RUN) benchmarks/train_step.py --cache $(CACHE) $(ARGS)
+	$(RUN) benchmarks/parity_run.py --cache $(CACHE) $(ARGS)
+
+.PHONY: tiny-bundles
+tiny-bundles: venv
+	$(RUN) tests/tiny_bundles.py $(BUNDLES)
+
+.PHONY: venv
+venv: $(VENV)/installed ## the development environment, in VENV
+
+# torch comes first and pinned: left to resolve it, pip may take a newer one and gigabytes of another platform's libraries.
+$(VENV)/installed: pyproject.toml
+	@python=
+	for candidate in "$(BASE_PYTHON)" python3; do
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi
+	done
+	if [ -z "$$python" ]; then
+	  echo "Python 3.11 or later is needed, and neither $(BASE_PYTHON) nor python3 on PATH is one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2
+	  exit 1
+	fi
+	echo "making the development environment $(VENV) with $$("$$python" --version) …"
+	if ! "$$python" -c 'import ensurepip, venv'; then
+	  echo "$$python cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2
+	  exit 1
+	fi
+	rm -rf $(VENV)
+	"$$python" -m venv $(VENV)
+	echo "installing torch …"
+	$(RUN) -m pip install -q "torch==2.13.0"
+	echo "installing fieldtune with the development and demo extras …"
+	$(RUN) -m pip install -q -e ".[dev,demo]"
+	touch $@
+
+.PHONY: clean
+clean: ## remove what was built; downloads and converted models stay (rm -rf .cache removes them too)
+	rm -rf $(VENV) $(CACHE)/environments $(CACHE)/wheels $(CACHE)/bundles $(CACHE)/arm64
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	find . -name __pycache__ -type d -not -path './.cache/*' -prune -exec rm -rf {} +

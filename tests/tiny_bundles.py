@@ -1,0 +1,126 @@
+"""Build the small bundles that device tests run on: random weights, real graphs. Run in the development environment."""
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+WORDS = """
+    the a an it is was not film movie story plot acting cast scene good great fine best fun love moving bad poor worst
+    dull boring waste hate what how do you can i to fix my your printer screen keyboard restart update driver cable check
+""".split()  # noqa: SIM905
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|> {{ message['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|> {% endif %}"
+)
+
+
+def classifier(folder: Path) -> None:
+    """Write a BERT of 2 layers with a WordPiece tokenizer and no head."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    pieces = [*special, *letters, *(f"##{letter}" for letter in letters), ".", ",", "!", "?", *WORDS]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_max_length=64,
+    )
+    torch.manual_seed(1)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=64, initializer_range=0.2,
+    )  # fmt: skip
+    model = BertForSequenceClassification(config)
+    model.bert.save_pretrained(folder)
+    fast.save_pretrained(folder)
+
+
+def decoder(folder: Path) -> None:
+    """Write a Llama of 2 layers with grouped-query attention, a byte-level tokenizer and a chat template."""
+    special = ["<unk>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|system|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {piece: index for index, piece in enumerate([*special, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>",
+        model_max_length=128, chat_template=TEMPLATE,
+    )  # fmt: skip
+    torch.manual_seed(2)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=64, max_position_embeddings=128, initializer_range=0.2, tie_word_embeddings=True,
+        bos_token_id=1, eos_token_id=2, pad_token_id=2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+
+
+def build_all(out: Path) -> None:
+    """Build every tiny bundle in OUT, unless they are there from the same sources."""
+    sources = [
+        *sorted((REPOSITORY / "offline").rglob("*.py")),
+        *sorted((REPOSITORY / "ondevice").rglob("*.py")),
+        Path(__file__),
+    ]
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    stamp = out / "tiny.json"
+    if stamp.is_file() and json.loads(stamp.read_text()) == key:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    stamp.unlink(missing_ok=True)
+    models_folder = out / "models"
+    shutil.rmtree(models_folder, ignore_errors=True)
+    classifier(models_folder / "classifier")
+    decoder(models_folder / "lm")
+    every = LoraSpec(rank=4, alpha=8, target_modules=("query", "value"))
+    linear = LoraSpec(rank=4, alpha=8, target_modules=("q_proj", "v_proj", "down_proj"))
+    labels = ("negative", "positive")
+    specs = [
+        BuildSpec(model=str(models_folder / "classifier"), task="text-classification", out=out / "tiny-classifier",
+                  labels=labels, lora=every, overwrite=True),
+        BuildSpec(model=str(models_folder / "classifier"), task="text-classification", out=out / "static-classifier",
+                  labels=labels, lora=every, batch=4, sequence=16, overwrite=True),
+        BuildSpec(model=str(models_folder / "lm"), task="text-generation", out=out / "tiny-lm", lora=linear,
+                  overwrite=True),
+    ]  # fmt: skip
+    for spec in specs:
+        print(f"building {spec.out}", flush=True)
+        build_bundle(spec)
+    stamp.write_text(json.dumps(key))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, help="folder for the bundles")
+    warnings.simplefilter("ignore")
+    build_all(parser.parse_args().out)
+    sys.exit(0)
