@@ -23,7 +23,8 @@ from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORDS = """
     the a an it is was not film movie story plot acting cast scene good great fine best fun love moving bad poor worst
-    dull boring waste hate what how do you can i to fix my your printer screen keyboard restart update driver cable check
+    dull boring waste hate what how do you can i to fix my your printer screen keyboard restart update
+    driver cable check
 """.split()  # noqa: SIM905
 TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|> {{ message['content'] }}</s>{% endfor %}"

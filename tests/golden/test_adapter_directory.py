@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from fieldtune.adapters import Adapter, AdapterCard, read_adapter, write_adapter
 from fieldtune.tensors import StoredTensor, TensorFile
 

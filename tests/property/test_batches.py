@@ -1,11 +1,12 @@
 """What holds of every plan and every batch."""
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
 from fieldtune.data.batches import collate, labelled_count, plan_epoch, plan_evaluation
 from fieldtune.data.examples import Encoded
 from fieldtune.manifest import TaskSpec, TensorSpec
-from hypothesis import given
-from hypothesis import strategies as st
 
 LENGTHS = st.lists(st.integers(1, 500), max_size=300)
 SIZES = st.integers(1, 40)

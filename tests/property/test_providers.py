@@ -3,11 +3,12 @@
 import dataclasses
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from fieldtune.errors import ProviderUnavailable
 from fieldtune.hardware import HardwareProfile, load_profile
 from fieldtune.providers import choose_provider
-from hypothesis import given
-from hypothesis import strategies as st
 
 CPU = "CPUExecutionProvider"
 PROVIDERS = (CPU, "CUDAExecutionProvider", "VitisAIExecutionProvider", "NobodysExecutionProvider")

@@ -11,6 +11,7 @@ from fieldtune.cli.flags import JsonFlag
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from fieldtune.manifest import Manifest
     from fieldtune_offline.spec import BuildSpec
@@ -127,15 +128,15 @@ def run(command: Build, console: "Console") -> int:
     return 0
 
 
-def parity_table(manifest: "Manifest") -> "object":
+def parity_table(manifest: "Manifest") -> "Table":
     """Return the figures of parity as a table."""
     from fieldtune.cli.results import new_table
 
-    columns = ("batch × sequence", "loss", "gradients", "inference")
+    columns = ("batch, sequence", "loss", "gradients", "inference")
     table = new_table("Largest differences from torch, relative", columns)
     for record in manifest.parity:
         figures = (record.loss_relative, record.gradient_relative, record.inference_relative)
-        table.add_row(f"{record.batch} × {record.sequence}", *(f"{figure:.1e}" for figure in figures))
+        table.add_row(f"{record.batch}, {record.sequence}", *(f"{figure:.1e}" for figure in figures))
     vanishing = sorted({key for record in manifest.parity for key in record.vanishing_gradients})
     if vanishing:
         table.caption = f"Gradients that vanish in torch, too: {', '.join(vanishing)}"

@@ -2,6 +2,7 @@ import os
 import re
 
 import pytest
+
 from fieldtune.errors import InvalidProfile
 from fieldtune.hardware import (
     Accelerator,

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+
 from fieldtune.errors import CheckpointError
 from fieldtune.optimizers import SGD, AdamW, AdamWConfig, SGDConfig, clip_gradient, new_optimizer
 

@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+
 from fieldtune.errors import ProviderUnavailable
 from fieldtune.hardware import load_profile
 from fieldtune.providers import SessionSettings, choose_provider

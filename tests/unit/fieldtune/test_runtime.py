@@ -2,8 +2,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fieldtune
 import pytest
+
+import fieldtune
 from fieldtune.errors import ProviderUnavailable
 from fieldtune.runtime import features, installed_runtimes, load_runtime, numpy_fault
 

@@ -2,6 +2,7 @@ import math
 import warnings
 
 import pytest
+
 from fieldtune.schedules import Warmup, learning_rate
 
 NAMES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}

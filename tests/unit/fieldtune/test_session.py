@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from fieldtune.errors import FieldtuneError, InvalidBundle, ProviderUnavailable
 from fieldtune.providers import ProviderChoice, SessionSettings
 from fieldtune.session import open_session, run_session

@@ -3,6 +3,7 @@ import struct
 
 import numpy as np
 import pytest
+
 from fieldtune.errors import InvalidAdapter
 from fieldtune.tensors import StoredTensor, TensorFile, parse_tensors, read_tensors
 

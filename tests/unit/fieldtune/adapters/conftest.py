@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from fieldtune.adapters import Adapter, AdapterCard
 from fieldtune.layout import Layout, ParameterSpec
 from fieldtune.manifest import BaseModelSpec, Manifest, TaskSpec, TextSpec

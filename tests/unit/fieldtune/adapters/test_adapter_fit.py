@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+
 from fieldtune.adapter_fit import check_fits, scales
 from fieldtune.errors import AdapterMismatch, InvalidAdapter
 from fieldtune.tensors import StoredTensor

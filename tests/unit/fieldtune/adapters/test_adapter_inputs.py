@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from fieldtune.adapter_inputs import from_theta, inference_inputs, to_theta
 from fieldtune.errors import AdapterMismatch
 from fieldtune.tensors import StoredTensor

@@ -3,6 +3,7 @@ import json
 import os
 
 import pytest
+
 from fieldtune.adapters import AdapterCard, adapter_labels, read_adapter, write_adapter
 from fieldtune.errors import InvalidAdapter, OutputError, UnsupportedFormat
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from fieldtune.adapter_fit import PREFIX, check_fits, scales
 from fieldtune.adapter_inputs import from_theta, inference_inputs, to_theta
 from fieldtune.adapters import read_adapter, write_adapter

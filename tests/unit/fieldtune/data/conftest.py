@@ -2,8 +2,9 @@
 
 import pytest
 import tokenizers
-from fieldtune.manifest import TaskSpec, TextSpec
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+from fieldtune.manifest import TaskSpec, TextSpec
 
 CHATML = (
     "{% for message in messages %}"

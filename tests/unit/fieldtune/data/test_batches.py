@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from fieldtune.data.batches import collate, labelled_count, plan_epoch, plan_evaluation, static_shape
 from fieldtune.data.examples import Encoded
 from fieldtune.errors import InvalidData

@@ -2,6 +2,7 @@ import re
 from collections.abc import Sequence
 
 import pytest
+
 from fieldtune.data.chat import render
 from fieldtune.data.examples import Message
 from fieldtune.errors import InvalidData

@@ -1,4 +1,5 @@
 import pytest
+
 from fieldtune.data.columns import Choice, available_columns, choose_for_classification, choose_for_generation
 from fieldtune.data.examples import Columns
 from fieldtune.data.rows import Row

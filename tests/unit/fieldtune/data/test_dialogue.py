@@ -2,11 +2,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+
 from fieldtune.data.dialogue import encode_dialogue, encode_prompt, has_label
 from fieldtune.data.examples import ChatExample, Encoded, GenerationExample, Message, PromptExample, TextExample
 from fieldtune.errors import InvalidData
 from fieldtune.manifest import TextSpec
-from tokenizers import Tokenizer
 
 
 def chat(*contents: str) -> ChatExample:

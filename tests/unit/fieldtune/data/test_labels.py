@@ -1,4 +1,5 @@
 import pytest
+
 from fieldtune.data.labels import LabelIndex
 
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from fieldtune.data.rows import Fault, Row, kind_of, read_rows
 from fieldtune.errors import InvalidData
 

@@ -1,0 +1,25 @@
+"""The command ``fieldtune-offline``."""
+
+from collections.abc import Sequence
+
+from fieldtune.cli.program import Program
+
+_DESCRIPTION = """Turn Hugging Face models into bundles that devices adapt and serve.
+
+Examples:
+  fieldtune-offline build ./minilm --task text-classification --labels negative positive --out artifacts/minilm
+  fieldtune-offline parity artifacts/minilm
+
+fieldtune-offline COMMAND --help tells a command's flags; fieldtune-offline --version the version."""
+
+PROGRAM = Program(
+    name="fieldtune-offline",
+    package="fieldtune_offline.cli",
+    commands={"build": "Build", "parity": "Parity"},
+    description=_DESCRIPTION,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit code, as ``Program.main`` does."""
+    return PROGRAM.main(argv)

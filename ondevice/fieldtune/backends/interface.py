@@ -1,0 +1,58 @@
+"""What the training loop asks of a backend."""
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldtune.layout import FloatArray
+from fieldtune.optimizers import State
+
+
+class Sums(NamedTuple):
+    """The summed loss of a microbatch, and the number of labels that it was summed over."""
+
+    loss: float
+    weight: float
+
+
+class TrainingBackend(Protocol):
+    """Holds theta, the optimizer, and the gradient that has been summed since the last update."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+
+    def accumulate(self, batch: Mapping[str, npt.NDArray[np.int64]]) -> Sums:
+        """Run one microbatch and add its summed gradient and weight to what is held.
+
+        Raises:
+            FieldtuneError: if the runtime fails.
+        """
+
+    def update(self, learning_rate: float) -> float:
+        """Divide the held gradient by the held weight, clip it, take one optimizer step, and hold nothing any more.
+
+        Returns:
+            The Euclidean norm before clipping. Where it is not finite, theta and the optimizer stay as they are.
+
+        Raises:
+            ValueError: if the held weight is 0.
+        """
+
+    def theta(self) -> FloatArray:
+        """Return a copy of the adapter, float32, shape ``(size,)``."""
+
+    def load_theta(self, theta: FloatArray) -> None:
+        """Take over an adapter, and drop what is held."""
+
+    def state(self) -> State:
+        """Return copies of all that the optimizer needs to continue, for a checkpoint."""
+
+    def load_state(self, state: State) -> None:
+        """Take over what ``state`` returned.
+
+        Raises:
+            CheckpointError: if it is not this optimizer's; every fault is listed.
+        """

@@ -1,0 +1,94 @@
+"""The portable backend: gradients from gradient.onnx on stock ONNX Runtime, updates in NumPy."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldtune.backends.interface import Sums
+from fieldtune.bundle import Bundle
+from fieldtune.layout import FloatArray
+from fieldtune.optimizers import OptimizerConfig, State, clip_gradient, new_optimizer
+from fieldtune.providers import ProviderChoice
+from fieldtune.session import open_session, run_session
+
+
+class PortableBackend:
+    """A TrainingBackend that needs no training build of ONNX Runtime.
+
+    Args:
+        bundle: with a gradient graph.
+        choice: the provider of its session.
+        theta: where to start, float32, shape ``(size,)``.
+        optimizer: its settings.
+        max_grad_norm: what the mean gradient is clipped to; 0 for no clipping.
+
+    Raises:
+        InvalidBundle: if ONNX Runtime cannot load the graph.
+        ProviderUnavailable: if the provider cannot take it.
+    """
+
+    name = "portable"
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        choice: ProviderChoice,
+        theta: FloatArray,
+        optimizer: OptimizerConfig,
+        max_grad_norm: float,
+    ) -> None:
+        self._session = open_session(bundle.graph_path("gradient"), choice)
+        self._optimizer = new_optimizer(optimizer, bundle.manifest.layout.decay_mask())
+        self._max_norm = max_grad_norm or math.inf
+        self._theta = theta.copy()
+        # The step goes into a second vector, which then takes the first one's place: an interrupt at any moment
+        # leaves a whole theta.
+        self._next = np.empty_like(theta)
+        self._gradient = np.zeros_like(theta)
+        self._weight = 0.0
+
+    def accumulate(self, batch: Mapping[str, npt.NDArray[np.int64]]) -> Sums:
+        """Run one microbatch and add its summed gradient and weight to what is held."""
+        outputs = ("loss_sum", "weight", "grad_sum")
+        loss, weight, gradient = run_session(self._session, outputs, {**batch, "theta": self._theta})
+        self._gradient += gradient
+        self._weight += float(weight)
+        return Sums(float(loss), float(weight))
+
+    def update(self, learning_rate: float) -> float:
+        """Divide by the weight, clip, take one optimizer step; return the gradient's norm before clipping."""
+        if not self._weight:
+            raise ValueError("no label has been accumulated; there is nothing to divide by")
+        self._gradient /= self._weight
+        norm = clip_gradient(self._gradient, self._max_norm)
+        if math.isfinite(norm):
+            np.copyto(self._next, self._theta)
+            # What overflows here gives a loss that is not a number, which the loop finds and reports.
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._optimizer.step(self._next, self._gradient, learning_rate)
+            self._theta, self._next = self._next, self._theta
+        self._drop()
+        return norm
+
+    def theta(self) -> FloatArray:
+        """Return a copy of the adapter, float32, shape ``(size,)``."""
+        return self._theta.copy()
+
+    def load_theta(self, theta: FloatArray) -> None:
+        """Take over an adapter, and drop what is held."""
+        np.copyto(self._theta, theta)
+        self._drop()
+
+    def state(self) -> State:
+        """Return copies of all that the optimizer needs to continue."""
+        return self._optimizer.state()
+
+    def load_state(self, state: State) -> None:
+        """Take over what ``state`` returned."""
+        self._optimizer.load_state(state)
+
+    def _drop(self) -> None:
+        self._gradient.fill(0)
+        self._weight = 0.0

@@ -1,0 +1,115 @@
+"""``fieldtune evaluate``: loss and accuracy of an adapter on examples."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from fieldtune.cli.flags import (
+    DEFAULT_PROFILE,
+    BundlePath,
+    ColumnFlags,
+    FilePath,
+    JsonFlag,
+    OptionalFolder,
+    ProfileName,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fieldtune.bundle import Bundle
+    from fieldtune.hardware import HardwareProfile
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure an adapter, of any rank and alpha, on examples.
+
+    Examples:
+      fieldtune evaluate BUNDLE --data eval.jsonl
+      fieldtune evaluate BUNDLE --data eval.jsonl --adapter adapter --json
+    """
+
+    bundle: BundlePath
+    """Folder that fieldtune-offline build made."""
+
+    data: FilePath
+    """Examples: .jsonl, .json, .ndjson, .csv or .tsv."""
+
+    adapter: OptionalFolder = None
+    """Adapter to measure; the bundle's initial one if not given."""
+
+    profile: ProfileName = DEFAULT_PROFILE
+    """Hardware profile: a name that fieldtune profiles lists, or a .toml file."""
+
+    batch_size: int | None = None
+    """Examples that go through the graph together; if not given, the profile's."""
+
+    max_length: int | None = None
+    """Tokens that longer texts are cut to; if not given, the profile's or the model's limit."""
+
+    strict: bool = False
+    """Refuse texts that are too long instead of cutting them."""
+
+    as_json: JsonFlag = False
+    """Print one JSON object on stdout."""
+
+    columns: ColumnFlags = dataclasses.field(default_factory=ColumnFlags)
+
+
+def run(command: Evaluate, console: "Console") -> int:
+    """Evaluate and print the table; return the exit code."""
+    from fieldtune.adapters import adapter_labels, read_adapter
+    from fieldtune.bundle import open_bundle
+    from fieldtune.cli.progress import counted, evaluation_progress
+    from fieldtune.cli.results import evaluation_rows, new_table, print_json, print_tables
+    from fieldtune.data.reading import load_examples
+    from fieldtune.data.tokenizing import encode_examples, load_tokenizer
+    from fieldtune.evaluation import evaluate
+    from fieldtune.hardware import load_profile
+    from fieldtune.training.report import DataCounts
+
+    profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
+    adapter = read_adapter(command.adapter or bundle.adapter_path)
+    batch_size, max_length = _sizes(command, bundle, profile)
+    task = dataclasses.replace(bundle.manifest.task, labels=adapter_labels(adapter, bundle.manifest))
+    examples, note = load_examples(command.data, task, command.columns.columns())
+    console.print(f"{command.data}: {note}", markup=False, highlight=False, soft_wrap=True)
+    tokenizer = load_tokenizer(bundle.tokenizer_path)
+    encoded = encode_examples(
+        examples, tokenizer, bundle.manifest.text, task, max_length=max_length, strict=command.strict
+    )
+    counts = DataCounts(examples=len(encoded.examples), truncated=encoded.truncated, dropped=encoded.dropped)
+    with evaluation_progress(console) as ticks:
+        found = evaluate(bundle, encoded, profile, adapter, batch_size=batch_size, ticks=ticks)
+    if command.as_json:
+        print_json(
+            {
+                "bundle": bundle.root,
+                "adapter": adapter.where,
+                "data": command.data,
+                "counts": counts,
+                "evaluation": found,
+            }
+        )
+        return 0
+    table = new_table(f"{adapter.where}: {counted(counts)}", ("", ">"))
+    for row in evaluation_rows((found,)):
+        table.add_row(*row)
+    print_tables(table)
+    return 0
+
+
+def _sizes(command: Evaluate, bundle: "Bundle", profile: "HardwareProfile") -> tuple[int, int]:
+    from fieldtune.cli.usage import UsageError
+    from fieldtune.sizes import batch_limit, length_limit
+
+    inputs = bundle.manifest.graphs["eval"].inputs
+    if command.batch_size is not None and command.batch_size < 1:
+        raise UsageError(f"--batch-size is {command.batch_size}; expected at least 1")
+    try:
+        return (
+            batch_limit(command.batch_size, profile, inputs),
+            length_limit(command.max_length, profile, inputs, bundle.manifest.text),
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error

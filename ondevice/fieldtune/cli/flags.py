@@ -1,0 +1,48 @@
+"""Flags that several subcommands share."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import tyro
+
+if TYPE_CHECKING:
+    from fieldtune.data.examples import Columns
+
+DEFAULT_PROFILE = "cpu-generic"
+
+BundlePath: TypeAlias = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE")]
+FilePath: TypeAlias = Annotated[Path, tyro.conf.arg(metavar="FILE")]
+FolderPath: TypeAlias = Annotated[Path, tyro.conf.arg(metavar="DIR")]
+OptionalFolder: TypeAlias = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+ProfileName: TypeAlias = Annotated[str, tyro.conf.arg(metavar="NAME")]
+ColumnName: TypeAlias = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
+JsonFlag: TypeAlias = Annotated[bool, tyro.conf.arg(name="json")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ColumnFlags:
+    """Which columns hold what; where not given, they are guessed from their names."""
+
+    text_column: ColumnName = None
+    """Holds the text."""
+
+    label_column: ColumnName = None
+    """Holds the label."""
+
+    prompt_column: ColumnName = None
+    """Holds what the model is asked."""
+
+    completion_column: ColumnName = None
+    """Holds what the model should answer."""
+
+    def columns(self) -> "Columns":
+        """Return them as the data half takes them."""
+        from fieldtune.data.examples import Columns
+
+        return Columns(
+            text=self.text_column,
+            label=self.label_column,
+            prompt=self.prompt_column,
+            completion=self.completion_column,
+        )

@@ -1,0 +1,64 @@
+"""Results on stdout: one JSON document for machines, or tables for people."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fieldtune.json_text import json_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fieldtune.evaluation import Evaluation
+
+
+def print_json(value: object) -> None:
+    """Print one JSON object."""
+    sys.stdout.write(json_text(value))
+
+
+def print_tables(*tables: "Table") -> None:
+    """Print tables as wide as the terminal, or as they need where there is none."""
+    from rich.console import Console
+
+    console = Console()
+    for table in tables:
+        if not console.is_terminal:
+            # Whatever reads a pipe wants whole cells.
+            console.width = max(console.width, console.measure(table).maximum)
+        console.print(table)
+
+
+def new_table(title: str, columns: Sequence[str] = ("", "")) -> "Table":
+    """Return an empty table; a column whose name starts with ``>`` is of numbers, on the right."""
+    from rich import box
+    from rich.table import Table
+
+    headed = any(columns)
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_header=headed)
+    for column in columns:
+        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+    return table
+
+
+def percent(part: float | None) -> str:
+    """Return a part of 1 as percent, a dash for None."""
+    return "-" if part is None else f"{100 * part:.1f} %"
+
+
+def evaluation_rows(evaluations: Sequence["Evaluation | None"]) -> list[list[str]]:
+    """Return the rows of a table with an evaluation in each column: figures that none of them has are left out."""
+    columns = [_figures(found) if found else {} for found in evaluations]
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [[name, *(column.get(name, "-") for column in columns)] for name in names]
+
+
+def _figures(found: "Evaluation") -> dict[str, str]:
+    figures = {"loss": f"{found.loss:.4f}"}
+    if found.accuracy is not None:
+        figures |= {"accuracy": percent(found.accuracy), "majority class": percent(found.majority_accuracy)}
+    if found.token_accuracy is not None:
+        figures["token accuracy"] = percent(found.token_accuracy)
+    if found.perplexity is not None:
+        figures["perplexity"] = f"{found.perplexity:.2f}"
+    return figures

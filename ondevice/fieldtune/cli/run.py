@@ -1,0 +1,219 @@
+"""``fieldtune run``: classify texts or answer prompts, with any number of adapters over one base."""
+
+import dataclasses
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from fieldtune.cli.flags import DEFAULT_PROFILE, BundlePath, ColumnFlags, JsonFlag, ProfileName
+from fieldtune.generation_settings import GenerationSettings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from fieldtune.cli.run_inputs import Prompt
+    from fieldtune.inference import Classification, LoadedAdapter, Runner
+
+INITIAL = "initial adapter"
+"""What the bundle's own adapter is called, which runs where no other is given."""
+
+_MOST_LABELS_SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """Classify texts, or answer prompts, with a bundle and adapters of any rank and alpha.
+
+    Texts come from the arguments, else from --data, else from standard input: a line each to classify, all of it as one
+    prompt to answer. Answers go to stdout, everything else to stderr.
+
+    Examples:
+      fieldtune run BUNDLE --adapter adapter "A moving, funny film."
+      fieldtune run BUNDLE --adapter monday --adapter tuesday --data new.csv --json
+      fieldtune run BUNDLE --adapter adapter --system "Be brief." "My printer is offline."
+      fieldtune run BUNDLE --temperature 0.7 --top-p 0.9 --seed 1 "Tell me a story."
+      fieldtune run BUNDLE --raw < beginning.txt
+    """
+
+    bundle: BundlePath
+    """Folder that fieldtune-offline build made."""
+
+    texts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[TEXT [TEXT ...]]")] = ()
+    """What to classify or to answer."""
+
+    adapter: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="DIR")] = ()
+    """Adapter to run with; give it several times to compare. The bundle's initial one if not given."""
+
+    data: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Texts to classify or to answer: .jsonl, .json, .ndjson, .csv or .tsv."""
+
+    profile: ProfileName = DEFAULT_PROFILE
+    """Hardware profile: a name that fieldtune profiles lists, or a .toml file."""
+
+    as_json: JsonFlag = False
+    """Print one JSON object a line on stdout, for each text and adapter."""
+
+    batch_size: int | None = None
+    """Classification: texts that go through the graph together; if not given, the profile's."""
+
+    max_length: int | None = None
+    """Classification: tokens that longer texts are cut to; if not given, the profile's or the model's limit."""
+
+    strict: bool = False
+    """Classification: refuse texts that are too long instead of cutting them."""
+
+    system: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
+    """Generation: the system message, ahead of each prompt."""
+
+    raw: bool = False
+    """Generation: continue the prompt as it stands, without the chat template."""
+
+    columns: ColumnFlags = dataclasses.field(default_factory=ColumnFlags)
+    settings: GenerationSettings = dataclasses.field(default_factory=GenerationSettings)
+
+
+def run(command: Run, console: "Console") -> int:
+    """Answer every text with every adapter; return the exit code."""
+    from fieldtune.bundle import open_bundle
+    from fieldtune.cli.run_inputs import read_prompts, read_texts
+    from fieldtune.data.examples import TEXT_CLASSIFICATION
+    from fieldtune.hardware import load_profile
+    from fieldtune.inference import Runner
+
+    profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
+    task = bundle.manifest.task
+    classify = task.name == TEXT_CLASSIFICATION
+    _check_flags(command, classify=classify)
+    texts = read_texts(command, task, console) if classify else []
+    prompts = [] if classify else read_prompts(command, task, console)
+    runner = Runner(bundle, profile)
+    named = [(path, str(path)) for path in command.adapter] or [(bundle.adapter_path, INITIAL)]
+    adapters = [runner.load_adapter(path, name) for path, name in named]
+    if classify:
+        _classify(command, runner, adapters, texts)
+    else:
+        _answer(command, runner, adapters, prompts)
+    return 0
+
+
+def _check_flags(command: Run, *, classify: bool) -> None:
+    from fieldtune.cli.usage import UsageError
+
+    if command.texts and command.data is not None:
+        raise UsageError("TEXT and --data: give one or the other")
+    if command.raw and command.system is not None:
+        raise UsageError("--system and --raw: a system message needs the chat template, which --raw leaves out")
+    if command.batch_size is not None and command.batch_size < 1:
+        raise UsageError(f"--batch-size is {command.batch_size}; expected at least 1")
+    default = Run(bundle=command.bundle)
+    if classify:
+        other, wrong = "text generation", _changed(command, default, ("system", "raw"))
+        names = [field.name for field in dataclasses.fields(default.settings)]
+        wrong += _changed(command.settings, default.settings, names)
+    else:
+        other, wrong = "text classification", _changed(command, default, ("batch_size", "max_length", "strict"))
+    if wrong:
+        raise UsageError(f"{', '.join(wrong)}: of {other} only, and that is not what {command.bundle} is for")
+
+
+def _changed(value: object, default: object, names: Sequence[str]) -> list[str]:
+    """Return the flags whose fields differ from the default's."""
+    return ["--" + name.replace("_", "-") for name in names if getattr(value, name) != getattr(default, name)]
+
+
+def _classify(command: Run, runner: "Runner", adapters: "Sequence[LoadedAdapter]", texts: Sequence[str]) -> None:
+    from fieldtune.cli.usage import UsageError
+
+    try:
+        results = [
+            runner.classify(
+                texts, adapter, batch_size=command.batch_size, max_length=command.max_length, strict=command.strict
+            )
+            for adapter in adapters
+        ]
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    cut = sum(found.truncated for found in results[0])
+    if cut:
+        warnings.warn(f"{cut} of {len(texts)} text(s) cut: longer than the limit (--max-length)", stacklevel=2)
+    if not command.as_json:
+        _print_table(texts, adapters, results)
+        return
+    for index, text in enumerate(texts):
+        for adapter, result in zip(adapters, results, strict=True):
+            found = result[index]
+            _print_line(
+                {
+                    "text": text,
+                    "adapter": adapter.name,
+                    "label": found.label,
+                    "probability": found.probability,
+                    "probabilities": found.probabilities,
+                    "truncated": found.truncated,
+                }
+            )
+
+
+def _print_table(
+    texts: Sequence[str], adapters: "Sequence[LoadedAdapter]", results: "Sequence[Sequence[Classification]]"
+) -> None:
+    from rich.markup import escape
+    from rich.text import Text
+
+    from fieldtune.cli.results import new_table, print_tables
+
+    table = new_table("", ("text", *(escape(adapter.name) for adapter in adapters)))
+    for column in table.columns:
+        column.overflow = "fold"
+    for index, text in enumerate(texts):
+        # A single text has room for all its classes; in a list the likeliest is what one looks for.
+        most = _MOST_LABELS_SHOWN if len(texts) == 1 else 1
+        table.add_row(Text(text), *(_cell(result[index], most) for result in results))
+    print_tables(table)
+
+
+def _cell(found: "Classification", most: int) -> "Text":
+    from rich.text import Text
+
+    from fieldtune.cli.results import percent
+
+    likeliest = sorted(found.probabilities.items(), key=lambda item: -item[1])[:most]
+    lines = [Text(f"{label} {percent(probability)}") for label, probability in likeliest]
+    lines[0].stylize("bold")
+    return Text("\n").join(lines)
+
+
+def _answer(command: Run, runner: "Runner", adapters: "Sequence[LoadedAdapter]", prompts: "Sequence[Prompt]") -> None:
+    from fieldtune.generation import chat
+
+    several = len(prompts) > 1 or len(adapters) > 1
+    for prompt in prompts:
+        if several and not command.as_json:
+            _write(f"> {prompt.shown}\n")
+        for adapter in adapters:
+            pieces = chat(runner, prompt.content, settings=command.settings, adapter=adapter, raw=prompt.raw)
+            if command.as_json:
+                _print_line({"text": prompt.shown, "adapter": adapter.name, "answer": "".join(pieces)})
+                continue
+            if len(adapters) > 1:
+                _write(f"{adapter.name}: ")
+            for piece in pieces:
+                _write(piece)
+            _write("\n\n" if several else "\n")
+
+
+def _print_line(record: Mapping[str, object]) -> None:
+    from fieldtune.json_text import json_text
+
+    _write(json_text(record, indent=None))
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    # An answer appears as it is written, through a pipe, too.
+    sys.stdout.flush()

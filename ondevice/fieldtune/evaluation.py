@@ -1,0 +1,159 @@
+"""Evaluation: loss and accuracy of an adapter on examples, by eval.onnx, with an adapter of any rank."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldtune.adapter_inputs import inference_inputs
+from fieldtune.adapters import Adapter, read_adapter
+from fieldtune.bundle import Bundle
+from fieldtune.data.batches import collate, labelled_count, plan_evaluation, static_shape
+from fieldtune.data.examples import TEXT_CLASSIFICATION, EncodedSet
+from fieldtune.errors import InvalidData
+from fieldtune.hardware import HardwareProfile
+from fieldtune.manifest import IGNORE_INDEX
+from fieldtune.providers import ProviderChoice, choose_provider
+from fieldtune.runtime import features
+from fieldtune.session import open_session, run_session
+
+Ticks: TypeAlias = Callable[[int, int], None]
+"""Is told how many batches are done, and of how many."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """What an adapter reaches on examples; figures of the other task are None.
+
+    Attributes:
+        examples: how many there were.
+        labels: how many labels the figures are means of: classes, or tokens that the model had to write.
+        loss: mean cross-entropy of a label, in nats.
+        accuracy: classification: part of the examples whose class is the likeliest one.
+        majority_accuracy: classification: what naming the examples' most frequent class every time would reach.
+        token_accuracy: generation: part of the labelled tokens that are the likeliest after what precedes them.
+        perplexity: generation: e to the loss.
+        seconds: wall-clock time.
+    """
+
+    examples: int
+    labels: int
+    loss: float
+    accuracy: float | None
+    majority_accuracy: float | None
+    token_accuracy: float | None
+    perplexity: float | None
+    seconds: float
+
+
+class Evaluator:
+    """Evaluates adapters of one bundle with one session of eval.onnx.
+
+    Args:
+        bundle: the bundle.
+        choice: the provider of the session.
+        batch_size: examples in a batch; a static graph's own takes its place.
+
+    Raises:
+        InvalidBundle: if ONNX Runtime cannot load the graph.
+        ProviderUnavailable: if the provider cannot take it.
+    """
+
+    def __init__(self, bundle: Bundle, choice: ProviderChoice, batch_size: int) -> None:
+        self._manifest = bundle.manifest
+        self._inputs = bundle.manifest.graphs["eval"].inputs
+        self._shape = static_shape(self._inputs)
+        self._batch_size = self._shape[0] or batch_size
+        self._session = open_session(bundle.graph_path("eval"), choice)
+
+    def run(self, encoded: EncodedSet, adapter: Adapter, ticks: Ticks = lambda *_: None) -> Evaluation:
+        """Evaluate an adapter of any rank and alpha.
+
+        Args:
+            encoded: the examples; those without a label enter no figure.
+            adapter: it fits the bundle.
+            ticks: told after each batch.
+
+        Raises:
+            AdapterMismatch: it does not fit; every mismatch is listed.
+            InvalidData: no example has a label.
+        """
+        started = time.perf_counter()
+        fed = inference_inputs(adapter, self._manifest)
+        classify = self._manifest.task.name == TEXT_CLASSIFICATION
+        batches = plan_evaluation(encoded.lengths, self._batch_size)
+        loss, labels, correct = 0.0, 0, 0
+        for done, indices in enumerate(batches, start=1):
+            batch = collate(
+                encoded.examples,
+                indices,
+                task=self._manifest.task,
+                pad_token_id=self._manifest.text.pad_token_id,
+                shape=self._shape,
+                inputs=self._inputs,
+            )
+            if count := labelled_count(batch):
+                outputs = ("loss_sum", "logits" if classify else "correct")
+                loss_sum, found = run_session(self._session, outputs, {**batch, **fed})
+                loss += float(loss_sum)
+                labels += count
+                correct += _right_classes(found, batch["labels"]) if classify else int(found)
+            ticks(done, len(batches))
+        if not labels:
+            raise InvalidData(f"none of the {len(encoded.examples)} example(s) has a label to evaluate with")
+        mean = loss / labels
+        return Evaluation(
+            examples=len(encoded.examples),
+            labels=labels,
+            loss=mean,
+            accuracy=correct / labels if classify else None,
+            majority_accuracy=_majority(encoded) if classify else None,
+            token_accuracy=None if classify else correct / labels,
+            # Above e^700 a float ends; a mean loss of 700 nats a token is a broken model, not a perplexity.
+            perplexity=None if classify else math.exp(mean) if mean < 700 else math.inf,
+            seconds=time.perf_counter() - started,
+        )
+
+
+def evaluate(
+    bundle: Bundle,
+    encoded: EncodedSet,
+    profile: HardwareProfile,
+    adapter: Adapter | None = None,
+    *,
+    batch_size: int | None = None,
+    ticks: Ticks = lambda *_: None,
+) -> Evaluation:
+    """Evaluate an adapter, or the bundle's initial one.
+
+    Args:
+        bundle: the bundle.
+        encoded: examples with labels.
+        profile: of the device.
+        adapter: of any rank and alpha.
+        batch_size: examples in a batch; the profile's if None.
+        ticks: told after each batch.
+
+    Raises:
+        AdapterMismatch: the adapter does not fit the bundle; every mismatch is listed.
+        InvalidData: no example has a label.
+        ProviderUnavailable: the profile's provider is not there.
+    """
+    choice = choose_provider(profile, features().providers)
+    evaluator = Evaluator(bundle, choice, batch_size or profile.training.batch_size)
+    return evaluator.run(encoded, adapter or read_adapter(bundle.adapter_path), ticks)
+
+
+def _right_classes(logits: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> int:
+    counted = labels != IGNORE_INDEX
+    return int(np.count_nonzero(logits.argmax(axis=-1)[counted] == labels[counted]))
+
+
+def _majority(encoded: EncodedSet) -> float:
+    classes = np.array([int(example.labels) for example in encoded.examples])
+    counts = np.unique(classes[classes != IGNORE_INDEX], return_counts=True)[1]
+    return float(counts.max() / counts.sum())

@@ -1,0 +1,267 @@
+"""Serving: one session of infer.onnx, adapters of any rank swapped per call, texts into classes."""
+
+import dataclasses
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldtune.adapter_inputs import inference_inputs
+from fieldtune.adapters import Adapter, adapter_labels, read_adapter
+from fieldtune.bundle import Bundle
+from fieldtune.data.batches import collate, plan_evaluation, static_shape
+from fieldtune.data.examples import TEXT_CLASSIFICATION, ClassificationExample, EncodedSet
+from fieldtune.data.tokenizing import encode_examples, load_tokenizer
+from fieldtune.errors import InvalidBundle, OutputError
+from fieldtune.hardware import HardwareProfile
+from fieldtune.layout import FloatArray
+from fieldtune.manifest import GraphSpec
+from fieldtune.native_adapters import AdaptedSession, native_adapter
+from fieldtune.providers import choose_provider
+from fieldtune.runtime import features
+from fieldtune.sampling import softmax
+from fieldtune.session import open_session, run_session
+from fieldtune.sizes import batch_limit, length_limit
+
+if TYPE_CHECKING:
+    import tokenizers
+    from onnxruntime import LoraAdapter
+
+Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LoadedAdapter:
+    """An adapter that was checked against a bundle and prepared for it; as many as memory holds can wait at once.
+
+    Attributes:
+        name: what people call it.
+        labels: names of the classes in the order of the logits: its own if it has some, else the bundle's.
+        base_sha256: of the base that it was checked against.
+        feeds: what is fed by name, float32; empty where ``native`` holds it.
+        native: ONNX Runtime's form of it, where the runtime has one.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    base_sha256: str
+    feeds: Mapping[str, FloatArray]
+    native: "LoraAdapter | None"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Classification:
+    """The class of a text.
+
+    Attributes:
+        label: name of the likeliest class.
+        probabilities: name → probability of every class, in the order of the logits; their sum is 1.
+        truncated: whether the text was longer than the model takes, and its end did not count.
+    """
+
+    label: str
+    probabilities: Mapping[str, float]
+    truncated: bool
+
+    @property
+    def probability(self) -> float:
+        """The probability of the likeliest class."""
+        return self.probabilities[self.label]
+
+
+class Runner:
+    """A bundle, ready to answer: infer.onnx is opened once, whatever adapters come and go.
+
+    Nothing in it changes after construction but the tokenizer, which has a lock: threads can share it.
+
+    Args:
+        bundle: the bundle.
+        profile: of the device.
+        provider: ONNX Runtime's name of a provider to use whatever the profile says.
+        native_adapters: whether adapters go by ONNX Runtime's LoraAdapter, or by name as any other input; None is the
+            former where the runtime has it. The results are the same, bit for bit. So is the time, as measured on the
+            CPU; a provider with a memory of its own can keep a native adapter there.
+
+    Raises:
+        InvalidBundle: the bundle has no infer.onnx, or ONNX Runtime cannot load it.
+        ProviderUnavailable: there is no ONNX Runtime, or not the provider.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        profile: HardwareProfile,
+        *,
+        provider: str | None = None,
+        native_adapters: bool | None = None,
+    ) -> None:
+        runtime = features()
+        self.bundle = bundle
+        self.profile = profile
+        self.choice = choose_provider(profile, runtime.providers, provider)
+        self._native = runtime.has_lora_adapter if native_adapters is None else native_adapters
+        self._session = open_session(bundle.graph_path("infer"), self.choice)
+        self._tokenizer: tokenizers.Tokenizer | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def graph(self) -> GraphSpec:
+        """What goes into infer.onnx and comes out of it."""
+        return self.bundle.manifest.graphs["infer"]
+
+    @property
+    def tokenizer(self) -> "tokenizers.Tokenizer":
+        """The bundle's tokenizer, loaded on first use.
+
+        Raises:
+            CorruptFile: the installed tokenizers package cannot read it.
+        """
+        with self._lock:
+            if self._tokenizer is None:
+                self._tokenizer = load_tokenizer(self.bundle.tokenizer_path)
+            return self._tokenizer
+
+    def load_adapter(self, adapter: str | Path | Adapter, name: str | None = None) -> LoadedAdapter:
+        """Check an adapter and prepare it, once for all runs with it; the base is not touched.
+
+        Args:
+            adapter: a PEFT directory, or what ``read_adapter`` returned.
+            name: what to call it; its directory if None.
+
+        Raises:
+            AdapterMismatch: it does not fit the bundle; every mismatch is listed.
+            InvalidAdapter: it is not a LoRA adapter, or has settings that are not supported.
+        """
+        read = adapter if isinstance(adapter, Adapter) else read_adapter(adapter)
+        feeds = inference_inputs(read, self.bundle.manifest)
+        native = None
+        if self._native:
+            try:
+                native = native_adapter(feeds)
+            except OutputError as error:
+                warnings.warn(f"{error}; until then it is fed by name, with the same results", stacklevel=2)
+        return LoadedAdapter(
+            name=read.where if name is None else name,
+            labels=adapter_labels(read, self.bundle.manifest),
+            base_sha256=self.bundle.manifest.base.sha256,
+            feeds={} if native is not None else feeds,
+            native=native,
+        )
+
+    def run(
+        self,
+        inputs: Mapping[str, npt.ArrayLike],
+        adapter: LoadedAdapter | None = None,
+        *,
+        outputs: Sequence[str] | None = None,
+    ) -> Arrays:
+        """Run infer.onnx on arrays.
+
+        Args:
+            inputs: an array for each of ``graph.inputs``.
+            adapter: of this bundle. What it leaves out keeps the graph's default, and so does everything if None: no
+                LoRA, the initial head.
+            outputs: names of those to return; all if None.
+
+        Returns:
+            Output name → array.
+
+        Raises:
+            FieldtuneError: ONNX Runtime fails.
+            ValueError: an input is missing, or the adapter was loaded for another base model.
+        """
+        names = [spec.name for spec in self.graph.outputs] if outputs is None else list(outputs)
+        feeds = dict(inputs)
+        session: Any = self._session
+        if adapter is not None:
+            if adapter.base_sha256 != self.bundle.manifest.base.sha256:
+                raise ValueError(f"the adapter {adapter.name} was loaded for another base model")
+            feeds |= adapter.feeds
+            if adapter.native is not None:
+                session = AdaptedSession(self._session, adapter.native)
+        return dict(zip(names, run_session(session, names, feeds), strict=True))
+
+    def classify(
+        self,
+        texts: Sequence[str],
+        adapter: LoadedAdapter | None = None,
+        *,
+        batch_size: int | None = None,
+        max_length: int | None = None,
+        strict: bool = False,
+    ) -> list[Classification]:
+        """Classify texts, in their order.
+
+        Args:
+            texts: the texts.
+            adapter: as in ``run``; its head and its labels count.
+            batch_size: texts in a run; the static graph's or the profile's if None.
+            max_length: tokens of a text that count; what graph, profile and model take if None.
+            strict: refuse texts that are longer instead of cutting them.
+
+        Raises:
+            InvalidBundle: the bundle is for another task.
+            InvalidData: texts without a token, or too long where that is refused; every one is named, up to 20.
+            ValueError: a batch size or maximum length that the bundle's static graphs do not take.
+        """
+        self.check_task(TEXT_CLASSIFICATION)
+        encoded, truncated = self._encode(texts, max_length, strict=strict)
+        inputs, manifest = self.graph.inputs, self.bundle.manifest
+        labels = manifest.task.labels if adapter is None else adapter.labels
+        logits = np.empty((len(texts), len(labels)), np.float32)
+        for indices in plan_evaluation(encoded.lengths, batch_limit(batch_size, self.profile, inputs)):
+            arrays = collate(
+                encoded.examples,
+                indices,
+                task=manifest.task,
+                pad_token_id=manifest.text.pad_token_id,
+                shape=static_shape(inputs),
+                inputs=inputs,
+            )
+            # A static graph's batch may end in padding rows.
+            logits[indices] = self.run(arrays, adapter, outputs=["logits"])["logits"][: len(indices)]
+        return [
+            Classification(
+                label=labels[int(row.argmax())],
+                probabilities=dict(zip(labels, row.tolist(), strict=True)),
+                truncated=index in truncated,
+            )
+            for index, row in enumerate(softmax(logits))
+        ]
+
+    def check_task(self, name: str) -> None:
+        """Check what the bundle is for.
+
+        Raises:
+            InvalidBundle: another task.
+        """
+        found = self.bundle.manifest.task.name
+        if found != name:
+            raise InvalidBundle(f"{self.bundle.root}: is a bundle for {found}; {name} was asked of it")
+
+    def _encode(self, texts: Sequence[str], max_length: int | None, *, strict: bool) -> tuple[EncodedSet, set[int]]:
+        """Return the texts as token ids, and the indices of those that were cut."""
+        manifest = self.bundle.manifest
+        examples = [
+            ClassificationExample(text=text, where=f"text {number}") for number, text in enumerate(texts, start=1)
+        ]
+        limit = length_limit(max_length, self.profile, self.graph.inputs, manifest.text)
+        tokenizer = self.tokenizer
+        # Cutting is a setting of the tokenizer for as long as texts are encoded.
+        with self._lock:
+            encoded = encode_examples(
+                examples, tokenizer, manifest.text, manifest.task, max_length=limit, strict=strict
+            )
+            truncated: set[int] = set()
+            if encoded.truncated:
+                # The set counts them; only those that fill the limit can be among them.
+                for index in np.flatnonzero(encoded.lengths == limit).tolist():
+                    one = [examples[index]]
+                    again = encode_examples(one, tokenizer, manifest.text, manifest.task, max_length=limit)
+                    if again.truncated:
+                        truncated.add(index)
+        return encoded, truncated

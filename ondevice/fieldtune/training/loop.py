@@ -1,0 +1,158 @@
+"""train_adapter: from a bundle and examples to an adapter and the report of the run."""
+
+import time
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from fieldtune.adapter_inputs import to_theta
+from fieldtune.adapters import Adapter, adapter_labels, read_adapter
+from fieldtune.backends.portable import PortableBackend
+from fieldtune.bundle import Bundle
+from fieldtune.data.batches import labelled_count
+from fieldtune.data.examples import EncodedSet, Example
+from fieldtune.data.tokenizing import encode_examples, load_tokenizer
+from fieldtune.errors import AdapterMismatch, InvalidData, listed
+from fieldtune.evaluation import Evaluator
+from fieldtune.hardware import HardwareProfile
+from fieldtune.layout import FloatArray
+from fieldtune.optimizers import AdamWConfig, OptimizerConfig, SGDConfig
+from fieldtune.providers import ProviderChoice, choose_provider
+from fieldtune.runtime import features
+from fieldtune.training.config import TrainConfig
+from fieldtune.training.events import Progress, Started
+from fieldtune.training.history import History, Snapshot
+from fieldtune.training.plan import settle
+from fieldtune.training.report import DataCounts, RunDiverged, Subject, TrainReport, environment
+from fieldtune.training.run import Outcome, Run
+
+Examples: TypeAlias = Sequence[Example] | EncodedSet
+
+
+def train_adapter(
+    bundle: Bundle,
+    examples: Examples,
+    config: TrainConfig,
+    profile: HardwareProfile,
+    *,
+    evaluation: Examples | None = None,
+    start: Adapter | None = None,
+    progress: Progress = lambda _: None,
+) -> TrainReport:
+    """Train an adapter on examples.
+
+    The same bundle, examples, config and start give the same losses, bit for bit, on one machine with one version of
+    ONNX Runtime and one number of threads. A KeyboardInterrupt ends the run with the work so far
+    (``stopped="interrupted"``).
+
+    Args:
+        bundle: with a gradient graph; with examples to evaluate on, also an evaluation graph.
+        examples: of the bundle's task, or what ``encode_examples`` made of them.
+        config: how to train.
+        profile: of the device.
+        evaluation: held-out examples; they are evaluated before, in between and after.
+        start: the adapter to continue, at the bundle's own rank and alpha; the bundle's initial one if None.
+        progress: is told what happens, as it happens.
+
+    Raises:
+        AdapterMismatch: ``start`` cannot be trained with this bundle; every mismatch is listed.
+        InvalidData: no example has a label; or examples that cannot be encoded.
+        RunDiverged: a TrainingDiverged; its report holds the last good adapter.
+        ProviderUnavailable: the profile's provider is not there.
+        ValueError: sizes that the bundle's static graphs cannot take, or ``keep="best"`` without evaluation examples.
+    """
+    started = time.perf_counter()
+    if config.keep == "best" and evaluation is None:
+        raise ValueError("keep is 'best', which needs held-out examples to evaluate on")
+    settled = settle(config, profile, bundle.manifest)
+    start = start or read_adapter(bundle.adapter_path)
+    theta = _starting_theta(start, bundle)
+    train_set = _encoded(bundle, settled, examples)
+    held_out = _encoded(bundle, settled, evaluation) if evaluation is not None else None
+    choice = choose_provider(profile, features().providers)
+    run = Run(
+        bundle=bundle,
+        config=settled,
+        start=start,
+        train_set=train_set,
+        held_out=held_out,
+        backend=PortableBackend(bundle, choice, theta, _optimizer(settled), settled.max_grad_norm),
+        evaluator=Evaluator(bundle, choice, settled.batch_size or 1) if held_out else None,
+        progress=progress,
+        history=History(config=settled, good=Snapshot(0, theta)),
+    )
+    progress(
+        Started(
+            planned_steps=run.planned_steps,
+            provider=choice,
+            train_data=_counts(train_set),
+            evaluation_data=_counts(held_out) if held_out else None,
+        )
+    )
+    outcome = run.train()
+    report = _report(run, outcome, choice, profile, time.perf_counter() - started)
+    if outcome.fault:
+        raise RunDiverged(outcome.fault, report)
+    return report
+
+
+def _report(
+    run: Run, outcome: Outcome, choice: ProviderChoice, profile: HardwareProfile, seconds: float
+) -> TrainReport:
+    manifest, history = run.bundle.manifest, run.history
+    return TrainReport(
+        adapter=run.adapter(outcome.kept),
+        kept_step=outcome.kept.step,
+        stopped=outcome.stopped,
+        subject=Subject.of(manifest, adapter_labels(run.start, manifest)),
+        config=run.config,
+        profile=profile.name,
+        provider=choice,
+        backend=run.backend.name,
+        planned_steps=run.planned_steps,
+        steps=tuple(history.steps),
+        evaluations=tuple(history.evaluations),
+        train_data=_counts(run.train_set),
+        evaluation_data=_counts(run.held_out) if run.held_out else None,
+        skipped_steps=history.skipped_steps,
+        skipped_microbatches=history.skipped_microbatches,
+        tokens=history.tokens,
+        training_seconds=history.training_seconds,
+        seconds=seconds,
+        environment=environment(),
+    )
+
+
+def _starting_theta(start: Adapter, bundle: Bundle) -> FloatArray:
+    theta = to_theta(start, bundle.manifest)
+    faults = [
+        f"{key}: holds a value that is not a finite number"
+        for key, values in bundle.manifest.layout.views(theta).items()
+        if not np.isfinite(values).all()
+    ]
+    if faults:
+        raise AdapterMismatch(f"{start.where}: cannot be trained further; {len(faults)} tensor(s){listed(faults)}")
+    return theta
+
+
+def _encoded(bundle: Bundle, config: TrainConfig, examples: Examples) -> EncodedSet:
+    manifest = bundle.manifest
+    if not isinstance(examples, EncodedSet):
+        tokenizer = load_tokenizer(bundle.tokenizer_path)
+        examples = encode_examples(
+            examples, tokenizer, manifest.text, manifest.task, max_length=config.max_length, strict=config.strict
+        )
+    if not any(labelled_count({"labels": example.labels[None]}) for example in examples.examples):
+        raise InvalidData(f"none of the {len(examples.examples)} example(s) has a label to learn from")
+    return examples
+
+
+def _optimizer(config: TrainConfig) -> OptimizerConfig:
+    if config.optimizer == "sgd":
+        return SGDConfig(momentum=config.momentum, weight_decay=config.weight_decay)
+    return AdamWConfig(weight_decay=config.weight_decay)
+
+
+def _counts(encoded: EncodedSet) -> DataCounts:
+    return DataCounts(examples=len(encoded.examples), truncated=encoded.truncated, dropped=encoded.dropped)
