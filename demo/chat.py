@@ -34,7 +34,8 @@ def main() -> None:
         ask(fieldtune, ["run", bundle, question, "--max-new-tokens", "60"])
     heading("On the device: adapt, evaluated on held-out dialogues before and after")
     data = ["--data", dialogues / "train.jsonl", "--eval", dialogues / "eval.jsonl", "--epochs", str(arguments.epochs)]
-    ask(fieldtune, ["train", bundle, *data, "--batch-size", "4", "--learning-rate", "2e-3", "--out", adapter, "--overwrite"])
+    settings = ["--batch-size", "4", "--learning-rate", "2e-3"]
+    ask(fieldtune, ["train", bundle, *data, *settings, "--out", adapter, "--overwrite"])
     heading("On the device: answers after")
     for question in questions:
         ask(fieldtune, ["run", bundle, question, "--adapter", adapter, "--max-new-tokens", "60"])

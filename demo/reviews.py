@@ -27,10 +27,8 @@ def main() -> None:
     fieldtune = prepare_device(cache)
 
     started = time.monotonic()
-    bundle = build(
-        cache / "bundles" / "reviews",
-        [model, "--task", "text-classification", "--labels", "negative", "positive", "--target-modules", "query", "value"],
-    )
+    adapted = ["--labels", "negative", "positive", "--target-modules", "query", "value"]
+    bundle = build(cache / "bundles" / "reviews", [model, "--task", "text-classification", *adapted])
     adapter = cache / "demo" / "reviews-adapter"
     heading("On the device: adapt to 2,000 reviews, evaluated on 1,000 others before and after")
     data = ["--data", reviews / "train.jsonl", "--eval", reviews / "eval.jsonl", "--epochs", str(arguments.epochs)]

@@ -14,6 +14,7 @@ from torch import nn
 from fieldtune.errors import InvalidAdapter, UnsupportedModel, listed
 from fieldtune.layout import Layout, ParameterSpec, Role
 from fieldtune_offline.models import BaseModel
+from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 
 _TASK_TYPES = {"text-classification": "SEQ_CLS", "text-generation": "CAUSAL_LM"}
@@ -64,7 +65,8 @@ def adapt(base: BaseModel, spec: BuildSpec, task: str) -> Adapted:
         config = _stored_config(spec.adapter, task)
         _check_config(config, str(spec.adapter))
         try:
-            model = PeftModel.from_pretrained(base.model, str(spec.adapter), is_trainable=True)
+            with quiet_loading():
+                model = PeftModel.from_pretrained(base.model, str(spec.adapter), is_trainable=True)
         except (RuntimeError, ValueError, OSError, KeyError) as error:
             raise InvalidAdapter(f"{spec.adapter}: does not fit {spec.model}: {error}") from error
         config = model.peft_config["default"]
@@ -74,11 +76,15 @@ def adapt(base: BaseModel, spec: BuildSpec, task: str) -> Adapted:
         _check_targets(base.model, config)
         torch.manual_seed(spec.seed)
         try:
-            model = get_peft_model(base.model, config)
+            with quiet_loading():
+                model = get_peft_model(base.model, config)
         except ValueError as error:
             raise UnsupportedModel(f"{spec.model}: PEFT refuses the adapter: {error}") from error
         config = model.peft_config["default"]
         config.base_model_name_or_path = spec.model
+        if config.modules_to_save:
+            # PEFT adds the usual names of heads to the list, whether they are in it or not.
+            config.modules_to_save = list(dict.fromkeys(config.modules_to_save))
     model.eval()
     _check_layers(model)
     names = _keys(model)

@@ -1,10 +1,8 @@
 """Loading the base: a torch model in float32 with its tokenizer, and what the checkpoint says of itself."""
 
-import contextlib
 import dataclasses
 import hashlib
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 from torch import nn
 
 from fieldtune.errors import UnsupportedModel
+from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 
 SUPPORTED_TASKS = ("text-classification", "text-generation")
@@ -67,7 +66,7 @@ def load_base(spec: BuildSpec, task: str) -> BaseModel:
         settings["id2label"] = dict(enumerate(spec.labels))
         settings["label2id"] = {label: index for index, label in settings["id2label"].items()}
     try:
-        with _quiet():
+        with quiet_loading():
             config = AutoConfig.from_pretrained(spec.model, **settings)
             tokenizer = AutoTokenizer.from_pretrained(spec.model, use_fast=True)
             model, info = _load_model(spec, task, config)
@@ -166,24 +165,6 @@ def _licence(folder: Path) -> str | None:
         if line.startswith("license:"):
             return line.partition(":")[2].strip().strip("\"'") or None
     return None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # transformers reports a new head as a warning with a table and a progress bar; the build says it in one line.
-    from transformers.utils import logging as transformers_logging
-
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _first_line(error: Exception) -> str:

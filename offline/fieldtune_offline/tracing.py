@@ -3,7 +3,6 @@
 No weight is copied and nothing is computed: torch traces with tensors that have shapes only.
 """
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +16,7 @@ from fieldtune.errors import UnsupportedModel
 from fieldtune.layout import Layout
 from fieldtune_offline.lora import Adapted
 from fieldtune_offline.lowering import Input
+from fieldtune_offline.quiet import quiet_tracing
 from fieldtune_offline.tasks import Traceable
 
 RANK_AXIS = "rank"
@@ -34,7 +34,7 @@ def trace_gradient(source: Traceable, static: frozenset[str]) -> tuple[ExportedP
 
     inputs = [Input(name, _without(axes, static)) for name, axes in source.inputs]
     program = _export(source.module, dict(source.batch), inputs)
-    with _torch_noise_silenced():
+    with quiet_tracing():
         try:
             joint = _export_forward_backward(program, joint_loss_index=0)
         except (RuntimeError, AssertionError) as error:
@@ -66,7 +66,7 @@ def trace_adapted(source: Traceable, adapted: Adapted, static: frozenset[str]) -
     module = _WithAdapter(source, adapted.layout, adapted.names)
     with _unit_scales(adapted.model):
         program = _export(module, {"batch": dict(source.batch), "adapter": adapter}, inputs)
-        with _torch_noise_silenced():
+        with quiet_tracing():
             return program.run_decompositions(), inputs
 
 
@@ -108,7 +108,7 @@ def _export(module: nn.Module, arguments: dict[str, Any], inputs: Sequence[Input
         {axis: torch.export.Dim.DYNAMIC for axis, name in enumerate(described.axes) if name is not None} or None
         for described in inputs
     ]
-    with _torch_noise_silenced(), torch.no_grad() if not _wants_gradient(module) else torch.enable_grad():
+    with quiet_tracing(), torch.no_grad() if not _wants_gradient(module) else torch.enable_grad():
         try:
             return torch.export.export(
                 module, (), kwargs=arguments, dynamic_shapes=pytree.tree_unflatten(varying, structure), strict=False
@@ -133,13 +133,3 @@ def _without(axes: tuple[str | None, ...], static: frozenset[str]) -> tuple[str 
 def _brief(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:3])[:600] or type(error).__name__
-
-
-@contextmanager
-def _torch_noise_silenced() -> Iterator[None]:
-    # torch warns of its own internals while it traces, thousands of times; none of it is about the model.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", UserWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield

@@ -21,7 +21,7 @@ _CONSTANT = "constant."
 
 
 def is_lifted_constant(name: str) -> bool:
-    """Whether a name is that of a constant in the model's code; it is written into the graph, for shapes may need it."""
+    """Whether a name is that of a constant in the model's code; it is written into the graph: shapes may need it."""
     return name.startswith(_CONSTANT)
 
 

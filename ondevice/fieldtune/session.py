@@ -111,7 +111,7 @@ def _session_options(runtime: Any, settings: SessionSettings) -> "SessionOptions
 
 def _runtime_errors() -> tuple[type[Exception], ...]:
     """Return the exception classes of the installed ONNX Runtime; later versions have more of them."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as binding  # noqa: PLC0415 (heavy)
+    from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
     return tuple(kind for kind in vars(binding).values() if isinstance(kind, type) and issubclass(kind, Exception))
 

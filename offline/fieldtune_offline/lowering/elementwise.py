@@ -14,6 +14,19 @@ def _unary(op_type: str) -> Lower:
     return lambda call: call.emit(op_type, call.operand("self", call.dtype))
 
 
+def _rounding(op_type: str) -> Lower:
+    def lower(call: Call) -> Tensor:
+        x = call.tensor("self")
+        return call.emit(op_type, x) if x.dtype.is_floating_point else x  # integers are round, which ONNX leaves out
+
+    return lower
+
+
+def _isnan(call: Call) -> Tensor:
+    x = call.tensor("self")
+    return call.emit("IsNaN", x if x.dtype.is_floating_point else call.build.cast(x, torch.float32))
+
+
 def _rsqrt(call: Call) -> Tensor:
     x = call.operand("self", call.dtype)
     return call.emit("Reciprocal", call.build.op("Sqrt", [x], x.dtype, x.dims))
@@ -23,13 +36,13 @@ def _is(argument: object, number: float) -> bool:
     return isinstance(argument, int | float) and not isinstance(argument, bool) and argument == number
 
 
-def _scaled(call: Call, dtype: torch.dtype) -> Tensor:
+def _scaled(call: Call, name: str = "other") -> Tensor:
     # other · alpha, as torch's add and sub have it
-    other = call.operand("other", dtype)
+    x = call.operand(name, call.dtype)
     alpha = call.raw("alpha") if call.has("alpha") else 1
     if _is(alpha, 1):
-        return other
-    return call.build.op("Mul", [other, call.operand_of(alpha, dtype)], dtype, other.dims)
+        return x
+    return call.build.op("Mul", [x, call.operand_of(alpha, call.dtype)], call.dtype, x.dims)
 
 
 def _add(call: Call) -> Tensor:
@@ -38,17 +51,16 @@ def _add(call: Call) -> Tensor:
         return x
     if call.dtype == torch.bool:
         return call.emit("Or", x, call.operand("other", call.dtype))
-    return call.emit("Add", x, _scaled(call, call.dtype))
+    return call.emit("Add", x, _scaled(call))
 
 
 def _sub(call: Call) -> Tensor:
     x = call.operand("self", call.dtype)
-    return x if _is(call.raw("other"), 0) else call.emit("Sub", x, _scaled(call, call.dtype))
+    return x if _is(call.raw("other"), 0) else call.emit("Sub", x, _scaled(call))
 
 
 def _rsub(call: Call) -> Tensor:
-    x = call.operand("self", call.dtype)
-    return call.emit("Sub", call.operand("other", call.dtype), x)
+    return call.emit("Sub", call.operand("other", call.dtype), _scaled(call, "self"))
 
 
 def _mul(call: Call) -> Tensor:
@@ -92,6 +104,10 @@ def _remainder(call: Call) -> Tensor:
     return call.emit("Mod", x, y)
 
 
+def _fmod(call: Call) -> Tensor:
+    return call.emit("Mod", call.operand("self", call.dtype), call.operand("other", call.dtype), fmod=1)
+
+
 def _pow(call: Call) -> Tensor:
     exponent = call.raw("exponent")
     x = call.operand("self", call.dtype)
@@ -110,8 +126,7 @@ def _comparison(op_type: str, *, negated: bool = False) -> Lower:
     def lower(call: Call) -> Tensor:
         dtype = call.common_dtype("self", "other")
         x, y = call.operand("self", dtype), call.operand("other", dtype)
-        if dtype == torch.bool and op_type != "Equal":
-            # ONNX orders no truth values
+        if dtype == torch.bool and op_type != "Equal":  # ONNX orders no truth values
             x, y = call.build.cast(x, torch.int32), call.build.cast(y, torch.int32)
         result = call.emit(op_type, x, y)
         return call.emit("Not", result) if negated else result
@@ -144,7 +159,10 @@ def _logical_not(call: Call) -> Tensor:
 
 def _where(call: Call) -> Tensor:
     condition = call.operand("condition", torch.bool)
-    return call.emit("Where", condition, call.operand("self", call.dtype), call.operand("other", call.dtype))
+    # ONNX Runtime chooses between no truth values.
+    dtype = torch.int32 if call.dtype == torch.bool else call.dtype
+    x, y = (call.operand(name, dtype) for name in ("self", "other"))
+    return call.build.cast(call.build.op("Where", [condition, x, y], dtype, call.dims), call.dtype)
 
 
 def _clamp(call: Call) -> Tensor:
@@ -232,10 +250,10 @@ TABLE: Table = {
     aten.sin.default: _unary("Sin"),
     aten.cos.default: _unary("Cos"),
     aten.sign.default: _unary("Sign"),
-    aten.floor.default: _unary("Floor"),
-    aten.ceil.default: _unary("Ceil"),
-    aten.round.default: _unary("Round"),
-    aten.isnan.default: lambda call: call.emit("IsNaN", call.tensor("self")),
+    aten.floor.default: _rounding("Floor"),
+    aten.ceil.default: _rounding("Ceil"),
+    aten.round.default: _rounding("Round"),
+    aten.isnan.default: _isnan,
     aten.log1p.default: _log1p,
     aten.expm1.default: _expm1,
     aten.gelu.default: _gelu,
@@ -255,9 +273,8 @@ TABLE: Table = {
     aten.floor_divide.default: _floor_divide,
     aten.remainder.Tensor: _remainder,
     aten.remainder.Scalar: _remainder,
-    aten.fmod.Scalar: lambda call: call.emit(
-        "Mod", call.operand("self", call.dtype), call.operand("other", call.dtype), fmod=1
-    ),
+    aten.fmod.Tensor: _fmod,
+    aten.fmod.Scalar: _fmod,
     aten.pow.Tensor_Scalar: _pow,
     aten.pow.Tensor_Tensor: _pow,
     aten.pow.Scalar: lambda call: call.emit(

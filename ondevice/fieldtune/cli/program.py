@@ -88,7 +88,7 @@ class Program:
             sys.stderr.write(f"{self.name}: interrupted\n")
             return _INTERRUPTED
         except BrokenPipeError:
-            # Whoever reads our output has seen enough; nothing is to be said, and closing stdout must not say it either.
+            # Whoever reads our output has seen enough: nothing is to be said, not by closing stdout either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
 

@@ -80,7 +80,7 @@ def _evaluated(record: EvaluationRecord) -> str:
     found: Evaluation = record.evaluation
     accuracy = found.token_accuracy if found.accuracy is None else found.accuracy
     name = "token accuracy" if found.accuracy is None else "accuracy"
-    when = "before training" if record.step == 0 else f"epoch {record.epoch:g}, step {record.step}"
+    when = "before training" if record.step == 0 else f"epoch {record.epoch:.3g}, step {record.step}"
     return f"{when}: held-out loss {found.loss:.4f}, {name} {percent(accuracy)}"
 
 

@@ -25,8 +25,15 @@ def print_tables(*tables: "Table") -> None:
     for table in tables:
         if not console.is_terminal:
             # Whatever reads a pipe wants whole cells.
-            console.width = max(console.width, console.measure(table).maximum)
+            console.width = max(
+                console.width, console.measure(table, options=console.options.update(width=1000)).maximum
+            )
+        # A table would break a title that is longer than its rows.
+        title, table.title = table.title, None
+        console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
         console.print(table)
+        if not table.show_edge:
+            console.print()
 
 
 def new_table(title: str, columns: Sequence[str] = ("", "")) -> "Table":
@@ -34,8 +41,8 @@ def new_table(title: str, columns: Sequence[str] = ("", "")) -> "Table":
     from rich import box
     from rich.table import Table
 
-    headed = any(columns)
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_header=headed)
+    headed = any(column.strip(">") for column in columns)
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_header=headed, show_edge=headed)
     for column in columns:
         table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
     return table

@@ -99,7 +99,7 @@ def run(command: Train, console: "Console") -> int:
         # Whatever goes wrong once there is an adapter: hours of work are worth a folder elsewhere.
         if report is None:
             raise
-        raise OutputError(f"{error}; {rescue(report.adapter)}") from error
+        raise OutputError(f"{error or type(error).__name__}; {rescue(report.adapter)}") from error
     return _tell(command, report, fault)
 
 

@@ -32,7 +32,7 @@ def render(
     Raises:
         InvalidData: the template has a fault, or refuses these messages; its own words are in the message.
     """
-    import jinja2  # noqa: PLC0415 (heavy)
+    import jinja2
 
     turns = [{"role": message.role, "content": message.content} for message in messages]
     try:
@@ -53,9 +53,9 @@ def render(
 
 @functools.lru_cache(maxsize=8)
 def _compiled(template: str) -> "jinja2.Template":
-    import jinja2.ext  # noqa: PLC0415 (heavy)
-    import jinja2.nodes  # noqa: PLC0415 (heavy)
-    import jinja2.sandbox  # noqa: PLC0415 (heavy)
+    import jinja2.ext
+    import jinja2.nodes
+    import jinja2.sandbox
 
     class Generation(jinja2.ext.Extension):
         """``{% generation %}``, by which templates mark assistant turns: renders what it encloses."""
@@ -88,7 +88,7 @@ def _tojson(
 
 
 def _raise_exception(message: str) -> NoReturn:
-    import jinja2  # noqa: PLC0415 (heavy)
+    import jinja2
 
     raise jinja2.TemplateError(message)
 

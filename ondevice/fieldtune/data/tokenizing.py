@@ -31,7 +31,7 @@ def load_tokenizer(path: str | Path) -> "tokenizers.Tokenizer":
     Raises:
         CorruptFile: missing, or not a tokenizer that the installed tokenizers package reads.
     """
-    import tokenizers  # noqa: PLC0415 (heavy)
+    import tokenizers
 
     path = Path(path)
     if not path.is_file():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -27,8 +28,7 @@ def data(reviews, write_rows):
 def arguments(bundle_folder, data, tmp_path):
     """What ``train`` needs, as arguments, with the output in ``out``."""
     train, held_out = map(str, data)
-    return [
-        "train",
+    needed = [
         str(bundle_folder("tiny-classifier")),
         "--data",
         train,
@@ -36,11 +36,8 @@ def arguments(bundle_folder, data, tmp_path):
         held_out,
         "--out",
         str(tmp_path / "out"),
-        "--batch-size",
-        "4",
-        "--learning-rate",
-        "5e-3",
     ]
+    return ["train", *needed, "--batch-size", "4", "--learning-rate", "5e-3"]
 
 
 def test_train_writes_an_adapter_and_its_reports(arguments, tmp_path, capsys):
@@ -93,22 +90,14 @@ def test_json_is_all_there_is_on_stdout(arguments, bundle_folder, data, tmp_path
 def test_inspect_shows_graphs_parity_and_adapters(arguments, bundle_folder, tmp_path, capsys):
     assert main(["inspect", str(bundle_folder("tiny-classifier"))]) == 0
     shown = capsys.readouterr().out
-    for word in (
-        "BertForSequenceClassification",
-        "negative, positive",
-        "1,090",
-        "gradient",
-        "grad_sum",
-        "Gemm",
-        "(batch, sequence)",
-        "every digest is right",
-    ):
+    names = ("BertForSequenceClassification", "negative, positive", "1,090", "gradient", "grad_sum", "Gemm")
+    for word in (*names, "(batch, sequence)", "every digest is right"):
         assert word in shown
     assert main([*arguments, "--max-steps", "2"]) == 0
     capsys.readouterr()
     assert main(["inspect", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
-    for word in ("rank", "alpha", "query", "negative, positive", "12 F32", "learning_rate"):
+    for word in ("rank", "alpha", "query", "negative, positive", "10 (10 F32)", "learning_rate"):
         assert word in shown
     assert main(["inspect", str(tmp_path)]) == 1
     assert "neither manifest.json nor adapter_config.json is in it" in capsys.readouterr().err
@@ -132,7 +121,7 @@ def test_a_csv_file_with_named_columns_trains(arguments, reviews, tmp_path, caps
         writer.writerows([row["text"], row["label"], index] for index, row in enumerate(reviews(8)))
     arguments[arguments.index("--data") + 1] = str(tmp_path / "rows.csv")
     assert main([*arguments, "--text-column", "said", "--label-column", "felt", "--max-steps", "1"]) == 1
-    assert "no column 'said'" in capsys.readouterr().err  # not in the held-out file
+    assert "eval.jsonl: no column 'felt', which --label-column names" in capsys.readouterr().err
     index = arguments.index("--eval")
     del arguments[index : index + 2]
     assert main([*arguments, "--text-column", "said", "--label-column", "felt", "--max-steps", "1"]) == 0
@@ -248,8 +237,6 @@ def test_an_interrupted_run_saves_the_work_so_far_and_ends_with_code_130(number,
 
 
 def test_work_that_cannot_be_put_in_its_place_is_saved_elsewhere(arguments, tmp_path):
-    import os
-
     refuge = tmp_path / "refuge"
     refuge.mkdir()
     process, guard = _start(arguments, env={**os.environ, "TMPDIR": str(refuge)})
@@ -259,7 +246,7 @@ def test_work_that_cannot_be_put_in_its_place_is_saved_elsewhere(arguments, tmp_
     guard.cancel()
     assert process.returncode == 1
     assert f"{tmp_path / 'out'}: exists" in err
-    (saved,) = refuge.iterdir()
+    (saved,) = refuge.glob("fieldtune-adapter-*")
     assert f"the adapter is safe in {saved}" in err
     assert read_adapter(saved).card.training["steps"] >= 10
 
@@ -279,7 +266,7 @@ def test_help_imports_nothing_heavy():
         "import sys\nfrom fieldtune.cli import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'numpy', 'onnxruntime', 'tokenizers', 'jinja2', 'rich', 'safetensors'} & set(sys.modules)\n"
-        "sys.exit(' '.join(sorted(heavy)))"
+        "sys.exit(' '.join(sorted(heavy)) or 0)"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (found.returncode, found.stderr) == (0, "")

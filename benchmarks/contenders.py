@@ -1,0 +1,177 @@
+"""The contenders of train_step.py, each in a process of its own that takes optimizer steps when it is told to.
+
+It is started by train_step.py. The first line on stdout tells of a first step; each number of steps on stdin is
+answered by a line with their losses and seconds.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+LEARNING_RATE = 1e-3
+MAX_GRAD_NORM = 1.0
+WEIGHT_DECAY = 0.01
+
+Batch = Mapping[str, npt.NDArray[np.int64]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Workload:
+    """What is trained: the base as transformers loads it, the bundle made from it, and the adapter in the bundle."""
+
+    model: Path
+    bundle: Path
+    threads: int
+
+
+class Contender(Protocol):
+    """Takes optimizer steps: AdamW on the adapter, clipped, at a constant learning rate."""
+
+    def step(self, batch: Batch) -> float:
+        """Take one step and return the mean loss before it."""
+
+
+class Fieldtune:
+    """The device half: gradient.onnx on stock ONNX Runtime, AdamW in NumPy."""
+
+    def __init__(self, workload: Workload) -> None:
+        from fieldtune import load_profile, open_bundle
+        from fieldtune.adapter_inputs import to_theta
+        from fieldtune.adapters import read_adapter
+        from fieldtune.backends.portable import PortableBackend
+        from fieldtune.optimizers import AdamWConfig
+        from fieldtune.providers import choose_provider
+        from fieldtune.runtime import features
+
+        profile = load_profile("cpu-generic")
+        profile = dataclasses.replace(profile, runtime=dataclasses.replace(profile.runtime, threads=workload.threads))
+        bundle = open_bundle(workload.bundle)
+        self._backend = PortableBackend(
+            bundle,
+            choose_provider(profile, features().providers),
+            to_theta(read_adapter(bundle.adapter_path), bundle.manifest),
+            AdamWConfig(weight_decay=WEIGHT_DECAY),
+            MAX_GRAD_NORM,
+        )
+
+    def step(self, batch: Batch) -> float:
+        """Take one step and return the mean loss before it."""
+        sums = self._backend.accumulate(batch)
+        self._backend.update(LEARNING_RATE)
+        return sums.loss / sums.weight
+
+
+class TorchPeft:
+    """Eager torch with PEFT, as transformers sets it up by default."""
+
+    def __init__(self, workload: Workload) -> None:
+        import torch
+
+        torch.set_num_threads(workload.threads)
+        self._torch = torch
+        self._model = peft_model(workload.model, workload.bundle)
+        self._optimizer = torch.optim.AdamW(parameter_groups(self._model, WEIGHT_DECAY), lr=LEARNING_RATE)
+        self._parameters = [tensor for tensor in self._model.parameters() if tensor.requires_grad]
+
+    def step(self, batch: Batch) -> float:
+        """Take one step and return the mean loss before it."""
+        loss = self._model(**{name: self._torch.from_numpy(array) for name, array in batch.items()}).loss
+        loss.backward()
+        self._torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return float(loss.detach())
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """A contender's name in tables, and what starts it."""
+
+    title: str
+    start: Callable[[Workload], Contender]
+
+
+CONTENDERS = {
+    "fieldtune": Entry("fieldtune", Fieldtune),
+    "torch-peft": Entry("torch + PEFT", TorchPeft),
+}
+"""In the order of the table's columns; the first is compared with each of the others."""
+
+
+def peft_model(model: Path, bundle: Path) -> Any:
+    """Return the base with a bundle's initial adapter, float32, dropout off, in transformers' own attention.
+
+    Args:
+        model: the folder of the base.
+        bundle: its manifest says the task and the number of labels.
+    """
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # it would warn of the new head, which the adapter brings
+    logging.disable_progress_bar()
+    task = json.loads((bundle / "manifest.json").read_text())["task"]
+    if task["name"] == "text-classification":
+        base = AutoModelForSequenceClassification.from_pretrained(
+            model, dtype=torch.float32, num_labels=len(task["labels"])
+        )
+    else:
+        base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        base.config.use_cache = False  # a cache is of no use in training and costs memory
+    return PeftModel.from_pretrained(base, str(bundle / "adapter"), is_trainable=True).eval()
+
+
+def parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
+    """Return torch's parameter groups: matrices decay, biases and norms do not."""
+    trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
+    return [
+        {"params": [tensor for tensor in trained if tensor.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [tensor for tensor in trained if tensor.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def main() -> None:
+    """Take steps as told on stdin until it ends."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("contender", choices=CONTENDERS)
+    parser.add_argument("--model", type=Path, required=True, help="folder of the base model")
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--batches", type=Path, required=True, help=".npz; axis 0 of each array counts the batches")
+    parser.add_argument("--threads", type=int, required=True)
+    arguments = parser.parse_args()
+
+    # Whatever libraries print must not mix with the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    with np.load(arguments.batches) as arrays:
+        stacked = dict(arrays)
+    count = len(stacked["input_ids"])
+    workload = Workload(model=arguments.model, bundle=arguments.bundle, threads=arguments.threads)
+    contender = CONTENDERS[arguments.contender].start(workload)
+    done = 0
+    wanted = 1
+    while wanted:
+        losses, seconds = [], []
+        for index in range(done, done + wanted):
+            batch = {name: array[index % count] for name, array in stacked.items()}
+            started = time.perf_counter()
+            losses.append(contender.step(batch))
+            seconds.append(time.perf_counter() - started)
+        done += wanted
+        print(json.dumps({"losses": losses, "seconds": seconds}), file=answers, flush=True)
+        wanted = int(sys.stdin.readline() or 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""A run's report and a manifest, made by hand."""
+
+import dataclasses
+
+import pytest
+
+from fieldtune.adapters import Adapter
+from fieldtune.evaluation import Evaluation
+from fieldtune.hardware import load_profile
+from fieldtune.layout import Layout
+from fieldtune.manifest import BaseModelSpec, GraphSpec, Manifest, TaskSpec, TensorSpec, TextSpec
+from fieldtune.providers import choose_provider
+from fieldtune.tensors import TensorFile
+from fieldtune.training.config import TrainConfig
+from fieldtune.training.report import DataCounts, EvaluationRecord, StepRecord, Subject, TrainReport
+
+
+@pytest.fixture
+def profile():
+    return load_profile("cpu-generic")
+
+
+@pytest.fixture
+def manifest():
+    """The function that makes a manifest whose gradient graph takes batches of a shape."""
+
+    def make(batch="batch", sequence="sequence", max_length=64):
+        ids = TensorSpec(name="input_ids", dtype="int64", shape=(batch, sequence))
+        graph = GraphSpec(
+            path="g", nodes="n", opset=18, ir_version=8, min_ort="1.16.3", inputs=(ids,), outputs=(), adapter_inputs=()
+        )
+        base = BaseModelSpec(id="b", revision=None, sha256="a" * 64, architecture="B", licence="MIT", dtypes={})
+        return Manifest(
+            base=base,
+            task=TaskSpec(name="text-classification", labels=("no", "yes")),
+            text=TextSpec(
+                max_length=max_length, pad_token_id=0, stop_token_ids=(), special_tokens={}, chat_template=None
+            ),
+            peft_config={},
+            layout=Layout(()),
+            graphs={"gradient": graph},
+            parity=(),
+            tools={},
+            files={},
+        )
+
+    return make
+
+
+@pytest.fixture
+def evaluation():
+    """The function that makes an evaluation."""
+
+    def make(loss, accuracy):
+        return Evaluation(
+            examples=10,
+            labels=10,
+            loss=loss,
+            accuracy=accuracy,
+            majority_accuracy=0.6,
+            token_accuracy=None,
+            perplexity=None,
+            seconds=0.5,
+        )
+
+    return make
+
+
+@pytest.fixture
+def report(profile, manifest, evaluation):
+    """The function that makes a report of 40 steps with two evaluations, and changes to it."""
+
+    def make(**changes):
+        steps = tuple(
+            StepRecord(step=n, epoch=n / 20, loss=1 / n, labels=8, learning_rate=0.01, gradient_norm=1.0)
+            for n in range(1, 41)
+        )
+        made = TrainReport(
+            adapter=Adapter(
+                config={"r": 4, "lora_alpha": 8}, tensors=TensorFile(tensors={}, metadata={}), card=None, where="x"
+            ),
+            kept_step=40,
+            stopped="completed",
+            subject=Subject.of(manifest(), ("no", "<yes>")),
+            config=TrainConfig(batch_size=8, gradient_accumulation=1, max_length=64),
+            profile=profile.name,
+            provider=choose_provider(profile, ["CPUExecutionProvider"]),
+            backend="portable",
+            planned_steps=40,
+            steps=steps,
+            evaluations=(
+                EvaluationRecord(step=0, epoch=0.0, evaluation=evaluation(0.7, 0.55)),
+                EvaluationRecord(step=40, epoch=2.0, evaluation=evaluation(0.4, 0.83)),
+            ),
+            train_data=DataCounts(examples=160, truncated=3, dropped=0),
+            evaluation_data=DataCounts(examples=10, truncated=0, dropped=0),
+            skipped_steps=0,
+            skipped_microbatches=0,
+            tokens=4000,
+            training_seconds=2.0,
+            seconds=3.0,
+            environment={"fieldtune": "0.1.0", "onnxruntime": "1.31.1"},
+        )
+        return dataclasses.replace(made, **changes)
+
+    return make

@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+
+from fieldtune.training.config import TrainConfig
+from fieldtune.training.history import History, Snapshot
+from fieldtune.training.report import StepRecord
+
+
+def _theta(value):
+    return np.full(3, value, np.float32)
+
+
+@pytest.mark.parametrize(("keep", "step"), [("last", 30), ("best", 20)])
+def test_the_best_is_the_first_of_the_lowest_loss(keep, step, evaluation):
+    history = History(config=TrainConfig(keep=keep), good=Snapshot(0, _theta(0)))
+    for number, loss in ((10, 0.5), (20, 0.3), (25, 0.3), (30, 0.4)):
+        history.add_evaluation(evaluation(loss, 0.5), Snapshot(number, _theta(number)), number / 10)
+    kept = history.kept(Snapshot(30, _theta(30)))
+    assert kept.step == step
+    assert kept.theta[0] == step
+    assert [record.step for record in history.evaluations] == [10, 20, 25, 30]
+
+
+def test_without_an_evaluation_the_last_is_kept():
+    history = History(config=TrainConfig(keep="best"), good=Snapshot(0, _theta(0)))
+    assert history.last_step == 0
+    history.steps.append(StepRecord(step=3, epoch=1, loss=1, labels=1, learning_rate=1, gradient_norm=1))
+    assert history.last_step == 3
+    assert history.kept(Snapshot(3, _theta(1))).step == 3
