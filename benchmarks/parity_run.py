@@ -31,7 +31,7 @@ from fieldtune.training.plan import count_steps, plan_steps, settle
 from fieldtune_offline import BuildSpec, LoraSpec
 
 LABELS = ("negative", "positive")
-HEAD_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+HEAD_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 POINT = 0.01
 """One point of accuracy, within which fieldtune is to be of torch."""
 
@@ -148,7 +148,7 @@ def run_heads(setting: Setting) -> dict[float, float]:
             torch.nn.functional.cross_entropy(head(learned[0][indices]), learned[1][indices]).backward()
             optimization.step()
         with torch.no_grad():
-            found[rate] = float((head(held_out[0]).argmax(-1) == held_out[1]).float().mean())
+            found[rate] = int((head(held_out[0]).argmax(-1) == held_out[1]).sum()) / len(held_out[1])
     return found
 
 

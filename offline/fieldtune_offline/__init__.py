@@ -1,7 +1,8 @@
 """fieldtune on the dev box: turn a Hugging Face model into a bundle that devices adapt and serve."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fieldtune_offline.build import build_bundle
@@ -9,18 +10,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BuildSpec", "LoraSpec", "build_bundle"]
 
-_HOME = {
-    "BuildSpec": "fieldtune_offline.spec",
-    "LoraSpec": "fieldtune_offline.spec",
-    "build_bundle": "fieldtune_offline.build",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'fieldtune_offline' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "BuildSpec": "fieldtune_offline.spec",
+        "LoraSpec": "fieldtune_offline.spec",
+        "build_bundle": "fieldtune_offline.build",
+    },
+)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from fieldtune import __version__
 from fieldtune.adapters import read_adapter
 from fieldtune.bundle import TOKENIZER_NAME, file_spec
+from fieldtune.errors import UnsupportedModel
 from fieldtune.manifest import (
     ADAPTER_NAME,
     MANIFEST_NAME,
@@ -91,11 +92,12 @@ def _task(name: str, adapted: Adapted) -> Task:
 
 def _text(base: BaseModel, spec: BuildSpec) -> TextSpec:
     tokenizer, config = base.tokenizer, base.model.config
-    limits = [
-        getattr(config.get_text_config(), "max_position_embeddings", None),
-        tokenizer.model_max_length,
-        spec.sequence,
-    ]
+    limits = [getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
+    longest = min(int(limit) for limit in limits if limit)
+    if spec.sequence is not None and spec.sequence > longest:
+        raise UnsupportedModel(
+            f"{spec.model}: takes up to {longest} tokens; a sequence of {spec.sequence} was asked for"
+        )
     pad = tokenizer.pad_token_id
     generation = getattr(base.model, "generation_config", None)
     stops = _ids(getattr(generation, "eos_token_id", None)) or _ids(tokenizer.eos_token_id)
@@ -107,7 +109,7 @@ def _text(base: BaseModel, spec: BuildSpec) -> TextSpec:
     if isinstance(template, dict):
         template = template.get("default")
     return TextSpec(
-        max_length=min(int(limit) for limit in limits if limit),
+        max_length=spec.sequence or longest,
         pad_token_id=int(pad),
         stop_token_ids=stops,
         special_tokens=special,

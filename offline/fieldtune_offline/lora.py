@@ -1,37 +1,21 @@
-"""The adapter on the torch model: PEFT's LoraConfig honoured field by field, or refused by the field's name."""
+"""The adapter on the torch model, and where each of its tensors lies in theta."""
 
 import dataclasses
-import difflib
-import json
 import re
+import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from fieldtune.adapters import Adapter, read_adapter
 from fieldtune.errors import InvalidAdapter, UnsupportedModel, listed
 from fieldtune.layout import Layout, ParameterSpec, Role
+from fieldtune_offline.lora_settings import check_config, check_names, check_targeted, new_config, stored_config
 from fieldtune_offline.models import BaseModel
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
-
-_TASK_TYPES = {"text-classification": "SEQ_CLS", "text-generation": "CAUSAL_LM"}
-
-# Fields of LoraConfig whose every value is honoured: what they do is in the model before the graph is traced.
-_HONOURED = {
-    "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
-    "r", "target_modules", "exclude_modules", "lora_alpha", "fan_in_fan_out", "bias", "use_rslora", "modules_to_save",
-    "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "lora_bias",
-    "megatron_core", "qalora_group_size",  # without the field that turns them on they say nothing
-}  # fmt: skip
-_INITIALIZATIONS = (True, False, "gaussian", "orthogonal")
-_REASONS = {
-    "lora_dropout": "dropout would make the graph random; set it to 0",
-    "use_dora": "the magnitude of each column is not part of the graphs yet",
-    "init_lora_weights": "it rewrites the base's weights, which a bundle shares between adapters",
-}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,7 +27,6 @@ class Adapted:
         config: its LoraConfig.
         names: PEFT key → the name of the parameter in ``model``.
         layout: where each PEFT tensor lies in theta.
-        scales: PEFT key of each lora_B → alpha / rank of its module, as PEFT computes it.
     """
 
     model: Any
@@ -59,145 +42,66 @@ def adapt(base: BaseModel, spec: BuildSpec, task: str) -> Adapted:
         UnsupportedModel: a setting that is not supported, or targets that match nothing or no layer of a known kind.
         InvalidAdapter: ``spec.adapter`` is not a PEFT adapter for this base.
     """
-    from peft import PeftModel, get_peft_model
-
-    if spec.adapter is not None:
-        config = _stored_config(spec.adapter, task)
-        _check_config(config, str(spec.adapter))
-        try:
-            with quiet_loading():
-                model = PeftModel.from_pretrained(base.model, str(spec.adapter), is_trainable=True)
-        except (RuntimeError, ValueError, OSError, KeyError) as error:
-            raise InvalidAdapter(f"{spec.adapter}: does not fit {spec.model}: {error}") from error
-        config = model.peft_config["default"]
-    else:
-        config = _new_config(base, spec, task)
-        _check_config(config, str(spec.lora.config or "the adapter"))
-        _check_targets(base.model, config)
-        torch.manual_seed(spec.seed)
-        try:
-            with quiet_loading():
-                model = get_peft_model(base.model, config)
-        except ValueError as error:
-            raise UnsupportedModel(f"{spec.model}: PEFT refuses the adapter: {error}") from error
-        config = model.peft_config["default"]
-        config.base_model_name_or_path = spec.model
-        if config.modules_to_save:
-            # PEFT adds the usual names of heads to the list, whether they are in it or not.
-            config.modules_to_save = list(dict.fromkeys(config.modules_to_save))
+    model = _stored(base, spec, task) if spec.adapter is not None else _new(base, spec, task)
     model.eval()
     _check_layers(model)
     names = _keys(model)
-    return Adapted(model, config, names, _layout(model, names))
+    adapted = Adapted(model, model.peft_config["default"], names, _layout(model, names))
+    if spec.adapter is not None:
+        _check_stored(adapted, base, read_adapter(spec.adapter))
+    return adapted
 
 
-def _new_config(base: BaseModel, spec: BuildSpec, task: str) -> Any:
-    from peft import LoraConfig
+def _new(base: BaseModel, spec: BuildSpec, task: str) -> Any:
+    from peft import get_peft_model
 
-    lora = spec.lora
-    targets = lora.target_modules
-    fields: dict[str, Any] = {
-        "r": lora.rank,
-        "lora_alpha": lora.alpha,
-        "target_modules": ("all-linear" if targets == ("all-linear",) else list(targets)) if targets else None,
-        "modules_to_save": list(lora.modules_to_save) or None,
-        "use_rslora": lora.rslora,
-        "bias": lora.bias,
-    }
-    if lora.config is not None:
-        fields.update(_read_config(lora.config))
-    fields["task_type"] = _TASK_TYPES[task]
-    saved = sorted({*(fields["modules_to_save"] or ()), *base.new_modules})
-    fields["modules_to_save"] = saved or None
-    known = {field.name for field in dataclasses.fields(LoraConfig)}
-    unknown = sorted(set(fields) - known)
-    if unknown:
-        near = [f"{name!r} (nearest: {_nearest(name, known)})" for name in unknown]
-        raise UnsupportedModel(f"{lora.config}: LoraConfig has no field {', '.join(near)}")
+    config = new_config(base, spec, task)
+    check_config(config, str(spec.lora.peft_config or "the adapter"))
+    torch.manual_seed(spec.seed)
     try:
-        return LoraConfig(**fields)
-    except (ValueError, TypeError) as error:
-        raise UnsupportedModel(f"LoraConfig refuses these settings: {error}") from error
+        check_names(base.model, config)
+        with quiet_loading():
+            # What PEFT warns of here is an error below.
+            warnings.filterwarnings("ignore", message=r"The following (rank|alpha)_pattern keys")
+            model = get_peft_model(base.model, config)
+    except (ValueError, NotImplementedError, re.error) as error:
+        raise UnsupportedModel(f"{spec.model}: PEFT refuses the adapter: {error}") from error
+    check_targeted(model.targeted_module_names, config)
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = spec.model
+    if config.modules_to_save:
+        # PEFT adds the usual names of heads to the list, whether they are in it or not.
+        config.modules_to_save = list(dict.fromkeys(config.modules_to_save))
+    return model
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _stored(base: BaseModel, spec: BuildSpec, task: str) -> Any:
+    from peft import PeftModel
+
+    assert spec.adapter is not None
+    read_adapter(spec.adapter)  # refuses what is no adapter, damaged, pickled or not plain LoRA
+    check_config(stored_config(spec.adapter, task), str(spec.adapter))
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnsupportedModel(f"{path}: not a JSON file with fields of LoraConfig: {error}") from error
-    if not isinstance(config, dict):
-        raise UnsupportedModel(f"{path}: expected a JSON object with fields of LoraConfig")
-    kind = config.get("peft_type", "LORA")
-    if kind != "LORA":
-        raise UnsupportedModel(f"{path}: peft_type is {kind}; only LORA is supported")
-    return config
+        with quiet_loading():
+            return PeftModel.from_pretrained(base.model, str(spec.adapter), is_trainable=True)
+    except (RuntimeError, ValueError, OSError, KeyError) as error:
+        raise InvalidAdapter(f"{spec.adapter}: does not fit {spec.model}: {error}") from error
 
 
-def _stored_config(folder: Path, task: str) -> Any:
-    from peft import LoraConfig, PeftConfig
+def _check_stored(adapted: Adapted, base: BaseModel, stored: Adapter) -> None:
+    """Refuse an adapter whose tensors are not exactly those that are trained, which PEFT lets pass."""
+    from peft import get_peft_model_state_dict
 
-    if not (folder / "adapter_config.json").is_file():
-        raise InvalidAdapter(f"{folder}: not a PEFT adapter: no adapter_config.json in it")
-    try:
-        config = PeftConfig.from_pretrained(str(folder))
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        raise InvalidAdapter(f"{folder}: adapter_config.json cannot be read: {error}") from error
-    if not isinstance(config, LoraConfig):
-        raise UnsupportedModel(f"{folder}: peft_type is {config.peft_type}; only LORA is supported")
-    if config.task_type not in (None, _TASK_TYPES[task]):
-        raise InvalidAdapter(f"{folder}: task_type is {config.task_type}; expected {_TASK_TYPES[task]} for {task}")
-    return config
-
-
-def _check_config(config: Any, where: str) -> None:
-    """Refuse every field that is set and not honoured; fields of a future PEFT are refused until they are looked at."""
-    defaults = type(config)()
-    faults = []
-    for field in dataclasses.fields(config):
-        value, default = getattr(config, field.name), getattr(defaults, field.name)
-        if field.name in _HONOURED or value == default or not value:
-            continue
-        if field.name == "init_lora_weights" and value in _INITIALIZATIONS:
-            continue
-        reason = _REASONS.get(field.name, "not supported")
-        faults.append(f"{field.name}={value!r}: {reason}")
+    found = set(stored.tensors.tensors)
+    faults = [f"{key}: missing" for key in adapted.names if key not in found]
+    known = get_peft_model_state_dict(adapted.model, save_embedding_layers=False)
+    faults += [f"{key}: belongs to nothing that is trained" for key in sorted(found - set(known))]
+    saved = [f".{parameter.module}." for parameter in adapted.layout.parameters if parameter.role == "saved"]
+    for module in base.new_modules:
+        if not any(f".{module}." in path for path in saved):
+            faults.append(f"{module}: the base has no weights for it, and the adapter brings none (modules_to_save)")
     if faults:
-        raise UnsupportedModel(f"{where}: settings of LoraConfig that are not supported{listed(faults)}")
-
-
-def _check_targets(model: nn.Module, config: Any) -> None:
-    """Refuse a target that matches nothing, which PEFT does only when all of them match nothing."""
-    names = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.Embedding) or _is_conv1d(module)
-    ]
-    leaves = {name.rsplit(".", 1)[-1] for name in names}
-    targets = config.target_modules
-    if targets is None or targets == "all-linear":
-        return
-    if isinstance(targets, str):
-        if not any(re.fullmatch(targets, name) for name, _ in model.named_modules()):
-            raise UnsupportedModel(
-                f"target_modules {targets!r} matches nothing; modules end in: {', '.join(sorted(leaves))}"
-            )
-        return
-    known = {name for name, _ in model.named_modules()}
-    missing = [t for t in sorted(targets) if not any(name == t or name.endswith(f".{t}") for name in known)]
-    if missing:
-        faults = [f"{target!r}; nearest: {_nearest(target, leaves)}" for target in missing]
-        raise UnsupportedModel(f"target_modules that match nothing in the model{listed(faults)}")
-
-
-def _nearest(name: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.3)
-    return ", ".join(near or sorted(known)[:6])
-
-
-def _is_conv1d(module: nn.Module) -> bool:
-    from transformers.pytorch_utils import Conv1D
-
-    return isinstance(module, Conv1D)
+        raise InvalidAdapter(f"{stored.where}: does not fit the base{listed(faults)}")
 
 
 def _check_layers(model: nn.Module) -> None:

@@ -61,6 +61,7 @@ def load_base(spec: BuildSpec, task: str) -> BaseModel:
     from transformers import AutoConfig, AutoTokenizer
 
     _check_folder(spec.model)
+    _check_labels(spec.labels, task)
     settings: dict[str, Any] = {}
     if spec.labels:
         settings["id2label"] = dict(enumerate(spec.labels))
@@ -70,10 +71,13 @@ def load_base(spec: BuildSpec, task: str) -> BaseModel:
             config = AutoConfig.from_pretrained(spec.model, **settings)
             tokenizer = AutoTokenizer.from_pretrained(spec.model, use_fast=True)
             model, info = _load_model(spec, task, config)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # transformers, its parsers and the models' own code raise errors of every kind
         raise UnsupportedModel(f"{spec.model}: cannot be loaded for {task}: {_first_line(error)}") from error
-    if not getattr(tokenizer, "is_fast", False):
+    # Without a file, transformers makes up a tokenizer that knows its special tokens only.
+    if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise UnsupportedModel(f"{spec.model}: has no fast tokenizer (tokenizer.json), which devices need")
+    if task == "text-classification":
+        _check_classes(config, spec.model)
     model.eval()
     model.config.use_cache = False
     missing = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
@@ -96,6 +100,23 @@ def _check_folder(model: str) -> None:
         raise UnsupportedModel(f"{model}: no such folder; expected a model directory in transformers' format")
     if folder.is_file():
         raise UnsupportedModel(f"{model}: a file; expected a model directory in transformers' format")
+
+
+def _check_labels(labels: tuple[str, ...], task: str) -> None:
+    if labels and task != "text-classification":
+        raise UnsupportedModel(f"labels {', '.join(labels)} for {task}, which has no classes; leave them out")
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise UnsupportedModel(f"labels named more than once: {', '.join(twice)}")
+
+
+def _check_classes(config: Any, model: str) -> None:
+    if config.num_labels < 2:
+        raise UnsupportedModel(f"{model}: {config.num_labels} label(s); classification needs at least 2")
+    if config.problem_type not in (None, "single_label_classification"):
+        raise UnsupportedModel(
+            f"{model}: problem_type is {config.problem_type}; only single_label_classification is supported"
+        )
 
 
 def _load_model(spec: BuildSpec, task: str, config: Any) -> tuple[Any, dict[str, Any]]:

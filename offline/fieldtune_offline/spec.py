@@ -1,56 +1,67 @@
-"""What a build is asked for."""
+"""What a build is asked for. Every default is here and nowhere else; the docs of the fields are the command line's."""
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class LoraSpec:
-    """The adapter to add (Hu et al. 2021). Names and meanings are those of PEFT's LoraConfig.
-
-    Attributes:
-        rank: r, the inner size of B·A.
-        alpha: the product is scaled by alpha / rank (alpha / √rank with ``rslora``).
-        target_modules: names or suffixes of the modules to adapt, or "all-linear"; empty takes PEFT's choice.
-        modules_to_save: modules trained whole and saved with the adapter, beside a new head.
-        rslora: scale by alpha / √rank (Kalajdzievski 2023).
-        bias: which biases are trained: none, all or lora_only.
-        config: a JSON file with any further fields of LoraConfig; what it says wins over the attributes above.
-    """
+    """The adapter to add (Hu et al. 2021), in the terms of PEFT's LoraConfig."""
 
     rank: int = 8
+    """LoRA's rank r."""
+
     alpha: int = 16
+    """LoRA's alpha: the update is scaled by alpha / rank."""
+
     target_modules: tuple[str, ...] = ()
+    """Modules to adapt, by name or suffix, or all-linear; left out, PEFT's choice for the model."""
+
     modules_to_save: tuple[str, ...] = ()
+    """Modules to train whole and save with the adapter, beside a new head."""
+
     rslora: bool = False
-    bias: str = "none"
-    config: Path | None = None
+    """Scale by alpha / sqrt(rank) (Kalajdzievski 2023)."""
+
+    bias: Literal["none", "all", "lora_only"] = "none"
+    """Biases to train."""
+
+    peft_config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """JSON file with any fields of LoraConfig; what it says wins over the settings above."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class BuildSpec:
-    """One bundle.
+    """One bundle."""
 
-    Attributes:
-        model: a folder in transformers' format, or the name of a model on a hub that can be reached.
-        task: as optimum's TasksManager names it.
-        out: the bundle's folder; must not exist unless ``overwrite``.
-        labels: names of the classes, in the order of the logits; empty takes those of the checkpoint.
-        lora: the adapter to add; ignored with ``adapter``.
-        adapter: a PEFT directory to start from.
-        batch: a static batch size; None leaves it dynamic.
-        sequence: a static sequence length in tokens; None leaves it dynamic.
-        seed: of a new head and of lora_A.
-        overwrite: replace an existing ``out``.
-    """
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """Folder in transformers' format, or the name of a model on a hub that can be reached."""
 
-    model: str
     task: str
-    out: Path
+    """text-classification or text-generation, or a synonym that optimum knows."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder of the bundle."""
+
     labels: tuple[str, ...] = ()
-    lora: LoraSpec = LoraSpec()
-    adapter: Path | None = None
+    """Names of the classes in the order of the logits; left out, those of the checkpoint."""
+
+    adapter: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """PEFT directory to start from, with its own settings in place of those of a new adapter."""
+
     batch: int | None = None
+    """Static batch size; left out, it may vary."""
+
     sequence: int | None = None
+    """Static sequence length in tokens; left out, it may vary."""
+
     seed: int = 0
+    """Seed of a new head and of lora_A."""
+
     overwrite: bool = False
+    """Replace the bundle if it exists."""
+
+    lora: LoraSpec = LoraSpec()

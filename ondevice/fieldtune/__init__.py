@@ -3,8 +3,9 @@
 The public names below are loaded on first use, so that importing the package costs nothing but the interpreter.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fieldtune.lazy import lazy_names
 
 __version__ = "0.1.0"
 
@@ -27,24 +28,17 @@ __all__ = [
     "train_adapter",
 ]
 
-_HOME = {
-    "Bundle": "fieldtune.bundle",
-    "open_bundle": "fieldtune.bundle",
-    "FieldtuneError": "fieldtune.errors",
-    "HardwareProfile": "fieldtune.hardware",
-    "load_profile": "fieldtune.hardware",
-    "Runner": "fieldtune.inference",
-    "TrainConfig": "fieldtune.training",
-    "TrainReport": "fieldtune.training",
-    "train_adapter": "fieldtune.training",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'fieldtune' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Bundle": "fieldtune.bundle",
+        "open_bundle": "fieldtune.bundle",
+        "FieldtuneError": "fieldtune.errors",
+        "HardwareProfile": "fieldtune.hardware",
+        "load_profile": "fieldtune.hardware",
+        "Runner": "fieldtune.inference",
+        "TrainConfig": "fieldtune.training",
+        "TrainReport": "fieldtune.training",
+        "train_adapter": "fieldtune.training",
+    },
+)

@@ -20,7 +20,7 @@ from fieldtune.errors import InvalidBundle, OutputError
 from fieldtune.hardware import HardwareProfile
 from fieldtune.layout import FloatArray
 from fieldtune.manifest import GraphSpec
-from fieldtune.native_adapters import AdaptedSession, native_adapter
+from fieldtune.native_adapters import native_adapter, run_options
 from fieldtune.providers import choose_provider
 from fieldtune.runtime import features
 from fieldtune.sampling import softmax
@@ -176,14 +176,14 @@ class Runner:
         """
         names = [spec.name for spec in self.graph.outputs] if outputs is None else list(outputs)
         feeds = dict(inputs)
-        session: Any = self._session
+        options = None
         if adapter is not None:
             if adapter.base_sha256 != self.bundle.manifest.base.sha256:
                 raise ValueError(f"the adapter {adapter.name} was loaded for another base model")
             feeds |= adapter.feeds
             if adapter.native is not None:
-                session = AdaptedSession(self._session, adapter.native)
-        return dict(zip(names, run_session(session, names, feeds), strict=True))
+                options = run_options(adapter.native)
+        return dict(zip(names, run_session(self._session, names, feeds, options), strict=True))
 
     def classify(
         self,

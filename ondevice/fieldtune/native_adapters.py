@@ -4,17 +4,15 @@ The base stays as it is, the runtime holds the adapter's tensors, memory-mapped,
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy.typing as npt
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from fieldtune.errors import OutputError
 from fieldtune.layout import FloatArray
 from fieldtune.runtime import load_runtime
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession, LoraAdapter
+    from onnxruntime import LoraAdapter, RunOptions
 
 _FORMAT_VERSION = 1
 """ONNX Runtime stores these two numbers and leaves their meaning to the program; nobody else reads this file."""
@@ -51,28 +49,11 @@ def native_adapter(inputs: Mapping[str, FloatArray]) -> "LoraAdapter":
     return adapter
 
 
-class AdaptedSession:
-    """A session all of whose runs have one native adapter active; it holds nothing but references to the two.
+def run_options(adapter: "LoraAdapter") -> "RunOptions":
+    """Return options that make an adapter active for one run.
 
-    Args:
-        session: an open one.
-        adapter: as ``native_adapter`` returns it.
+    Each run has options of its own: several threads may run one session with different adapters.
     """
-
-    def __init__(self, session: "InferenceSession", adapter: "LoraAdapter") -> None:
-        self._session = session
-        self._adapter = adapter
-
-    def run(self, outputs: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """Run as ``InferenceSession.run`` does, with the adapter."""
-        from onnxruntime import RunOptions
-
-        # Options of its own for each run: several threads may run one session with different adapters.
-        options = RunOptions()
-        options.add_active_adapter(self._adapter)
-        found: list[npt.NDArray[Any]] = self._session.run(outputs, feeds, options)
-        return found
-
-    def get_modelmeta(self) -> Any:
-        """Return the model's metadata, which messages name it by."""
-        return self._session.get_modelmeta()
+    options: RunOptions = load_runtime().RunOptions()
+    options.add_active_adapter(adapter)
+    return options

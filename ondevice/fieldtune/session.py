@@ -13,7 +13,7 @@ from fieldtune.providers import CPU_PROVIDER, ProviderChoice, SessionSettings
 from fieldtune.runtime import load_runtime
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession, SessionOptions
+    from onnxruntime import InferenceSession, RunOptions, SessionOptions
 
 _LEVELS: Mapping[GraphOptimization, str] = {
     "all": "ORT_ENABLE_ALL",
@@ -60,7 +60,10 @@ def open_session(path: Path, choice: ProviderChoice) -> "InferenceSession":
 
 
 def run_session(
-    session: "InferenceSession", outputs: Sequence[str], feeds: Mapping[str, npt.ArrayLike]
+    session: "InferenceSession",
+    outputs: Sequence[str],
+    feeds: Mapping[str, npt.ArrayLike],
+    options: "RunOptions | None" = None,
 ) -> list[npt.NDArray[Any]]:
     """Run a session: return the outputs named, in that order.
 
@@ -68,6 +71,7 @@ def run_session(
         session: an open one.
         outputs: names.
         feeds: input name → array of the dtype and shape that the graph declares; a scalar becomes a 0-d array.
+        options: of this run alone.
 
     Raises:
         FieldtuneError: if ONNX Runtime fails, with the graph, the shapes fed, and advice where memory ran out.
@@ -76,7 +80,7 @@ def run_session(
     arrays = {name: np.asarray(value) for name, value in feeds.items()}
     errors: tuple[type[Exception], ...] = (*_runtime_errors(), RuntimeError, MemoryError)
     try:
-        found: list[npt.NDArray[Any]] = session.run(list(outputs), arrays)
+        found: list[npt.NDArray[Any]] = session.run(list(outputs), arrays, options)
     except errors as error:
         shapes = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
         where = f"the graph {session.get_modelmeta().graph_name!r}, fed with {shapes}"

@@ -2,19 +2,16 @@
 
 import dataclasses
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import tyro
+from typing import TYPE_CHECKING
 
 from fieldtune.cli.flags import JsonFlag
+from fieldtune_offline.spec import BuildSpec
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from fieldtune.manifest import Manifest
-    from fieldtune_offline.spec import BuildSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,82 +28,10 @@ class Build:
       fieldtune-offline build ./minilm --task text-classification --adapter ./my-adapter --out artifacts/minilm-v2
     """
 
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """Folder in transformers' format, or the name of a model on a hub that can be reached."""
-
-    task: str
-    """text-classification or text-generation, or a synonym that optimum knows."""
-
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Folder of the bundle."""
-
-    labels: tuple[str, ...] = ()
-    """Names of the classes in the order of the logits; left out, those of the checkpoint."""
-
-    rank: int = 8
-    """LoRA's rank r."""
-
-    alpha: int = 16
-    """LoRA's alpha: the update is scaled by alpha / rank."""
-
-    target_modules: tuple[str, ...] = ()
-    """Modules to adapt, by name or suffix, or all-linear; left out, PEFT's choice for the model."""
-
-    modules_to_save: tuple[str, ...] = ()
-    """Modules to train whole and save with the adapter, beside a new head."""
-
-    rslora: bool = False
-    """Scale by alpha / sqrt(rank)."""
-
-    bias: str = "none"
-    """Biases to train: none, all or lora_only."""
-
-    peft_config: Path | None = None
-    """JSON file with any fields of PEFT's LoraConfig; what it says wins over the flags above."""
-
-    adapter: Path | None = None
-    """PEFT directory to start from, with its own settings."""
-
-    batch: int | None = None
-    """Static batch size; left out, it may vary."""
-
-    sequence: int | None = None
-    """Static sequence length in tokens; left out, it may vary."""
-
-    seed: int = 0
-    """Seed of a new head and of lora_A."""
-
-    overwrite: bool = False
-    """Replace the bundle if it exists."""
+    spec: BuildSpec
 
     as_json: JsonFlag = False
     """Print one JSON object on stdout."""
-
-    def spec(self) -> "BuildSpec":
-        """Return what is asked for."""
-        from fieldtune_offline.spec import BuildSpec, LoraSpec
-
-        lora = LoraSpec(
-            rank=self.rank,
-            alpha=self.alpha,
-            target_modules=self.target_modules,
-            modules_to_save=self.modules_to_save,
-            rslora=self.rslora,
-            bias=self.bias,
-            config=self.peft_config,
-        )
-        return BuildSpec(
-            model=self.model,
-            task=self.task,
-            out=self.out,
-            labels=self.labels,
-            lora=lora,
-            adapter=self.adapter,
-            batch=self.batch,
-            sequence=self.sequence,
-            seed=self.seed,
-            overwrite=self.overwrite,
-        )
 
 
 def run(command: Build, console: "Console") -> int:
@@ -119,10 +44,10 @@ def run(command: Build, console: "Console") -> int:
     def report(stage: str) -> None:
         console.print(f"{time.monotonic() - started:6.1f} s  {stage}", markup=False, highlight=False, soft_wrap=True)
 
-    manifest = build_bundle(command.spec(), report)
-    report(f"written: {command.out}")
+    manifest = build_bundle(command.spec, report)
+    report(f"written: {command.spec.out}")
     if command.as_json:
-        print_json({"bundle": str(command.out), "parity": manifest.parity, "parameters": manifest.layout.size})
+        print_json({"bundle": str(command.spec.out), "parity": manifest.parity, "parameters": manifest.layout.size})
     else:
         print_tables(parity_table(manifest))
     return 0

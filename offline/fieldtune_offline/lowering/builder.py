@@ -15,6 +15,8 @@ import onnx_ir as ir
 import sympy
 import torch
 
+from fieldtune.errors import UnsupportedModel
+
 Dim: TypeAlias = "int | sympy.Expr"
 Attribute: TypeAlias = "int | float | str | Sequence[int]"
 
@@ -32,7 +34,13 @@ _DTYPES = {
 
 
 def onnx_dtype(dtype: torch.dtype) -> ir.DataType:
-    """Return ONNX's name of a torch dtype."""
+    """Return ONNX's name of a torch dtype.
+
+    Raises:
+        UnsupportedModel: ONNX Runtime's CPU provider computes with no such numbers (complex ones, 8-bit floats).
+    """
+    if dtype not in _DTYPES:
+        raise UnsupportedModel(f"the model computes in {dtype}, which is not supported")
     return _DTYPES[dtype]
 
 

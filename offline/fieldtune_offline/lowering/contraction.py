@@ -6,8 +6,10 @@ A frozen weight lies in Hugging Face's orientation (out_features, in_features) a
 
 import torch
 
+from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.lowering.builder import Tensor
 from fieldtune_offline.lowering.call import Call, Lower, Lowered, Table
+from fieldtune_offline.lowering.shapes import size_of
 
 aten = torch.ops.aten
 INT64 = torch.int64
@@ -85,18 +87,11 @@ def _arg(op_type: str) -> Lower:
     def lower(call: Call) -> Tensor:
         x = call.tensor("self")
         if call.raw("dim") is None:
-            x = call.shapes.reshape(x, (_elements(call, x),))
-            return call.emit(op_type, x, axis=0, keepdims=0)
+            flat = call.shapes.reshape(x, (size_of(x.dims),))
+            return call.shapes.reshape(call.build.op(op_type, [flat], INT64, [], axis=0, keepdims=0), call.dims)
         return call.emit(op_type, x, axis=call.axis("dim", x.rank), keepdims=int(bool(call.raw("keepdim"))))
 
     return lower
-
-
-def _elements(call: Call, x: Tensor) -> object:
-    total: object = 1
-    for dim in x.dims:
-        total = dim if total == 1 else total * dim  # type: ignore[operator]
-    return call.shapes.dim(total)
 
 
 def _extremum(op_type: str, arg_type: str) -> Lower:
@@ -128,21 +123,23 @@ def _variance(call: Call, x: Tensor, axes: list[int], correction: float, *, keep
     count = 1
     for axis in axes:
         size = x.dims[axis]
-        assert isinstance(size, int), "a variance over a symbolic axis"
+        if not isinstance(size, int):
+            raise UnsupportedModel(f"{call.node.target}: a variance over an axis whose size varies is not supported")
         count *= size
     divisor = call.build.constant(max(0.0, count - correction), x.dtype)
     return call.build.op("Div", [total, divisor], x.dtype, dims), call.shapes.reshape(mean, dims)
 
 
 def _var(call: Call) -> Tensor:
-    x = call.tensor("self")
-    correction = 1.0 if call.raw("correction") is None else float(call.number("correction"))
-    return _variance(call, x, call.axes("dim", x.rank), correction, keep=bool(call.raw("keepdim")))[0]
+    return _var_mean(call)[0]
 
 
-def _var_mean(call: Call) -> Lowered:
+def _var_mean(call: Call) -> tuple[Tensor, Tensor]:
     x = call.tensor("self")
-    correction = 1.0 if call.raw("correction") is None else float(call.number("correction"))
+    # One of the two says what is taken off the count; Bessel's correction, 1, where neither does.
+    correction = float(call.number("correction")) if call.has("correction") else 1.0
+    if call.has("unbiased"):
+        correction = float(call.number("unbiased"))
     return _variance(call, x, call.axes("dim", x.rank), correction, keep=bool(call.raw("keepdim")))
 
 

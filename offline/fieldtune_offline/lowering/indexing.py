@@ -4,8 +4,9 @@ import torch
 from torch import fx
 
 from fieldtune.errors import UnsupportedModel
-from fieldtune_offline.lowering.builder import Tensor
+from fieldtune_offline.lowering.builder import Dim, Tensor
 from fieldtune_offline.lowering.call import Call, Table
+from fieldtune_offline.lowering.shapes import size_of
 
 aten = torch.ops.aten
 INT64 = torch.int64
@@ -74,17 +75,19 @@ def _joined(call: Call, indices: list[Tensor]) -> Tensor:
     return call.build.op("Concat", columns, INT64, (*dims, len(columns)), axis=-1)
 
 
+def _lead(axes: list[int]) -> int:
+    """Return where indexing puts the axes that it found: in place of the indexed ones if adjacent, else in front."""
+    return axes[0] if axes == list(range(axes[0], axes[0] + len(axes))) else 0
+
+
 def _index(call: Call) -> Tensor:
     x = call.tensor("self")
     axes, indices = _indices(call)
     if len(axes) == 1:
         return call.emit("Gather", x, indices[0], axis=axes[0])
-    if axes != list(range(axes[0], axes[0] + len(axes))):
-        raise UnsupportedModel(f"{call.node.target}: indices on axes {axes} with slices between them are not supported")
     # GatherND indexes leading axes: bring the indexed ones to the front, and what it found back behind the others.
-    lead = axes[0]
-    perm = [*axes, *(axis for axis in range(x.rank) if axis not in axes)]
-    moved = call.build.transpose(x, perm)
+    lead = _lead(axes)
+    moved = call.build.transpose(x, [*axes, *(axis for axis in range(x.rank) if axis not in axes)])
     joined = _joined(call, indices)
     found = joined.rank - 1
     dims = (*joined.dims[:-1], *moved.dims[len(axes) :])
@@ -96,23 +99,58 @@ def _index(call: Call) -> Tensor:
 def _index_put(call: Call) -> Tensor:
     x = call.tensor("self")
     axes, indices = _indices(call)
-    if axes != list(range(axes[0], axes[0] + len(axes))):
-        raise UnsupportedModel(f"{call.node.target}: indices on axes {axes} with slices between them are not supported")
-    lead = axes[0]
+    lead = _lead(axes)
     rest = [axis for axis in range(x.rank) if axis not in axes]
     joined = _joined(call, indices)
     found = joined.rank - 1
-    # Values lie as indexing would return them; ScatterND wants the found axes in front, as it wants the indexed ones.
-    dims = (*x.dims[:lead], *joined.dims[:-1], *x.dims[lead + len(axes) :])
+    # Values lie as indexing would return them; scattering wants the found axes in front, as it wants the indexed ones.
+    kept = [x.dims[axis] for axis in rest]
+    dims = (*kept[:lead], *joined.dims[:-1], *kept[lead:])
     values = call.operand("values", call.dtype)
     values = call.shapes.expand(call.shapes.reshape(values, (1,) * (len(dims) - values.rank) + values.dims), dims)
-    front = [*range(lead, lead + found), *range(lead), *range(lead + found, len(dims))]
+    values = call.build.transpose(values, [*range(lead, lead + found), *range(lead), *range(lead + found, len(dims))])
     perm = [*axes, *rest]
     moved = call.build.transpose(x, perm)
-    reduction = {"reduction": "add"} if call.raw("accumulate") else {}
-    inputs = [moved, joined, call.build.transpose(values, front)]
-    result = call.build.op("ScatterND", inputs, x.dtype, moved.dims, **reduction)
+    if call.raw("accumulate"):
+        result = _accumulated(call, moved, joined, values)
+    else:
+        result = call.build.op("ScatterND", [moved, joined, values], x.dtype, moved.dims)
     return call.build.transpose(result, [perm.index(axis) for axis in range(x.rank)])
+
+
+def _accumulated(call: Call, base: Tensor, joined: Tensor, values: Tensor) -> Tensor:
+    """Add values to the places of ``base`` that are indexed on its leading axes, as often as a place is named.
+
+    ScatterND would be the operator, but ONNX Runtime (1.16 to 1.31) adds on several threads without a lock, and
+    additions to one place get lost; its ScatterElements adds one after another.
+    """
+    count = joined.dims[-1]
+    assert isinstance(count, int)
+    indexed, kept = base.dims[:count], size_of(base.dims[count:])
+    places = call.shapes.reshape(_places(call, joined, indexed), (size_of(joined.dims[:-1]), 1))
+    dims = (places.dims[0], kept)
+    flat = call.shapes.reshape(base, (size_of(indexed), kept))
+    added = call.build.op(
+        "ScatterElements",
+        [flat, call.shapes.expand(places, dims), call.shapes.reshape(values, dims)],
+        base.dtype,
+        flat.dims,
+        axis=0,
+        reduction="add",
+    )
+    return call.shapes.reshape(added, base.dims)
+
+
+def _places(call: Call, joined: Tensor, indexed: tuple[Dim, ...]) -> Tensor:
+    """Return the row-major place that each tuple of indices, on the last axis, names in a shape; -1 is the last."""
+    build, dims = call.build, joined.dims[:-1]
+    if len(indexed) == 1:
+        return joined
+    sizes = call.shapes.shape(indexed)
+    strides = call.shapes.shape([size_of(indexed[axis + 1 :]) for axis in range(len(indexed))])
+    wrapped = build.op("Mod", [joined, sizes], INT64, joined.dims)
+    offsets = build.op("Mul", [wrapped, strides], INT64, joined.dims)
+    return build.op("ReduceSum", [offsets, build.constant([-1], INT64)], INT64, dims, keepdims=0)
 
 
 def _nonzero(call: Call) -> Tensor:

@@ -107,10 +107,8 @@ def _slice_scatter(call: Call) -> Tensor:
     axis = call.axis("dim", base.rank)
     if call.raw("step") != 1:
         return _strided_scatter(call, base, source, axis)
-    size = call.shapes.dim(call.results[0].shape[axis])
-    start = call.dim(0 if call.raw("start") is None else call.raw("start"))
-    if isinstance(start, int) and start < 0:
-        start = size + start
+    size = base.dims[axis]
+    start = _from_front(call, "start", size)
     width = source.dims[axis]
     rest = size - start - width
     if _is_zero(call, base):
@@ -129,14 +127,22 @@ def _slice_scatter(call: Call) -> Tensor:
     return call.emit("Concat", *parts, axis=axis)
 
 
+def _counted(call: Call, count: Dim) -> Tensor:
+    """Return 0, 1, …, count - 1 (int64)."""
+    return call.build.op("Range", [call.shapes.scalar(size) for size in (0, count, 1)], INT64, [count])
+
+
+def _from_front(call: Call, name: str, size: Dim) -> Dim:
+    # Torch counts a negative place from the end.
+    place = call.dim(call.raw(name) or 0)
+    return size + place if isinstance(place, int) and place < 0 else place
+
+
 def _strided_scatter(call: Call, base: Tensor, source: Tensor, axis: int) -> Tensor:
     """Put ``source`` into every step-th place: element by element, with the places along the axis broadcast."""
-    start, step = call.operand_of(call.raw("start") or 0, INT64), int(call.number("step"))
+    start, step = call.shapes.scalar(_from_front(call, "start", base.dims[axis])), int(call.number("step"))
     count = source.dims[axis]
-    places = call.build.op(
-        "Range", [call.shapes.scalar(0), call.shapes.scalar(count), call.shapes.scalar(1)], INT64, [count]
-    )
-    places = call.build.op("Mul", [places, call.build.constant(step, INT64)], INT64, [count])
+    places = call.build.op("Mul", [_counted(call, count), call.build.constant(step, INT64)], INT64, [count])
     places = call.build.op("Add", [places, start], INT64, [count])
     column = call.shapes.reshape(places, [count if a == axis else 1 for a in range(base.rank)])
     return call.emit("ScatterElements", base, call.shapes.expand(column, source.dims), source, axis=axis)
@@ -150,10 +156,10 @@ def _select_scatter(call: Call) -> Tensor:
     base, source = call.tensor("self"), call.build.cast(call.tensor("src"), call.dtype)
     axis = call.axis("dim", base.rank)
     source = call.shapes.reshape(source, (*base.dims[:axis], 1, *base.dims[axis + 1 :]))
-    index = call.dim(call.raw("index"))
-    positions = call.emit("Range", call.shapes.scalar(0), call.shapes.scalar(base.dims[axis]), call.shapes.scalar(1))
-    here = call.build.op("Equal", [positions, call.shapes.scalar(index)], torch.bool, [base.dims[axis]])
-    column = call.shapes.reshape(here, [base.dims[axis] if a == axis else 1 for a in range(base.rank)])
+    size = base.dims[axis]
+    index = call.shapes.scalar(_from_front(call, "index", size))
+    here = call.build.op("Equal", [_counted(call, size), index], torch.bool, [size])
+    column = call.shapes.reshape(here, [size if a == axis else 1 for a in range(base.rank)])
     return call.emit("Where", column, source, base)
 
 
@@ -189,8 +195,7 @@ def _arange(call: Call) -> Tensor:
 
 
 def _triangle(call: Call, *, upper: int) -> Tensor:
-    diagonal = call.build.constant(int(call.number("diagonal")), INT64)
-    return call.emit("Trilu", call.tensor("self"), diagonal, upper=upper)
+    return call.emit("Trilu", call.tensor("self"), call.operand("diagonal", INT64), upper=upper)
 
 
 TABLE: Table = {

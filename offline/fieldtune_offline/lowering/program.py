@@ -31,7 +31,6 @@ _NO_VALUE = {
     aten._assert_scalar.default,
     aten.sym_constrain_range_for_size.default,
 }
-_RANDOM = {aten.native_dropout.default, aten.dropout.default, aten.bernoulli.p, aten.rand.default, aten.randn.default}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -118,8 +117,8 @@ def _check_operators(program: ExportedProgram) -> None:
             missing["a sub-graph (torch.cond, map or scan)"] += 1
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
-        if node.target in _RANDOM:
-            raise UnsupportedModel(f"{node.target} is in the graph; dropout and noise must be off in a training graph")
+        if torch.Tag.nondeterministic_seeded in node.target.tags:
+            raise UnsupportedModel(f"{node.target} is random; dropout and noise must be off in a training graph")
         if node.target not in TABLE and node.target not in _NO_VALUE and isinstance(_first(node), torch.Tensor):
             missing[str(node.target)] += 1
     if missing:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import sympy
 import torch
-from torch.utils._sympy.functions import FloorDiv, Max, Min, Mod, PythonMod
+from torch.utils._sympy.functions import CleanDiv, FloorDiv, Max, Min, Mod, PythonMod
 
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.lowering.builder import Dim, GraphBuilder, Tensor
@@ -18,7 +18,11 @@ INT64 = torch.int64
 
 
 def dim_of(size: object, names: Mapping[sympy.Symbol, sympy.Symbol]) -> Dim:
-    """Return one size (int, SymInt or expression) with the graph's names for its symbols."""
+    """Return one size (int, SymInt or expression) with the graph's names for its symbols.
+
+    Raises:
+        UnsupportedModel: it is a symbolic number of another kind.
+    """
     if isinstance(size, torch.SymInt):
         size = size.node.expr
     if isinstance(size, sympy.Expr):
@@ -27,8 +31,17 @@ def dim_of(size: object, names: Mapping[sympy.Symbol, sympy.Symbol]) -> Dim:
         renamed = size.xreplace(names)
         assert isinstance(renamed, sympy.Expr)
         return renamed
-    assert isinstance(size, int), size
+    if not isinstance(size, int):
+        raise UnsupportedModel(f"a size or number is computed from sizes as {size}; expected an integer")
     return size
+
+
+def size_of(dims: Sequence[Dim]) -> Dim:
+    """Return the number of elements of a shape."""
+    total: Dim = 1
+    for dim in dims:
+        total = total * dim
+    return total
 
 
 class Shapes:
@@ -143,6 +156,7 @@ _OPERATORS = {
     sympy.Add: "Add",
     sympy.Mul: "Mul",
     FloorDiv: "Div",  # sizes are not negative, so truncation is the floor
+    CleanDiv: "Div",
     Mod: "Mod",
     PythonMod: "Mod",
     Max: "Max",

@@ -178,6 +178,6 @@ class TextGeneration:
 def _check_cache(model: Any) -> None:
     with torch.no_grad():
         result = model(input_ids=torch.zeros((1, 2), dtype=torch.int64), use_cache=True)
-    layers = getattr(result.past_key_values, "layers", None)
+    layers = getattr(getattr(result, "past_key_values", None), "layers", None)
     if not layers or any(getattr(layer, "keys", None) is None for layer in layers):
         raise UnsupportedModel(f"{type(model).__name__}: keeps no key-value cache with a key and a value per layer")

@@ -3,8 +3,9 @@
 The names below are loaded on first use: a command line needs the config alone, and no NumPy for it.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fieldtune.training.config import TrainConfig
@@ -13,15 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = ["RunDiverged", "TrainConfig", "TrainReport", "train_adapter"]
 
-_HOME = {
-    "TrainConfig": "fieldtune.training.config",
-    "train_adapter": "fieldtune.training.loop",
-    "RunDiverged": "fieldtune.training.report",
-    "TrainReport": "fieldtune.training.report",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'fieldtune.training' has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "TrainConfig": "fieldtune.training.config",
+        "train_adapter": "fieldtune.training.loop",
+        "RunDiverged": "fieldtune.training.report",
+        "TrainReport": "fieldtune.training.report",
+    },
+)

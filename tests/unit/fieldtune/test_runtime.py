@@ -28,7 +28,11 @@ def _load_in_bare_interpreter(folder):
         "try: load_runtime()\n"
         "except ProviderUnavailable as error: print(error)\n"
     )
-    command = [sys.executable, "-I", "-S", "-c", program, str(folder), str(PACKAGE_ROOT)]
+    # In an environment of wheels the package's own folder holds ONNX Runtime as well.
+    alone = folder / "alone"
+    alone.mkdir()
+    (alone / "fieldtune").symlink_to(PACKAGE_ROOT / "fieldtune")
+    command = [sys.executable, "-I", "-S", "-c", program, str(folder), str(alone)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 

@@ -1,0 +1,121 @@
+"""What the graph under construction promises: no node twice, no movement for nothing; and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from fieldtune.errors import UnsupportedModel
+from fieldtune_offline.lowering import GraphBuilder
+
+
+def source(build, name="x", dims=(2, 3)):
+    return build.source(name, torch.float32, dims)
+
+
+def test_an_equal_node_is_the_same_node():
+    build = GraphBuilder()
+    x, y = source(build), source(build, "y")
+    first = build.op("Add", [x, y], torch.float32, (2, 3))
+    assert build.op("Add", [x, y], torch.float32, (2, 3)) is first
+    assert build.op("Add", [y, x], torch.float32, (2, 3)) is not first
+    softmax = build.op("Softmax", [x], torch.float32, (2, 3), axis=1)
+    assert build.op("Softmax", [x], torch.float32, (2, 3), axis=0) is not softmax
+    assert build.op("Softmax", [x], torch.float32, (2, 3), axis=1) is softmax
+    assert [node.op_type for node in build.nodes] == ["Add", "Add", "Softmax", "Softmax"]
+
+
+def test_equal_constants_are_one_and_different_ones_are_not():
+    build = GraphBuilder()
+    one = build.constant(1, torch.float32)
+    assert build.constant(1.0, torch.float32) is one
+    others = [
+        build.constant(1, torch.int64),
+        build.constant([1], torch.float32),
+        build.constant(-0.0, torch.float32),
+        build.constant(0.0, torch.float32),
+    ]
+    assert len({id(tensor.value) for tensor in (one, *others)}) == 5
+    assert len(build.initializers) == 5
+
+
+def test_transpositions_that_cancel_vanish():
+    build = GraphBuilder()
+    x = source(build, dims=(2, 3, 4))
+    turned = build.transpose(x, [2, 0, 1])
+    assert turned.dims == (4, 2, 3)
+    assert build.transpose(turned, [1, 2, 0]) is x
+    assert build.transpose(x, [0, 1, 2]) is x
+    twice = build.transpose(turned, [1, 0, 2])
+    assert list(twice.value.producer().attributes["perm"].as_ints()) == [0, 2, 1]
+    assert twice.value.producer().inputs[0] is x.value
+
+
+def test_a_cast_is_made_only_where_the_dtype_is_another():
+    build = GraphBuilder()
+    x = source(build)
+    assert build.cast(x, torch.float32) is x
+    assert build.cast(x, torch.int64).dtype == torch.int64
+    constant = build.cast(build.constant([1.7, -1.7], torch.float32), torch.int64)
+    np.testing.assert_array_equal(build.constant_of(constant), [1, -1])
+    assert [node.op_type for node in build.nodes] == ["Cast"]
+
+
+def test_a_dtype_that_onnx_runtime_does_not_compute_in_is_refused():
+    with pytest.raises(UnsupportedModel, match=r"torch\.complex64"):
+        GraphBuilder().source("x", torch.complex64, [1])
+
+
+def test_no_subexpression_is_computed_twice(lowered):
+    def function(x):
+        first = torch.sigmoid(x.transpose(0, 1)) + 1
+        second = torch.sigmoid(x.permute(1, 0)) + 1.0
+        return first * second
+
+    made = [node.op_type for node in lowered(function, ("f[n,3]",)).graph.node]
+    assert sorted(made) == ["Add", "Mul", "Sigmoid", "Transpose"]
+
+
+def test_operators_without_a_lowering_are_named_and_counted(lowered):
+    with pytest.raises(UnsupportedModel) as caught:
+        lowered(lambda x: torch.atan(x) + torch.atan(x + 1) + torch.linalg.det(x.T @ x), ("f[n,3]",))
+    message = str(caught.value)
+    assert "no ONNX lowering here" in message
+    assert "aten.atan.default (2 times)" in message
+    assert "aten._linalg_det.default (1 times)" in message
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        lambda x: torch.nn.functional.dropout(x, 0.1, training=True),
+        torch.rand_like,
+        lambda x: torch.bernoulli(x.sigmoid()),
+        lambda x: x + torch.randn(x.shape[0], 3),
+        lambda x: torch.multinomial(x.sigmoid(), 1),
+    ],
+)
+def test_random_operators_are_refused(lowered, noise):
+    with pytest.raises(UnsupportedModel, match=r"aten\.\w+\.?\w*.* random; dropout and noise must be off"):
+        lowered(noise, ("f[n,3]",))
+
+
+def test_a_changed_buffer_is_refused(lowered):
+    class Counting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x):
+            self.calls.add_(1)
+            return x * self.calls
+
+    with pytest.raises(UnsupportedModel, match=r"changes its buffer .*calls"):
+        lowered(Counting(), ("f[n,3]",))
+
+
+def test_a_branch_that_depends_on_data_is_refused(lowered):
+    def function(x):
+        return torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,))
+
+    with pytest.raises(UnsupportedModel, match="a sub-graph"):
+        lowered(function, ("f[n,3]",))
