@@ -28,6 +28,7 @@ from fieldtune_offline.lora import Adapted, adapt
 from fieldtune_offline.models import BaseModel, canonical_task, load_base
 from fieldtune_offline.node_table import node_table
 from fieldtune_offline.parity import check_parity, open_sessions
+from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 from fieldtune_offline.tasks import Task
 from fieldtune_offline.tasks.text_classification import TextClassification
@@ -152,7 +153,8 @@ def _write(staging: Path, graphs: list[Graph], base: BaseModel, adapted: Adapted
         bind_weights(graph.unbound, slots, weights_path)
         ir.save(graph.model, folder / f"{graph.name}.onnx")
         (folder / f"{graph.name}.nodes.json").write_text(node_table(graph.model), encoding="utf-8")
-    adapted.model.save_pretrained(str(staging / ADAPTER_NAME), save_embedding_layers=False)
+    with quiet_loading():
+        adapted.model.save_pretrained(str(staging / ADAPTER_NAME), save_embedding_layers=False)
     base.tokenizer.backend_tokenizer.save(str(staging / TOKENIZER_NAME))
     for name in ("README.md",):
         # PEFT's card is a form to fill in; the manifest says what there is to say.

@@ -90,11 +90,9 @@ def _stored(base: BaseModel, spec: BuildSpec, task: str) -> Any:
 
 def _check_stored(adapted: Adapted, base: BaseModel, stored: Adapter) -> None:
     """Refuse an adapter whose tensors are not exactly those that are trained, which PEFT lets pass."""
-    from peft import get_peft_model_state_dict
-
     found = set(stored.tensors.tensors)
     faults = [f"{key}: missing" for key in adapted.names if key not in found]
-    known = get_peft_model_state_dict(adapted.model, save_embedding_layers=False)
+    known = _saved(adapted.model)
     faults += [f"{key}: belongs to nothing that is trained" for key in sorted(found - set(known))]
     saved = [f".{parameter.module}." for parameter in adapted.layout.parameters if parameter.role == "saved"]
     for module in base.new_modules:
@@ -116,17 +114,23 @@ def _check_layers(model: nn.Module) -> None:
         raise UnsupportedModel(f"LoRA is supported on linear layers and embeddings only{listed(faults)}")
 
 
-def _keys(model: Any) -> dict[str, str]:
-    """Return PEFT key → parameter name in the model's order, by the identity of the tensors that PEFT would save."""
+def _saved(model: Any) -> dict[str, torch.Tensor]:
+    """Return the tensors that PEFT would save."""
     from peft import get_peft_model_state_dict
 
+    with quiet_loading():  # PEFT takes the bias of a lora_B for a damaged matrix
+        # A targeted embedding would bring its frozen base along; an adapter holds only what is trained.
+        saved: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+        return saved
+
+
+def _keys(model: Any) -> dict[str, str]:
+    """Return PEFT key → parameter name in the model's order, by the identity of the tensors that PEFT would save."""
     for name, parameter in model.named_parameters():
         if ".original_module." in name:
             parameter.requires_grad_(False)  # bias="all" would train the unused original of a saved module, too
-    # A targeted embedding would bring its frozen base along; an adapter holds only what is trained.
-    saved = get_peft_model_state_dict(model, save_embedding_layers=False)
     by_storage: dict[int, str] = {}
-    for key, tensor in saved.items():
+    for key, tensor in _saved(model).items():
         # With bias="all", PEFT writes a saved module's bias under two keys and reads the shorter one.
         place = tensor.data_ptr()
         by_storage[place] = min(by_storage.get(place, key), key, key=len)

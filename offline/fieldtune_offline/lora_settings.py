@@ -12,6 +12,7 @@ from torch import nn
 
 from fieldtune.errors import InvalidAdapter, UnsupportedModel, listed
 from fieldtune_offline.models import BaseModel
+from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 
 _TASK_TYPES = {"text-classification": "SEQ_CLS", "text-generation": "CAUSAL_LM"}
@@ -60,9 +61,15 @@ def new_config(base: BaseModel, spec: BuildSpec, task: str) -> Any:
         near = [f"{name!r} (nearest: {_nearest(name, known)})" for name in unknown]
         raise UnsupportedModel(f"{lora.peft_config}: LoraConfig has no field {', '.join(near)}")
     try:
-        return LoraConfig(**fields)
+        with quiet_loading():
+            config = LoraConfig(**fields)
     except (ValueError, TypeError) as error:
         raise UnsupportedModel(f"LoraConfig refuses these settings: {error}") from error
+    # PEFT drops the set-up of a feature that is not turned on, with a warning.
+    dropped = [name for name in fields if fields[name] and not getattr(config, name) and name not in _HONOURED]
+    if dropped:
+        raise UnsupportedModel(f"{lora.peft_config}: without effect, and not supported: {', '.join(dropped)}")
+    return config
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -87,7 +94,8 @@ def stored_config(folder: Path, task: str) -> Any:
     from peft import LoraConfig, PeftConfig
 
     try:
-        config = PeftConfig.from_pretrained(str(folder))
+        with quiet_loading():
+            config = PeftConfig.from_pretrained(str(folder))
     except (ValueError, TypeError, OSError, KeyError) as error:
         raise InvalidAdapter(f"{folder}: adapter_config.json cannot be read: {error}") from error
     assert isinstance(config, LoraConfig)
@@ -143,9 +151,11 @@ def check_targeted(targeted: Sequence[str], config: Any) -> None:
         if not any(re.match(rf"(.*\.)?({key})$", name) for name in targeted)
     ]
     layers = config.layers_to_transform
-    for layer in [layers] if isinstance(layers, int) else layers or ():
-        if not any(str(layer) in name.split(".") for name in targeted):
-            faults.append(f"layers_to_transform: {layer}")
+    faults += [
+        f"layers_to_transform: {layer}"
+        for layer in ([layers] if isinstance(layers, int) else layers or ())
+        if not any(str(layer) in name.split(".") for name in targeted)
+    ]
     if faults:
         raise UnsupportedModel(
             f"settings for what is not adapted (it is: {', '.join(targeted[:6])}, …){listed(faults)}"
