@@ -1,6 +1,6 @@
 """SmolLM2 learns technical questions and answers on the device half alone; its answers before and after.
 
-    python demo/chat.py --cache .cache --question "My printer is not printing."
+python demo/chat.py --cache .cache --question "My printer is not printing."
 """
 
 import argparse

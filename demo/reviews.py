@@ -1,6 +1,6 @@
 """The whole way on real data: MiniLM learns movie reviews in an environment that holds only the device half.
 
-    python demo/reviews.py --cache .cache --text "A film to fall asleep to."
+python demo/reviews.py --cache .cache --text "A film to fall asleep to."
 """
 
 import argparse

@@ -10,8 +10,6 @@ privileges; making the root needs root or fakeroot. FIELDTUNE_APT=1 lets it inst
 Exit codes: 0, 1 the steps failed or differ, 3 it cannot run here (the message says what is missing).
 """
 
-
-
 import argparse
 import hashlib
 import os

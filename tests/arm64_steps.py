@@ -1,6 +1,6 @@
 """A few training steps on a bundle with the device half alone: writes their losses, or compares with those of a file.
 
-    python tests/arm64_steps.py BUNDLE EXPECTED.json
+python tests/arm64_steps.py BUNDLE EXPECTED.json
 """
 
 import json

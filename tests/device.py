@@ -6,8 +6,6 @@ Without --python, every default combination whose interpreter is here. Run with 
 wheel; the bundles are built beforehand by ``tests/tiny_bundles.py``.
 """
 
-
-
 import argparse
 import os
 import subprocess

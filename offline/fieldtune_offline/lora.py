@@ -1,5 +1,6 @@
 """The adapter on the torch model, and where each of its tensors lies in theta."""
 
+import copy
 import dataclasses
 import re
 import warnings
@@ -57,6 +58,7 @@ def _new(base: BaseModel, spec: BuildSpec, task: str) -> Any:
 
     config = new_config(base, spec, task)
     check_config(config, str(spec.lora.peft_config or "the adapter"))
+    asked = copy.deepcopy(config)  # PEFT fills it in
     torch.manual_seed(spec.seed)
     try:
         check_names(base.model, config)
@@ -66,9 +68,12 @@ def _new(base: BaseModel, spec: BuildSpec, task: str) -> Any:
             model = get_peft_model(base.model, config)
     except (ValueError, NotImplementedError, re.error) as error:
         raise UnsupportedModel(f"{spec.model}: PEFT refuses the adapter: {error}") from error
-    check_targeted(model.targeted_module_names, config)
+    check_targeted(model.targeted_module_names, asked)
     config = model.peft_config["default"]
     config.base_model_name_or_path = spec.model
+    for field in ("target_modules", "exclude_modules"):
+        if isinstance(getattr(config, field), set):
+            setattr(config, field, sorted(getattr(config, field)))  # a set is written in another order each time
     if config.modules_to_save:
         # PEFT adds the usual names of heads to the list, whether they are in it or not.
         config.modules_to_save = list(dict.fromkeys(config.modules_to_save))

@@ -50,7 +50,7 @@ def node_table(model: ir.Model) -> str:
 
 def _dtype(value: ir.Value) -> str:
     assert value.dtype is not None
-    return value.dtype.name.lower()
+    return str(value.dtype.numpy())  # as the manifest has it: float32, int64, bool
 
 
 def _shape(value: ir.Value) -> list[int | str]:

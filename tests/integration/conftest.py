@@ -1,20 +1,35 @@
 """Tiny models with random weights, as ``tests/tiny_bundles.py`` makes them, and bundles built from them."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory):
-    """The folder that holds the models ``classifier`` (BERT, no head) and ``lm`` (Llama, tied embeddings)."""
+def tiny():
+    """The module that makes tiny models and bundles, which needs the development environment."""
     pytest.importorskip("torch")
     path = Path(__file__).resolve().parents[1] / "tiny_bundles.py"
     spec = importlib.util.spec_from_file_location("tiny_bundles", path)
     tiny_bundles = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tiny_bundles)
+    return tiny_bundles
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tiny, tmp_path_factory):
+    """The folder that holds the models ``classifier`` (BERT, no head) and ``lm`` (Llama, tied embeddings)."""
     folder = tmp_path_factory.mktemp("models")
-    tiny_bundles.classifier(folder / "classifier")
-    tiny_bundles.decoder(folder / "lm")
+    tiny.classifier(folder / "classifier")
+    tiny.decoder(folder / "lm")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundles(tiny, cache):
+    """The folder that holds ``tiny-classifier``, ``static-classifier``, ``tiny-lm`` and their ``models``."""
+    folder = Path(os.environ.get("FIELDTUNE_TEST_BUNDLES") or cache / "bundles")
+    tiny.build_all(folder)
     return folder

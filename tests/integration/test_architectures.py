@@ -39,7 +39,6 @@ ENCODERS = {
 }  # fmt: skip
 DECODERS = {
     "GPT2": {**TOKENS, "n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 64},
-    "GPTNeoX": DECODER,
     "Bloom": {**TOKENS, "hidden_size": 32, "n_layer": 1, "n_head": 4, "pad_token_id": 2},
     "Qwen3": {**GROUPED, "head_dim": 8},
     "Phi3": GROUPED,
@@ -70,10 +69,10 @@ def model(tiny_models, tmp_path):
     return write
 
 
-def build(folder, out, kind):
+def build(folder, out, kind, targets=("all-linear",)):
     task = "text-classification" if kind == "classifier" else "text-generation"
     labels = ("a", "b") if kind == "classifier" else ()
-    lora = LoraSpec(target_modules=("all-linear",))
+    lora = LoraSpec(target_modules=targets)
     return build_bundle(BuildSpec(model=str(folder), task=task, out=out, labels=labels, lora=lora))
 
 
@@ -97,13 +96,20 @@ def test_a_family_builds_and_passes_parity(model, tmp_path, family, kind, settin
     assert open_bundle(tmp_path / "bundle").manifest == manifest
 
 
+MAMBA = {"vocab_size": 262, "hidden_size": 32, "num_hidden_layers": 1}
+MIXTRAL = {**GROUPED, "num_local_experts": 2}
+
+
 @pytest.mark.parametrize(
-    ("family", "settings", "message"),
+    ("family", "settings", "targets", "message"),
     [
-        ("Mamba", {"vocab_size": 262, "hidden_size": 32, "num_hidden_layers": 1}, "keeps no key-value cache"),
+        pytest.param("Mamba", MAMBA, ("all-linear",), "PEFT refuses the adapter.*out_proj", id="Mamba-all"),
+        pytest.param("Mamba", MAMBA, ("in_proj",), "keeps no key-value cache", id="Mamba-one"),
+        pytest.param("Mixtral", MIXTRAL, ("all-linear",), "linear layers and embeddings only", id="Mixtral-all"),
+        pytest.param("Mixtral", MIXTRAL, ("q_proj",), "operators that have no ONNX lowering", id="Mixtral-one"),
     ],
 )
-def test_a_family_that_cannot_be_served_is_refused(model, tmp_path, family, settings, message):
+def test_a_family_that_is_not_supported_is_refused(model, tmp_path, family, settings, targets, message):
     with pytest.raises(UnsupportedModel, match=message):
-        build(model(family, settings, "lm"), tmp_path / "bundle", "lm")
+        build(model(family, settings, "lm"), tmp_path / "bundle", "lm", targets)
     assert not (tmp_path / "bundle").exists()

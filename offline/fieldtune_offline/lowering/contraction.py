@@ -5,6 +5,7 @@ A frozen weight lies in Hugging Face's orientation (out_features, in_features) a
 """
 
 import torch
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.lowering.builder import Tensor
@@ -65,10 +66,29 @@ def _reduction(op_type: str) -> Lower:
         keep = bool(call.raw("keepdim")) if call.has("keepdim") else False
         if not axes:
             return call.build.cast(x, call.dtype)
+        if op_type == "ReduceSum":
+            x = _never_empty(call, x, axes)
         result = call.build.op(op_type, [x, call.build.constant(axes, INT64)], x.dtype, call.dims, keepdims=int(keep))
         return call.build.cast(result, call.dtype)
 
     return lower
+
+
+def _never_empty(call: Call, x: Tensor, axes: list[int]) -> Tensor:
+    """Append a zero to an axis whose size depends on data (the number of labels of a batch) and may be 0.
+
+    ONNX Runtime before 1.17 refuses to sum over no rows, or leaves none.
+    """
+    dims = list(x.dims)
+    after = [0] * x.rank
+    for axis in axes:
+        dim = dims[axis]
+        if len(axes) < x.rank and not isinstance(dim, int) and free_unbacked_symbols(dim):
+            dims[axis], after[axis] = dim + 1, 1
+    if not any(after):
+        return x
+    pads = call.build.constant([*(0 for _ in after), *after], INT64)
+    return call.build.op("Pad", [x, pads, call.build.constant(0, x.dtype)], x.dtype, dims)
 
 
 def _truth(op_type: str) -> Lower:
@@ -86,6 +106,8 @@ def _truth(op_type: str) -> Lower:
 def _arg(op_type: str) -> Lower:
     def lower(call: Call) -> Tensor:
         x = call.tensor("self")
+        if x.dtype == INT64:
+            x = call.build.cast(x, torch.float64)  # ONNX Runtime before 1.17 compares no int64 here
         if call.raw("dim") is None:
             flat = call.shapes.reshape(x, (size_of(x.dims),))
             return call.shapes.reshape(call.build.op(op_type, [flat], INT64, [], axis=0, keepdims=0), call.dims)
@@ -100,7 +122,8 @@ def _extremum(op_type: str, arg_type: str) -> Lower:
         axis, keep = call.axis("dim", x.rank), int(bool(call.raw("keepdim")))
         axes = call.build.constant([axis], INT64)
         value = call.build.op(op_type, [x, axes], x.dtype, call.dims, keepdims=keep)
-        return value, call.build.op(arg_type, [x], INT64, call.dims, axis=axis, keepdims=keep)
+        compared = call.build.cast(x, torch.float64) if x.dtype == INT64 else x  # as in _arg
+        return value, call.build.op(arg_type, [compared], INT64, call.dims, axis=axis, keepdims=keep)
 
     return lower
 

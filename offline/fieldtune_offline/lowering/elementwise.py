@@ -14,6 +14,11 @@ def _unary(op_type: str) -> Lower:
     return lambda call: call.emit(op_type, call.operand("self", call.dtype))
 
 
+def _relu(call: Call) -> Tensor:
+    x = call.tensor("self")
+    return call.emit("Relu", x) if x.dtype.is_floating_point else call.emit("Max", x, call.build.constant(0, x.dtype))
+
+
 def _rounding(op_type: str) -> Lower:
     def lower(call: Call) -> Tensor:
         x = call.tensor("self")
@@ -245,7 +250,7 @@ TABLE: Table = {
     aten.rsqrt.default: _rsqrt,
     aten.tanh.default: _unary("Tanh"),
     aten.sigmoid.default: _unary("Sigmoid"),
-    aten.relu.default: _unary("Relu"),
+    aten.relu.default: _relu,
     aten.erf.default: _unary("Erf"),
     aten.sin.default: _unary("Sin"),
     aten.cos.default: _unary("Cos"),

@@ -195,7 +195,11 @@ def _arange(call: Call) -> Tensor:
 
 
 def _triangle(call: Call, *, upper: int) -> Tensor:
-    return call.emit("Trilu", call.tensor("self"), call.operand("diagonal", INT64), upper=upper)
+    # ONNX Runtime before 1.17 has no Trilu of truth values, none has one of small integers.
+    dtype = call.dtype if call.dtype.is_floating_point else INT64
+    x = call.operand("self", dtype)
+    result = call.build.op("Trilu", [x, call.operand("diagonal", INT64)], dtype, call.dims, upper=upper)
+    return call.build.cast(result, call.dtype)
 
 
 TABLE: Table = {

@@ -47,6 +47,7 @@ CASES = [
     *((op, ("f[n,m]",), lambda op, x: op(x, None, True)) for op in (aten.argmax.default, aten.argmin.default)),
     *((op, ("f[n,m]",), lambda op, x: op(x, -1)) for op in (aten.max.dim, aten.min.dim)),
     *((op, ("f[n,m]",), lambda op, x: op(x, 0, True)) for op in (aten.max.dim, aten.min.dim)),
+    *((op, ("i[n,m]",), lambda op, x: op(x, 1)) for op in (aten.max.dim, aten.min.dim)),
     (aten.cumsum.default, ("f[n,m]",), lambda op, x: op(x, -1)),
     (aten.cumsum.default, ("b[n,m]",), lambda op, x: op(x, 0)),
     (aten.cumsum.default, ("i[n]",), lambda op, x: op(x, 0, dtype=torch.float32)),

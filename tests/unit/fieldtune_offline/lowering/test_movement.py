@@ -98,6 +98,7 @@ CASES = [
     (aten.arange.start_step, ("f[n]",), lambda op, x: op(0.5, 3.0, 0.75)),
     (aten.tril.default, ("f[n,m]",), lambda op, x: op(x)),
     (aten.tril.default, ("b[n,m]",), lambda op, x: op(x, -1)),
+    (aten.tril.default, ("i[n,m]",), lambda op, x: op(aten._to_copy.default(x, dtype=torch.int32))),
     (aten.triu.default, ("f[n,m]",), lambda op, x: op(x, 1)),
     (aten.triu.default, ("i[2,n,m]",), lambda op, x: op(x, x.shape[1] - 1)),
 ]
