@@ -43,7 +43,7 @@ class Contender(Protocol):
 class Fieldtune:
     """The device half: gradient.onnx on stock ONNX Runtime, AdamW in NumPy."""
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, **runtime: bool) -> None:
         from fieldtune import load_profile, open_bundle
         from fieldtune.adapter_inputs import to_theta
         from fieldtune.adapters import read_adapter
@@ -53,11 +53,11 @@ class Fieldtune:
         from fieldtune.runtime import features
 
         profile = load_profile("cpu-generic")
-        profile = dataclasses.replace(profile, runtime=dataclasses.replace(profile.runtime, threads=workload.threads))
+        settings = dataclasses.replace(profile.runtime, threads=workload.threads, **runtime)
         bundle = open_bundle(workload.bundle)
         self._backend = PortableBackend(
             bundle,
-            choose_provider(profile, features().providers),
+            choose_provider(dataclasses.replace(profile, runtime=settings), features().providers),
             to_theta(read_adapter(bundle.adapter_path), bundle.manifest),
             AdamWConfig(weight_decay=WEIGHT_DECAY),
             MAX_GRAD_NORM,
@@ -68,6 +68,11 @@ class Fieldtune:
         sums = self._backend.accumulate(batch)
         self._backend.update(LEARNING_RATE)
         return sums.loss / sums.weight
+
+
+def lean_fieldtune(workload: Workload) -> Fieldtune:
+    """Return fieldtune with the settings of a profile for little memory."""
+    return Fieldtune(workload, prepacking=False, arena=False, memory_pattern=False)
 
 
 class TorchPeft:
@@ -102,9 +107,10 @@ class Entry:
 
 CONTENDERS = {
     "fieldtune": Entry("fieldtune", Fieldtune),
+    "fieldtune-lean": Entry("fieldtune, lean", lean_fieldtune),
     "torch-peft": Entry("torch + PEFT", TorchPeft),
 }
-"""In the order of the table's columns; the first is compared with each of the others."""
+"""In the order of the table's columns; the last is what the others are compared with."""
 
 
 def peft_model(model: Path, bundle: Path) -> Any:

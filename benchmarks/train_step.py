@@ -6,8 +6,10 @@
 
 Every contender runs in processes of its own, which stay alive and step in turn. In a round each contender is started
 afresh (cold start: from the start of the process to the end of its first step, the files in the page cache), then they
-take turns of some steps, and end (peak memory: the largest resident set of the process). Ratios are of figures taken
-one right after the other.
+take turns of some steps, and end (peak memory: the largest resident set of the process). Figures are medians; ratios are
+of figures taken one right after the other, and given as min / median / max. On a machine that others use, too, the
+fastest steps are the least disturbed ones. "fieldtune, lean" is fieldtune with a hardware profile for little memory:
+prepacking, arena and memory_pattern off.
 """
 
 import argparse
@@ -49,7 +51,7 @@ SUBJECTS = {
         target_modules=("query", "value"),
         batch=8,
         sequence=64,
-        turn_steps=10,
+        turn_steps=4,
     ),
     "smollm2": Subject(
         title="SmolLM2 (135 M), generation",
@@ -58,7 +60,7 @@ SUBJECTS = {
         target_modules=("q_proj", "v_proj"),
         batch=2,
         sequence=128,
-        turn_steps=4,
+        turn_steps=2,
     ),
 }
 
@@ -68,12 +70,18 @@ class Figures:
     """What was measured of one contender; equal places of two contenders' lists belong together."""
 
     step_ms: list[float] = dataclasses.field(default_factory=list)
+    fastest_ms: list[float] = dataclasses.field(default_factory=list)
     peak_mb: list[float] = dataclasses.field(default_factory=list)
     cold_start_s: list[float] = dataclasses.field(default_factory=list)
     losses: list[float] = dataclasses.field(default_factory=list)
 
 
-ROWS = (("step_ms", "step, ms", 1), ("peak_mb", "peak memory, MB", 0), ("cold_start_s", "cold start, s", 2))
+ROWS = (
+    ("step_ms", "step, ms", 1),
+    ("fastest_ms", "fastest step of a round, ms", 1),
+    ("peak_mb", "peak memory, MB", 0),
+    ("cold_start_s", "cold start, s", 2),
+)
 """Field of Figures, what the table calls it, and how many digits after the point it has there."""
 
 
@@ -121,34 +129,38 @@ def measure(subject: Subject, starts: dict[str, list[object]], *, rounds: int, t
         for name, child in children.items():
             figures[name].cold_start_s.append(child.start_s)
             figures[name].losses.extend(child.first["losses"])
+        timed: dict[str, list[float]] = {name: [] for name in starts}
         for _ in range(turns):
             for name, child in children.items():
                 # The first step of a turn finds the caches full of the other's data, and is not timed.
                 answer = child.ask(str(subject.turn_steps + 1))
                 figures[name].losses.extend(answer["losses"])
-                figures[name].step_ms.append(1000 * statistics.median(answer["seconds"][1:]))
+                seconds = answer["seconds"][1:]
+                figures[name].step_ms.append(1000 * statistics.median(seconds))
+                timed[name].extend(seconds)
         for name, child in children.items():
+            figures[name].fastest_ms.append(1000 * min(timed[name]))
             figures[name].peak_mb.append(child.close())
     return figures
 
 
 def subject_table(subject: Subject, figures: dict[str, Figures]) -> str:
-    """Return the table of one subject: medians, and ratios of the first contender to each other one."""
-    first, *others = figures
+    """Return the table of one subject: medians, and ratios of each contender to the last."""
+    *others, last = figures
     columns = [CONTENDERS[name].title for name in figures]
-    compared = [f"{columns[0]} : {CONTENDERS[name].title} (min / median / max)" for name in others]
+    compared = [f"{title} : {columns[-1]}" for title in columns[:-1]]
     rows = []
     for field, what, digits in ROWS:
         found = {name: getattr(figures[name], field) for name in figures}
         medians = [f"{statistics.median(found[name]):.{digits}f}" for name in figures]
-        rows.append([what, *medians, *(ratios(found[first], found[other]).text(2) for other in others)])
+        rows.append([what, *medians, *(ratios(found[other], found[last]).text(2) for other in others)])
     return table([f"{subject.title}, {subject.batch} rows of {subject.sequence} tokens", *columns, *compared], rows)
 
 
 def loss_difference(figures: dict[str, Figures]) -> float:
-    """Return the largest relative difference of a step's loss from the first contender's."""
-    first, *others = (np.array(found.losses) for found in figures.values())
-    return max(float(np.max(np.abs(other - first) / np.abs(first))) for other in others)
+    """Return the largest relative difference of a step's loss from the last contender's."""
+    *others, last = (np.array(found.losses) for found in figures.values())
+    return max(float(np.max(np.abs(other - last) / np.abs(last))) for other in others)
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -161,8 +173,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         subject = SUBJECTS[name]
         figures = measure(subject, commands(name, cache), rounds=rounds, turns=turns)
         difference = loss_difference(figures)
-        first, *others = figures
-        steps = len(figures[first].losses)
+        *others, last = figures
+        steps = len(figures[last].losses)
         print(subject_table(subject, figures))
         print(
             f"\n{rounds} rounds of {turns} turns; losses of {steps} steps differ by at most {difference:.1e}.\n",
@@ -176,7 +188,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "figures": {contender: dataclasses.asdict(found) for contender, found in figures.items()},
             "ratios": {
                 other: {
-                    field: dataclasses.asdict(ratios(getattr(figures[first], field), getattr(figures[other], field)))
+                    field: dataclasses.asdict(ratios(getattr(figures[other], field), getattr(figures[last], field)))
                     for field, *_ in ROWS
                 }
                 for other in others
@@ -190,7 +202,7 @@ def main() -> None:
     flags = parser(__doc__)
     flags.add_argument("--models", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="default: all")
     flags.add_argument("--rounds", type=int, default=3, help="how often every contender is started (default: 3)")
-    flags.add_argument("--turns", type=int, default=4, help="turns of steps in a round (default: 4)")
+    flags.add_argument("--turns", type=int, default=8, help="turns of steps in a round (default: 8)")
     arguments = flags.parse_args()
     results = run(arguments)
     print(f"Figures: {save('train_step', arguments.cache, {'results': results})}")

@@ -5,7 +5,6 @@ A frozen weight lies in Hugging Face's orientation (out_features, in_features) a
 """
 
 import torch
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.lowering.builder import Tensor
@@ -66,29 +65,10 @@ def _reduction(op_type: str) -> Lower:
         keep = bool(call.raw("keepdim")) if call.has("keepdim") else False
         if not axes:
             return call.build.cast(x, call.dtype)
-        if op_type == "ReduceSum":
-            x = _never_empty(call, x, axes)
         result = call.build.op(op_type, [x, call.build.constant(axes, INT64)], x.dtype, call.dims, keepdims=int(keep))
         return call.build.cast(result, call.dtype)
 
     return lower
-
-
-def _never_empty(call: Call, x: Tensor, axes: list[int]) -> Tensor:
-    """Append a zero to an axis whose size depends on data (the number of labels of a batch) and may be 0.
-
-    ONNX Runtime before 1.17 refuses to sum over no rows, or leaves none.
-    """
-    dims = list(x.dims)
-    after = [0] * x.rank
-    for axis in axes:
-        dim = dims[axis]
-        if len(axes) < x.rank and not isinstance(dim, int) and free_unbacked_symbols(dim):
-            dims[axis], after[axis] = dim + 1, 1
-    if not any(after):
-        return x
-    pads = call.build.constant([*(0 for _ in after), *after], INT64)
-    return call.build.op("Pad", [x, pads, call.build.constant(0, x.dtype)], x.dtype, dims)
 
 
 def _truth(op_type: str) -> Lower:

@@ -45,17 +45,17 @@ class _Loss(nn.Module):
         # Position t predicts the label at t + 1; the last one predicts nothing.
         following = nn.functional.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:].reshape(-1)
         labelled = following != IGNORE_INDEX
-        self._positions = torch.nonzero(labelled).squeeze(1)
-        count = self._positions.shape[0]
-        torch._check(count >= 0)  # type: ignore[no-untyped-call]
-        torch._check(count <= following.shape[0])  # type: ignore[no-untyped-call]
+        found = torch.nonzero(labelled).squeeze(1)
+        torch._check(found.shape[0] <= following.shape[0])  # type: ignore[no-untyped-call]
+        # One row more, which does not count: ONNX Runtime before 1.17 multiplies and sums no matrix without rows.
+        self._positions = torch.cat([found, found.new_zeros(1)])
+        targets = torch.cat([following.index_select(0, found), following.new_full((1,), IGNORE_INDEX)])
         hook = self._head[0].register_forward_pre_hook(self._labelled)
         try:
             logits = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
         finally:
             hook.remove()
-        targets = following.index_select(0, self._positions)
-        loss_sum = nn.functional.cross_entropy(logits, targets, reduction="sum")
+        loss_sum = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="sum")
         weight = labelled.sum().to(torch.float32)
         if not self.with_correct:
             return loss_sum, weight
