@@ -6,8 +6,8 @@
 
 Every contender runs in processes of its own, which stay alive and step in turn. In a round each contender is started
 afresh (cold start: from the start of the process to the end of its first step, the files in the page cache), then they
-take turns of some steps, and end (peak memory: the largest resident set of the process). Figures are medians; ratios are
-of figures taken one right after the other, and given as min / median / max. On a machine that others use, too, the
+take turns of some steps, and end (peak memory: the largest resident set of the process). Figures are medians; ratios
+are of figures taken one right after the other, and given as min / median / max. On a machine that others use, too, the
 fastest steps are the least disturbed ones. "fieldtune, lean" is fieldtune with a hardware profile for little memory:
 prepacking, arena and memory_pattern off.
 """
