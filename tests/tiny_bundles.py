@@ -123,5 +123,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder for the bundles")
     warnings.simplefilter("ignore")
-    build_all(parser.parse_args().out)
+    # Resolved: the models' paths are in what is built, and the tests build again with the folder's absolute path.
+    build_all(parser.parse_args().out.resolve())
     sys.exit(0)
