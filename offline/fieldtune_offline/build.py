@@ -27,6 +27,7 @@ from fieldtune_offline.graphs import Graph, adapted_graph, gradient_graph
 from fieldtune_offline.lora import Adapted, adapt
 from fieldtune_offline.models import BaseModel, canonical_task, load_base
 from fieldtune_offline.node_table import node_table
+from fieldtune_offline.ort_training.export import add_ort_training, training_python
 from fieldtune_offline.parity import check_parity, open_sessions
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
@@ -56,6 +57,8 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
     """
     _check_spec(spec)
     task_name = canonical_task(spec.task)
+    # What could be missing on this machine shows before the minutes of a build.
+    training = training_python(report) if spec.ort_training else None
     with output_folder(spec.out, overwrite=spec.overwrite, marks=(MANIFEST_NAME,)) as staging:
         report(f"loading {spec.model}")
         base = load_base(spec, task_name)
@@ -72,6 +75,8 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         sessions, initial = open_sessions(staging / "graphs"), read_adapter(staging / ADAPTER_NAME)
         parity = check_parity(sessions, adapted, task, manifest, initial, _parity_shapes(spec))
         manifest = dataclasses.replace(manifest, parity=parity)
+        if training:
+            manifest = add_ort_training(staging, manifest, initial, training, report)
         (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 

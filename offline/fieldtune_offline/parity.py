@@ -42,17 +42,56 @@ class Sessions:
     inference: Any
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class GradientComparison:
+    """How far gradients are from expected ones.
+
+    Attributes:
+        worst: largest difference of a tensor, relative to its largest expected element.
+        vanishing: tensors whose gradient is zero by the model's own symmetry.
+        faults: what is out of tolerance, in words.
+    """
+
+    worst: float
+    vanishing: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
 def open_sessions(folder: Path) -> Sessions:
     """Open gradient.onnx, eval.onnx and infer.onnx of a folder on the CPU."""
+    gradient, evaluation, inference = (open_session(folder / f"{name}.onnx") for name in ("gradient", "eval", "infer"))
+    return Sessions(gradient, evaluation, inference)
+
+
+def open_session(path: Path) -> Any:
+    """Open one graph on the CPU, with ONNX Runtime's warnings off."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    gradient, evaluation, inference = (
-        onnxruntime.InferenceSession(str(folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"])
-        for name in ("gradient", "eval", "infer")
-    )
-    return Sessions(gradient, evaluation, inference)
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def compare_gradients(found: Mapping[str, FloatArray], expected: Mapping[str, FloatArray]) -> GradientComparison:
+    """Compare the gradients of each tensor; every one that does not vanish must be there."""
+    largest = max(float(np.abs(gradient).max()) for gradient in expected.values())
+    worst = 0.0
+    vanishing: list[str] = []
+    faults: list[str] = []
+    for key, gradient in found.items():
+        size = float(np.abs(expected[key]).max())
+        if size <= _VANISHING * largest:
+            vanishing.append(key)
+            size = largest
+        elif not gradient.any():
+            faults.append(f"the gradient of {key} is zero")
+        difference = float(np.abs(gradient - expected[key]).max()) / size if size else 0.0
+        worst = max(worst, difference)
+        if not difference <= GRADIENT_TOLERANCE:
+            faults.append(f"the gradient of {key} differs by {difference:.1e} of its largest element")
+    if len(vanishing) == len(expected):
+        faults.append("every gradient is zero")
+    return GradientComparison(worst, tuple(vanishing), tuple(faults))
 
 
 def check_parity(
@@ -167,14 +206,14 @@ class _Comparison:
         for name, output in zip(expected, found, strict=True):
             # What a padding position would say next is nobody's business, and masks leave it undefined.
             seen = _visible(feeds) if name == "logits" and output.ndim == 3 else ...
-            difference = _relative(output[seen], expected[name].numpy()[seen])
+            difference = relative_difference(output[seen], expected[name].numpy()[seen])
             worst = max(worst, difference)
             if not difference <= INFERENCE_TOLERANCE:
                 self._fault(f"infer.onnx's {name} differs by {difference:.1e} of its largest element")
         return worst
 
     def _loss(self, graph: str, found: FloatArray, weight: FloatArray, expected: float, labels: float) -> float:
-        difference = _relative(found, expected)
+        difference = relative_difference(found, expected)
         if not difference <= LOSS_TOLERANCE:
             self._fault(f"{graph}'s loss_sum is {found}; torch has {expected}")
         if float(np.asarray(weight)) != labels:
@@ -187,23 +226,10 @@ class _Comparison:
         for key, name in self.adapted.names.items():
             gradient = tensors[name].grad
             expected[key] = np.zeros(tensors[name].shape, np.float32) if gradient is None else gradient.numpy()
-        largest = max(float(np.abs(gradient).max()) for gradient in expected.values())
-        worst = 0.0
-        vanishing: list[str] = []
-        for key, found in self.adapted.layout.views(grad_sum).items():
-            size = float(np.abs(expected[key]).max())
-            if size <= _VANISHING * largest:
-                vanishing.append(key)
-                size = largest
-            elif not found.any():
-                self._fault(f"the gradient of {key} is zero")
-            difference = float(np.abs(found - expected[key]).max()) / size if size else 0.0
-            worst = max(worst, difference)
-            if not difference <= GRADIENT_TOLERANCE:
-                self._fault(f"the gradient of {key} differs by {difference:.1e} of its largest element")
-        if len(vanishing) == len(expected):
-            self._fault("every gradient is zero")
-        return worst, tuple(vanishing)
+        comparison = compare_gradients(self.adapted.layout.views(grad_sum), expected)
+        for fault in comparison.faults:
+            self._fault(fault)
+        return comparison.worst, comparison.vanishing
 
 
 def _visible(feeds: Mapping[str, torch.Tensor]) -> npt.NDArray[np.bool_]:
@@ -211,7 +237,8 @@ def _visible(feeds: Mapping[str, torch.Tensor]) -> npt.NDArray[np.bool_]:
     return np.asarray(feeds["attention_mask"][:, -length:].numpy() != 0)
 
 
-def _relative(found: npt.ArrayLike, expected: npt.ArrayLike) -> float:
+def relative_difference(found: npt.ArrayLike, expected: npt.ArrayLike) -> float:
+    """Return the largest difference, relative to the largest expected element; infinite where shapes differ."""
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     if found.shape != expected.shape:
         return float("inf")

@@ -61,6 +61,9 @@ class BuildSpec:
     seed: int = 0
     """Seed of a new head and of lora_A."""
 
+    ort_training: bool = False
+    """Also make ONNX Runtime's official training artifacts, in an environment of their own."""
+
     overwrite: bool = False
     """Replace the bundle if it exists."""
 

@@ -9,9 +9,11 @@ import numpy as np
 
 from fieldtune.adapter_fit import check_fits, lora_modules, same_parameter, scales
 from fieldtune.adapters import Adapter, AdapterCard
-from fieldtune.layout import FloatArray
+from fieldtune.layout import FloatArray, ParameterSpec
 from fieldtune.manifest import Manifest
 from fieldtune.tensors import StoredTensor
+
+_LORA_BIAS = ".lora_B.bias"
 
 
 def to_theta(adapter: Adapter, manifest: Manifest) -> FloatArray:
@@ -84,14 +86,13 @@ def inference_inputs(adapter: Adapter, manifest: Manifest) -> dict[str, FloatArr
     )
     inputs: dict[str, FloatArray] = {}
     for p in manifest.layout.parameters:
-        is_lora_bias = p.key.endswith(".lora_B.bias")
         if p.key not in stored:
             # Without lora_bias there is nothing to add after B; any other bias is the base's.
-            if is_lora_bias:
+            if p.key.endswith(_LORA_BIAS):
                 inputs[p.key] = np.zeros(p.shape, np.float32)
             continue
         values = stored[p.key].float32()
-        if p.role in ("lora_b", "lora_embedding_b") or is_lora_bias:
+        if is_scaled(p):
             values *= np.float32(scale[p.module])
         if p.rank_axis is not None:
             widths = [(0, 0)] * values.ndim
@@ -99,6 +100,11 @@ def inference_inputs(adapter: Adapter, manifest: Manifest) -> dict[str, FloatArr
             values = np.ascontiguousarray(np.pad(values, widths).T)
         inputs[p.key] = values
     return inputs
+
+
+def is_scaled(parameter: ParameterSpec) -> bool:
+    """Whether alpha / rank applies to a parameter where it is fed: B, and the bias after it."""
+    return parameter.role in ("lora_b", "lora_embedding_b") or parameter.key.endswith(_LORA_BIAS)
 
 
 def _stored(key: str, values: FloatArray, dtype: str) -> StoredTensor:

@@ -9,6 +9,7 @@ FieldtuneError                  anything a user can cause or repair; printed as 
 ├── InvalidAdapter              a directory that is not a PEFT adapter
 │   └── AdapterMismatch         an adapter for another base model, target set, rank or label count
 ├── ProviderUnavailable         no ONNX Runtime, two of them, or not the execution provider that was asked for
+├── BackendUnavailable          a training backend that was asked for and cannot be used here
 ├── TrainingDiverged            the loss or the gradient is no longer a number
 ├── CheckpointError             a checkpoint that cannot be read or written
 ├── OutputError                 an output folder that exists, a full disk, no permission to write
@@ -57,6 +58,10 @@ class AdapterMismatch(InvalidAdapter):
 
 class ProviderUnavailable(FieldtuneError):
     """ONNX Runtime or the execution provider that was asked for is not there."""
+
+
+class BackendUnavailable(FieldtuneError):
+    """A training backend that was asked for and cannot be used here."""
 
 
 class TrainingDiverged(FieldtuneError):

@@ -1,10 +1,10 @@
-"""Evaluation: loss and accuracy of an adapter on examples, by eval.onnx, with an adapter of any rank."""
+"""Evaluation: loss and accuracy of an adapter on examples."""
 
 import dataclasses
 import math
 import time
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,24 @@ from fieldtune.data.batches import collate, labelled_count, plan_evaluation, sta
 from fieldtune.data.examples import TEXT_CLASSIFICATION, EncodedSet
 from fieldtune.errors import InvalidData
 from fieldtune.hardware import HardwareProfile
-from fieldtune.manifest import IGNORE_INDEX
+from fieldtune.manifest import IGNORE_INDEX, Manifest
 from fieldtune.providers import ProviderChoice, choose_provider
 from fieldtune.runtime import features
 from fieldtune.session import open_session, run_session
 
 Ticks: TypeAlias = Callable[[int, int], None]
 """Is told how many batches are done, and of how many."""
+
+
+class Evaluated(NamedTuple):
+    """What one batch gives: its summed loss, and its logits (classification) or its count of right tokens."""
+
+    loss: float
+    found: npt.NDArray[Any]
+
+
+Forward: TypeAlias = Callable[[Mapping[str, npt.NDArray[np.int64]]], Evaluated]
+"""Evaluates one adapter on a batch."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,73 +61,84 @@ class Evaluation:
     seconds: float
 
 
-class Evaluator:
-    """Evaluates adapters of one bundle with one session of eval.onnx.
-
-    Args:
-        bundle: the bundle.
-        choice: the provider of the session.
-        batch_size: examples in a batch; a static graph's own takes its place.
+class EvaluationGraph:
+    """One session of eval.onnx, for adapters of any rank and alpha.
 
     Raises:
         InvalidBundle: if ONNX Runtime cannot load the graph.
         ProviderUnavailable: if the provider cannot take it.
     """
 
-    def __init__(self, bundle: Bundle, choice: ProviderChoice, batch_size: int) -> None:
+    def __init__(self, bundle: Bundle, choice: ProviderChoice) -> None:
         self._manifest = bundle.manifest
-        self._inputs = bundle.manifest.graphs["eval"].inputs
-        self._shape = static_shape(self._inputs)
-        self._batch_size = self._shape[0] or batch_size
         self._session = open_session(bundle.graph_path("eval"), choice)
+        self._outputs = ("loss_sum", "logits" if _classifies(bundle.manifest) else "correct")
 
-    def run(self, encoded: EncodedSet, adapter: Adapter, ticks: Ticks = lambda *_: None) -> Evaluation:
-        """Evaluate an adapter of any rank and alpha.
-
-        Args:
-            encoded: the examples; those without a label enter no figure.
-            adapter: it fits the bundle.
-            ticks: told after each batch.
+    def forward(self, adapter: Adapter) -> Forward:
+        """Return what evaluates an adapter.
 
         Raises:
             AdapterMismatch: it does not fit; every mismatch is listed.
-            InvalidData: no example has a label.
         """
-        started = time.perf_counter()
         fed = inference_inputs(adapter, self._manifest)
-        classify = self._manifest.task.name == TEXT_CLASSIFICATION
-        batches = plan_evaluation(encoded.lengths, self._batch_size)
-        loss, labels, correct = 0.0, 0, 0
-        for done, indices in enumerate(batches, start=1):
-            batch = collate(
-                encoded.examples,
-                indices,
-                task=self._manifest.task,
-                pad_token_id=self._manifest.text.pad_token_id,
-                shape=self._shape,
-                inputs=self._inputs,
-            )
-            if count := labelled_count(batch):
-                outputs = ("loss_sum", "logits" if classify else "correct")
-                loss_sum, found = run_session(self._session, outputs, {**batch, **fed})
-                loss += float(loss_sum)
-                labels += count
-                correct += _right_classes(found, batch["labels"]) if classify else int(found)
-            ticks(done, len(batches))
-        if not labels:
-            raise InvalidData(f"none of the {len(encoded.examples)} example(s) has a label to evaluate with")
-        mean = loss / labels
-        return Evaluation(
-            examples=len(encoded.examples),
-            labels=labels,
-            loss=mean,
-            accuracy=correct / labels if classify else None,
-            majority_accuracy=_majority(encoded) if classify else None,
-            token_accuracy=None if classify else correct / labels,
-            # Above e^700 a float ends; a mean loss of 700 nats a token is a broken model, not a perplexity.
-            perplexity=None if classify else math.exp(mean) if mean < 700 else math.inf,
-            seconds=time.perf_counter() - started,
+
+        def run(batch: Mapping[str, npt.NDArray[np.int64]]) -> Evaluated:
+            loss, found = run_session(self._session, self._outputs, {**batch, **fed})
+            return Evaluated(float(loss), found)
+
+        return run
+
+
+def evaluate_with(
+    forward: Forward, encoded: EncodedSet, manifest: Manifest, batch_size: int, ticks: Ticks = lambda *_: None
+) -> Evaluation:
+    """Evaluate on examples.
+
+    Args:
+        forward: evaluates one batch.
+        encoded: the examples; those without a label enter no figure.
+        manifest: of the bundle.
+        batch_size: examples in a batch; a static graph's own takes its place.
+        ticks: told after each batch.
+
+    Raises:
+        InvalidData: no example has a label.
+    """
+    started = time.perf_counter()
+    classify = _classifies(manifest)
+    inputs = manifest.graphs["eval"].inputs
+    shape = static_shape(inputs)
+    batches = plan_evaluation(encoded.lengths, shape[0] or batch_size)
+    loss, labels, correct = 0.0, 0, 0
+    for done, indices in enumerate(batches, start=1):
+        batch = collate(
+            encoded.examples,
+            indices,
+            task=manifest.task,
+            pad_token_id=manifest.text.pad_token_id,
+            shape=shape,
+            inputs=inputs,
         )
+        if count := labelled_count(batch):
+            batch_loss, found = forward(batch)
+            loss += batch_loss
+            labels += count
+            correct += _right_classes(found, batch["labels"]) if classify else int(found)
+        ticks(done, len(batches))
+    if not labels:
+        raise InvalidData(f"none of the {len(encoded.examples)} example(s) has a label to evaluate with")
+    mean = loss / labels
+    return Evaluation(
+        examples=len(encoded.examples),
+        labels=labels,
+        loss=mean,
+        accuracy=correct / labels if classify else None,
+        majority_accuracy=_majority(encoded) if classify else None,
+        token_accuracy=None if classify else correct / labels,
+        # Above e^700 a float ends; a mean loss of 700 nats a token is a broken model, not a perplexity.
+        perplexity=None if classify else math.exp(mean) if mean < 700 else math.inf,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def evaluate(
@@ -144,8 +166,12 @@ def evaluate(
         ProviderUnavailable: the profile's provider is not there.
     """
     choice = choose_provider(profile, features().providers)
-    evaluator = Evaluator(bundle, choice, batch_size or profile.training.batch_size)
-    return evaluator.run(encoded, adapter or read_adapter(bundle.adapter_path), ticks)
+    forward = EvaluationGraph(bundle, choice).forward(adapter or read_adapter(bundle.adapter_path))
+    return evaluate_with(forward, encoded, bundle.manifest, batch_size or profile.training.batch_size, ticks)
+
+
+def _classifies(manifest: Manifest) -> bool:
+    return manifest.task.name == TEXT_CLASSIFICATION
 
 
 def _right_classes(logits: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> int:

@@ -30,6 +30,7 @@ class Table:
             raise error(f"{where}: expected a table, found {_kind(data)}")
         self._data: Mapping[str, Any] = data
         self._asked: set[str] = set()
+        self._children: list[Table] = []
         self._error = error
         self.where = str(where)
 
@@ -96,12 +97,17 @@ class Table:
 
     def table(self, key: str, default: Mapping[str, Any] = _REQUIRED) -> "Table":
         """Return the table at a key."""
-        return Table(self._get(key, dict, default), f"{self.where}: {key}", self._error)
+        return self._child(self._get(key, dict, default), key)
+
+    def optional_table(self, key: str) -> "Table | None":
+        """Return the table at a key, or None where the key is missing or null."""
+        self._asked.add(key)
+        return None if self._data.get(key) is None else self.table(key)
 
     def tables(self, key: str) -> list["Table"]:
         """Return the list of tables at a key."""
         values = self._get(key, list, _REQUIRED)
-        return [Table(value, f"{self.where}: {key}[{index}]", self._error) for index, value in enumerate(values)]
+        return [self._child(value, f"{key}[{index}]") for index, value in enumerate(values)]
 
     def named_tables(self, key: str) -> dict[str, "Table"]:
         """Return the table of tables at a key, by name."""
@@ -122,13 +128,21 @@ class Table:
         return iter(self._data)
 
     def done(self) -> None:
-        """Refuse keys that nobody asked for."""
+        """Refuse keys that nobody asked for, here and in the tables that were asked for."""
         unknown = sorted(set(self._data) - self._asked)
         if unknown:
             known = ", ".join(sorted(self._asked))
             raise self._error(
                 f"{self.where}: unknown {_plural(unknown)} {', '.join(map(repr, unknown))}; known: {known}"
             )
+
+        for child in self._children:
+            child.done()
+
+    def _child(self, data: Any, key: str) -> "Table":
+        child = Table(data, f"{self.where}: {key}", self._error)
+        self._children.append(child)
+        return child
 
     def _items(self, key: str, kind: type[T], default: list[T]) -> list[T]:
         values = self._get(key, list, default)

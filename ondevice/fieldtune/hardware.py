@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
+from fieldtune.backends import Backend
 from fieldtune.errors import InvalidProfile, UnsupportedFormat
 from fieldtune.fields import Table
 from fieldtune.manifest import check_version
@@ -94,11 +95,19 @@ class RuntimeSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingSpec:
-    """Training defaults that fit the device; ``max_length`` in tokens, None for the model's own."""
+    """Training defaults that fit the device.
+
+    Attributes:
+        batch_size: examples that go through the graph together.
+        gradient_accumulation: batches of one optimizer step.
+        max_length: in tokens; None for the model's own.
+        backend: what computes gradients and applies them; auto decides by what is installed.
+    """
 
     batch_size: int = 8
     gradient_accumulation: int = 1
     max_length: int | None = None
+    backend: Backend = "auto"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,25 +198,23 @@ def read_profile(text: str, where: str) -> HardwareProfile:
         later = check_version(version, FORMAT_VERSION, where)
     except UnsupportedFormat as error:
         raise InvalidProfile(str(error)) from error
-    tables = {key: top.table(key, {}) for key in ("cpu", "memory", "execution", "runtime", "training", "accelerator")}
-    sources = top.tables("source")
+    accelerator = top.optional_table("accelerator")
     profile = HardwareProfile(
         format_version=version,
         name=top.text("name"),
         title=top.text("title"),
         support=_one_of(top, "support", get_args(Support), "current"),
         description=top.text("description", ""),
-        cpu=_cpu(tables["cpu"]),
-        memory=_memory(tables["memory"]),
-        execution=_execution(tables["execution"]),
-        runtime=_runtime(tables["runtime"], where),
-        training=_training(tables["training"]),
-        accelerator=_accelerator(tables["accelerator"]) if "accelerator" in data else None,
-        sources=tuple(Source(what=source.text("what"), where=source.text("where")) for source in sources),
+        cpu=_cpu(top.table("cpu", {})),
+        memory=_memory(top.table("memory", {})),
+        execution=_execution(top.table("execution", {})),
+        runtime=_runtime(top.table("runtime", {}), where),
+        training=_training(top.table("training", {})),
+        accelerator=_accelerator(accelerator) if accelerator else None,
+        sources=tuple(Source(what=source.text("what"), where=source.text("where")) for source in top.tables("source")),
     )
     if not later:
-        for table in (top, *tables.values(), *sources):
-            table.done()
+        top.done()
     return profile
 
 
@@ -291,6 +298,7 @@ def _training(table: Table) -> TrainingSpec:
         batch_size=table.integer("batch_size", default.batch_size, least=1),
         gradient_accumulation=table.integer("gradient_accumulation", default.gradient_accumulation, least=1),
         max_length=_optional(table, "max_length"),
+        backend=_one_of(table, "backend", get_args(Backend), default.backend),
     )
 
 

@@ -1,7 +1,7 @@
 """manifest.json: what is in a bundle.
 
 The reader owns the format; the dev box fills the same dataclasses and writes them.
-Format 1.0. A reader refuses another major version and warns on a later minor one.
+Format 1.1: 1.0 and ``ort_training``. A reader refuses another major version and warns on a later minor one.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from fieldtune.errors import InvalidBundle, UnsupportedFormat
 from fieldtune.fields import Table
 from fieldtune.layout import ROLES, Layout, ParameterSpec
 
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 MANIFEST_NAME = "manifest.json"
 WEIGHTS_NAME = "graphs/weights.safetensors"
 ADAPTER_NAME = "adapter"
@@ -132,8 +132,46 @@ class ParitySpec:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class OrtParitySpec:
+    """What the export of the official artifacts measured, at one shape: largest differences from gradient.onnx."""
+
+    batch: int
+    sequence: int
+    loss_relative: float
+    gradient_relative: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class OrtTrainingSpec:
+    """The official training artifacts, for onnxruntime.training.api and its siblings in C, C++, C# and Java.
+
+    Attributes:
+        training_model: path of the graph of loss, gradients and their accumulation, relative to the bundle.
+        eval_model: path of the forward graph: loss, and what accuracy is counted from.
+        optimizer_model: path of AdamW.
+        checkpoint: path of the parameters: those of the adapter require gradients, the base's are frozen.
+        nominal_checkpoint: path of their names and shapes alone.
+        runtime: version of the training build that made and checked them.
+        parity: what the export measured against gradient.onnx.
+    """
+
+    training_model: str
+    eval_model: str
+    optimizer_model: str
+    checkpoint: str
+    nominal_checkpoint: str
+    runtime: str
+    parity: tuple[OrtParitySpec, ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All files, relative to the bundle."""
+        return (self.training_model, self.eval_model, self.optimizer_model, self.checkpoint, self.nominal_checkpoint)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """All of manifest.json."""
+    """All of manifest.json; ``ort_training`` is None where the official artifacts were not asked for."""
 
     base: BaseModelSpec
     task: TaskSpec
@@ -144,6 +182,7 @@ class Manifest:
     parity: tuple[ParitySpec, ...]
     tools: Mapping[str, str]
     files: Mapping[str, FileSpec]
+    ort_training: OrtTrainingSpec | None = None
     format_version: str = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -177,6 +216,7 @@ def read_manifest(text: str, where: str = MANIFEST_NAME) -> Manifest:
         parity=tuple(_parity(record) for record in table.tables("parity")),
         tools=_strings(table.table("tools")),
         files={name: _file(file) for name, file in table.named_tables("files").items()},
+        ort_training=_ort_training(table.optional_table("ort_training")),
     )
     if not later:
         table.done()
@@ -282,6 +322,28 @@ def _parity(table: Table) -> ParitySpec:
         gradient_relative=table.number("gradient_relative"),
         inference_relative=table.number("inference_relative"),
         vanishing_gradients=table.texts("vanishing_gradients"),
+    )
+
+
+def _ort_training(table: Table | None) -> OrtTrainingSpec | None:
+    if table is None:
+        return None
+    return OrtTrainingSpec(
+        training_model=table.text("training_model"),
+        eval_model=table.text("eval_model"),
+        optimizer_model=table.text("optimizer_model"),
+        checkpoint=table.text("checkpoint"),
+        nominal_checkpoint=table.text("nominal_checkpoint"),
+        runtime=table.text("runtime"),
+        parity=tuple(
+            OrtParitySpec(
+                batch=record.integer("batch"),
+                sequence=record.integer("sequence"),
+                loss_relative=record.number("loss_relative"),
+                gradient_relative=record.number("gradient_relative"),
+            )
+            for record in table.tables("parity")
+        ),
     )
 
 

@@ -149,7 +149,7 @@ class AdamW:
         Raises:
             CheckpointError: if arrays are missing, unknown or of another shape or dtype; every fault is listed.
         """
-        _check_state(state, self.state(), "AdamW")
+        check_adamw_state(state, self._mean.size)
         self._steps = int(state["step"])
         np.copyto(self._mean, state["mean"])
         np.copyto(self._mean_square, state["mean_square"])
@@ -206,6 +206,16 @@ class SGD:
         """
         _check_state(state, self.state(), "SGD")
         np.copyto(self._momentum, state["momentum"])
+
+
+def check_adamw_state(state: Mapping[str, npt.NDArray[Any]], size: int) -> None:
+    """Check that arrays are what ``AdamW.state`` returns for an adapter of a size.
+
+    Raises:
+        CheckpointError: if arrays are missing, unknown or of another shape or dtype; every fault is listed.
+    """
+    vector = np.empty(size, np.float32)
+    _check_state(state, {"step": np.array(0, np.int64), "mean": vector, "mean_square": vector}, "AdamW")
 
 
 def clip_gradient(gradient: FloatArray, max_norm: float) -> float:

@@ -159,7 +159,7 @@ def _device_rows(report: TrainReport) -> Rows:
     rows = [
         ("hardware profile", report.profile),
         ("execution provider", f"{provider.provider}, {provider.reason}"),
-        ("training backend", report.backend),
+        ("training backend", f"{report.backend.name}: {report.backend.reason}"),
     ]
     return [*rows, *report.environment.items()]
 

@@ -39,11 +39,11 @@ def open_session(path: Path, choice: ProviderChoice) -> "InferenceSession":
     available = runtime.get_available_providers()
     if choice.provider not in available:
         raise ProviderUnavailable(f"{choice.provider}: not in this ONNX Runtime; it has {', '.join(available)}")
-    errors: tuple[type[Exception], ...] = (*_runtime_errors(), ValueError, RuntimeError, MemoryError)
+    errors: tuple[type[Exception], ...] = (*runtime_errors(), ValueError, RuntimeError, MemoryError)
     try:
         session = runtime.InferenceSession(
             str(path),
-            _session_options(runtime, choice.session_settings),
+            session_options(runtime, choice.session_settings),
             providers=[(choice.provider, dict(choice.options))],
             enable_fallback=0,  # known since 1.17; before, the check below finds the fallback
         )
@@ -78,22 +78,27 @@ def run_session(
     """
     # ONNX Runtime takes arrays only; indexing and sums of arrays give NumPy scalars.
     arrays = {name: np.asarray(value) for name, value in feeds.items()}
-    errors: tuple[type[Exception], ...] = (*_runtime_errors(), RuntimeError, MemoryError)
+    errors: tuple[type[Exception], ...] = (*runtime_errors(), RuntimeError, MemoryError)
     try:
         found: list[npt.NDArray[Any]] = session.run(list(outputs), arrays, options)
     except errors as error:
-        shapes = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
-        where = f"the graph {session.get_modelmeta().graph_name!r}, fed with {shapes}"
-        if _is_memory(error):
-            raise FieldtuneError(
-                f"not enough memory to run {where}; use a smaller batch size (with more gradient accumulation when "
-                f"training) or shorter texts, or a profile with arena and prepacking off: {_line(error)}"
-            ) from error
-        raise FieldtuneError(f"ONNX Runtime cannot run {where}: {_line(error)}") from error
+        raise run_error(error, session.get_modelmeta().graph_name, arrays) from error
     return found
 
 
-def _session_options(runtime: Any, settings: SessionSettings) -> "SessionOptions":
+def run_error(error: Exception, graph: str, arrays: Mapping[str, npt.NDArray[Any]]) -> FieldtuneError:
+    """Return what to raise where a graph that was fed with arrays fails: with their shapes, and advice."""
+    shapes = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
+    where = f"the graph {graph!r}, fed with {shapes}"
+    if _is_memory(error):
+        return FieldtuneError(
+            f"not enough memory to run {where}; use a smaller batch size (with more gradient accumulation when "
+            f"training) or shorter texts, or a profile with arena and prepacking off: {error_line(error)}"
+        )
+    return FieldtuneError(f"ONNX Runtime cannot run {where}: {error_line(error)}")
+
+
+def session_options(runtime: Any, settings: SessionSettings) -> "SessionOptions":
     """Return ONNX Runtime's options for our settings.
 
     Runs of one session on one machine repeat bit for bit: operators run one after another, and the division of each
@@ -113,7 +118,7 @@ def _session_options(runtime: Any, settings: SessionSettings) -> "SessionOptions
     return options
 
 
-def _runtime_errors() -> tuple[type[Exception], ...]:
+def runtime_errors() -> tuple[type[Exception], ...]:
     """Return the exception classes of the installed ONNX Runtime; later versions have more of them."""
     from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
@@ -124,16 +129,16 @@ def _open_error(error: Exception, path: Path, choice: ProviderChoice, version: s
     if _is_memory(error):
         return FieldtuneError(
             f"{path}: not enough memory to open it; close other programs, or use a profile with prepacking off: "
-            f"{_line(error)}"
+            f"{error_line(error)}"
         )
     foreign = isinstance(error, ValueError | RuntimeError) and choice.provider != CPU_PROVIDER
     if foreign or type(error).__name__ in _PROVIDER_ERRORS:
         return ProviderUnavailable(
-            f"{path}: {choice.provider} failed to take it, with options {_options(choice)}: {_line(error)}"
+            f"{path}: {choice.provider} failed to take it, with options {_options(choice)}: {error_line(error)}"
         )
     return InvalidBundle(
-        f"{path}: ONNX Runtime {version} cannot load it: {_line(error)}; check that this version is not older than the "
-        "bundle asks for (min_ort in its manifest), or copy or build the bundle again"
+        f"{path}: ONNX Runtime {version} cannot load it: {error_line(error)}; check that this version is not older "
+        "than the bundle asks for (min_ort in its manifest), or copy or build the bundle again"
     )
 
 
@@ -146,6 +151,6 @@ def _options(choice: ProviderChoice) -> str:
     return ", ".join(choice.options) or "none"
 
 
-def _line(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """Return an error's text on one line."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -8,6 +8,7 @@ _DESCRIPTION = """Turn Hugging Face models into bundles that devices adapt and s
 
 Examples:
   fieldtune-offline build ./minilm --task text-classification --labels negative positive --out artifacts/minilm
+  fieldtune-offline export-ort artifacts/minilm
   fieldtune-offline parity artifacts/minilm
 
 fieldtune-offline COMMAND --help tells a command's flags; fieldtune-offline --version the version."""
@@ -15,7 +16,7 @@ fieldtune-offline COMMAND --help tells a command's flags; fieldtune-offline --ve
 PROGRAM = Program(
     name="fieldtune-offline",
     package="fieldtune_offline.cli",
-    commands={"build": "Build", "parity": "Parity"},
+    commands={"build": "Build", "export-ort": "ExportOrt", "parity": "Parity"},
     description=_DESCRIPTION,
 )
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fieldtune.cli.flags import JsonFlag
@@ -25,6 +26,7 @@ class Build:
       fieldtune-offline build ./minilm --task text-classification --labels negative positive --out artifacts/minilm
       fieldtune-offline build ./smollm2 --task text-generation --target-modules q_proj v_proj --out artifacts/smollm2
       fieldtune-offline build ./llama --task text-generation --target-modules all-linear --rank 16 --out artifacts/llama
+      fieldtune-offline build ./minilm --task text-classification --ort-training --out artifacts/minilm
       fieldtune-offline build ./minilm --task text-classification --adapter ./my-adapter --out artifacts/minilm-v2
     """
 
@@ -39,18 +41,43 @@ def run(command: Build, console: "Console") -> int:
     from fieldtune.cli.results import print_json, print_tables
     from fieldtune_offline.build import build_bundle
 
-    started = time.monotonic()
-
-    def report(stage: str) -> None:
-        console.print(f"{time.monotonic() - started:6.1f} s  {stage}", markup=False, highlight=False, soft_wrap=True)
-
+    report = stage_printer(console)
     manifest = build_bundle(command.spec, report)
     report(f"written: {command.spec.out}")
     if command.as_json:
         print_json({"bundle": str(command.spec.out), "parity": manifest.parity, "parameters": manifest.layout.size})
     else:
-        print_tables(parity_table(manifest))
+        print_tables(*parity_tables(manifest))
     return 0
+
+
+def stage_printer(console: "Console") -> "Callable[[str], None]":
+    """Return what prints each stage of a command with the seconds since its start."""
+    started = time.monotonic()
+
+    def report(stage: str) -> None:
+        console.print(f"{time.monotonic() - started:6.1f} s  {stage}", markup=False, highlight=False, soft_wrap=True)
+
+    return report
+
+
+def parity_tables(manifest: "Manifest") -> "list[Table]":
+    """Return the figures of parity as tables: of the bundle's graphs, and of its official artifacts if it has them."""
+    return [parity_table(manifest), *([ort_parity_table(manifest)] if manifest.ort_training else [])]
+
+
+def ort_parity_table(manifest: "Manifest") -> "Table":
+    """Return the figures of the official artifacts' parity as a table."""
+    from fieldtune.cli.results import new_table
+
+    artifacts = manifest.ort_training
+    assert artifacts is not None
+    title = f"ort_training (ONNX Runtime {artifacts.runtime}): largest differences from gradient.onnx, relative"
+    table = new_table(title, ("batch, sequence", "loss", "gradients"))
+    for record in artifacts.parity:
+        figures = (record.loss_relative, record.gradient_relative)
+        table.add_row(f"{record.batch}, {record.sequence}", *(f"{figure:.1e}" for figure in figures))
+    return table
 
 
 def parity_table(manifest: "Manifest") -> "Table":

@@ -28,11 +28,19 @@ def run(command: Parity, _console: "Console") -> int:
     """Print the figures; return the exit code."""
     from fieldtune.bundle import open_bundle
     from fieldtune.cli.results import print_json, print_tables
-    from fieldtune_offline.cli.build import parity_table
+    from fieldtune_offline.cli.build import parity_tables
 
     manifest = open_bundle(command.bundle).manifest
     if command.as_json:
-        print_json({"bundle": str(command.bundle), "parity": manifest.parity, "tools": manifest.tools})
+        official = manifest.ort_training.parity if manifest.ort_training else None
+        print_json(
+            {
+                "bundle": str(command.bundle),
+                "parity": manifest.parity,
+                "ort_training_parity": official,
+                "tools": manifest.tools,
+            }
+        )
     else:
-        print_tables(parity_table(manifest))
+        print_tables(*parity_tables(manifest))
     return 0

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fieldtune.evaluation import Evaluated
 from fieldtune.layout import FloatArray
 from fieldtune.optimizers import State
 
@@ -39,6 +40,13 @@ class TrainingBackend(Protocol):
 
         Raises:
             ValueError: if the held weight is 0.
+        """
+
+    def evaluate(self, batch: Mapping[str, npt.NDArray[np.int64]]) -> Evaluated:
+        """Run one batch forward with the adapter as it is now; what is held stays.
+
+        Raises:
+            FieldtuneError: if the runtime fails.
         """
 
     def theta(self) -> FloatArray:

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from fieldtune.adapter_inputs import from_theta
+from fieldtune.adapters import read_adapter
 from fieldtune.backends.interface import Sums
 from fieldtune.bundle import Bundle
+from fieldtune.evaluation import Evaluated, EvaluationGraph, Forward
 from fieldtune.layout import FloatArray
 from fieldtune.optimizers import OptimizerConfig, State, clip_gradient, new_optimizer
 from fieldtune.providers import ProviderChoice
@@ -39,6 +42,7 @@ class PortableBackend:
         optimizer: OptimizerConfig,
         max_grad_norm: float,
     ) -> None:
+        self._bundle, self._choice = bundle, choice
         self._session = open_session(bundle.graph_path("gradient"), choice)
         self._optimizer = new_optimizer(optimizer, bundle.manifest.layout.decay_mask())
         self._max_norm = max_grad_norm or math.inf
@@ -48,6 +52,8 @@ class PortableBackend:
         self._next = np.empty_like(theta)
         self._gradient = np.zeros_like(theta)
         self._weight = 0.0
+        self._evaluation: EvaluationGraph | None = None
+        self._forward: Forward | None = None
 
     def accumulate(self, batch: Mapping[str, npt.NDArray[np.int64]]) -> Sums:
         """Run one microbatch and add its summed gradient and weight to what is held."""
@@ -69,8 +75,20 @@ class PortableBackend:
             with np.errstate(over="ignore", invalid="ignore"):
                 self._optimizer.step(self._next, self._gradient, learning_rate)
             self._theta, self._next = self._next, self._theta
+            self._forward = None
         self._drop()
         return norm
+
+    def evaluate(self, batch: Mapping[str, npt.NDArray[np.int64]]) -> Evaluated:
+        """Return the summed loss and what accuracy is counted from, of the adapter as it is now."""
+        if self._forward is None:
+            # eval.onnx is opened when it is first asked for: a run without evaluations needs no memory for it.
+            self._evaluation = self._evaluation or EvaluationGraph(self._bundle, self._choice)
+            manifest, initial = self._bundle.manifest, read_adapter(self._bundle.adapter_path)
+            self._forward = self._evaluation.forward(
+                from_theta(self._theta, manifest, initial, manifest.task.labels, None)
+            )
+        return self._forward(batch)
 
     def theta(self) -> FloatArray:
         """Return a copy of the adapter, float32, shape ``(size,)``."""
@@ -79,6 +97,7 @@ class PortableBackend:
     def load_theta(self, theta: FloatArray) -> None:
         """Take over an adapter, and drop what is held."""
         np.copyto(self._theta, theta)
+        self._forward = None
         self._drop()
 
     def state(self) -> State:

@@ -30,7 +30,7 @@ class Program:
     Attributes:
         name: what it is called by.
         package: where its subcommands' modules are.
-        commands: subcommand, which is also its module's name → its dataclass.
+        commands: subcommand, which is also its module's name, with - for _ → its dataclass.
         description: for ``--help``.
     """
 
@@ -93,7 +93,7 @@ class Program:
             return 1
 
     def _module(self, name: str) -> ModuleType:
-        return importlib.import_module(f"{self.package}.{name}")
+        return importlib.import_module(f"{self.package}.{name.replace('-', '_')}")
 
     def _kind(self, name: str) -> Any:
         return getattr(self._module(name), self.commands[name])

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
+from fieldtune.backends import Backend
 from fieldtune.schedules import Schedule, Warmup
 
 
@@ -50,6 +51,10 @@ class TrainConfig:
 
     weight_decay: float = 0.01
     """How strongly weights are pulled to 0; biases and norms are exempt."""
+
+    backend: Backend | None = None
+    """What trains: portable (stock ONNX Runtime), ort-training (its official training API), or auto; if not given, the
+    profile's."""
 
     momentum: float = 0.9
     """Part of the last update that stays in the next; of sgd only."""

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TypeAlias
 
+from fieldtune.backends.choice import BackendChoice
 from fieldtune.providers import ProviderChoice
 from fieldtune.training.report import DataCounts, EvaluationRecord, StepRecord
 
@@ -14,6 +15,7 @@ class Started:
 
     planned_steps: int
     provider: ProviderChoice
+    backend: BackendChoice
     train_data: DataCounts
     evaluation_data: DataCounts | None
 

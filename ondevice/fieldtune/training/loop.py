@@ -8,13 +8,12 @@ import numpy as np
 
 from fieldtune.adapter_inputs import to_theta
 from fieldtune.adapters import Adapter, adapter_labels, read_adapter
-from fieldtune.backends.portable import PortableBackend
+from fieldtune.backends.choice import BackendChoice, choose_backend, open_backend
 from fieldtune.bundle import Bundle
 from fieldtune.data.batches import labelled_count
 from fieldtune.data.examples import EncodedSet, Example
 from fieldtune.data.tokenizing import encode_examples, load_tokenizer
 from fieldtune.errors import AdapterMismatch, InvalidData, listed
-from fieldtune.evaluation import Evaluator
 from fieldtune.hardware import HardwareProfile
 from fieldtune.layout import FloatArray
 from fieldtune.optimizers import AdamWConfig, OptimizerConfig, SGDConfig
@@ -59,6 +58,7 @@ def train_adapter(
         AdapterMismatch: ``start`` cannot be trained with this bundle; every mismatch is listed.
         InvalidData: no example has a label; or examples that cannot be encoded.
         RunDiverged: a TrainingDiverged; its report holds the last good adapter.
+        BackendUnavailable: the backend that config or profile name cannot be used here.
         ProviderUnavailable: the profile's provider is not there.
         ValueError: sizes that the bundle's static graphs cannot take, or ``keep="best"`` without evaluation examples.
     """
@@ -70,15 +70,16 @@ def train_adapter(
     theta = _starting_theta(start, bundle)
     train_set = _encoded(bundle, settled, examples)
     held_out = _encoded(bundle, settled, evaluation) if evaluation is not None else None
-    choice = choose_provider(profile, features().providers)
+    optimizer, found = _optimizer(settled), features()
+    choice = choose_provider(profile, found.providers)
+    backend = choose_backend(settled.backend or "auto", found, choice, bundle, optimizer)
     run = Run(
         bundle=bundle,
         config=settled,
         start=start,
         train_set=train_set,
         held_out=held_out,
-        backend=PortableBackend(bundle, choice, theta, _optimizer(settled), settled.max_grad_norm),
-        evaluator=Evaluator(bundle, choice, settled.batch_size or 1) if held_out else None,
+        backend=open_backend(backend.name, bundle, choice, theta, optimizer, settled.max_grad_norm),
         progress=progress,
         history=History(config=settled, good=Snapshot(0, theta)),
     )
@@ -86,19 +87,25 @@ def train_adapter(
         Started(
             planned_steps=run.planned_steps,
             provider=choice,
+            backend=backend,
             train_data=_counts(train_set),
             evaluation_data=_counts(held_out) if held_out else None,
         )
     )
     outcome = run.train()
-    report = _report(run, outcome, choice, profile, time.perf_counter() - started)
+    report = _report(run, outcome, choice, backend, profile, time.perf_counter() - started)
     if outcome.fault:
         raise RunDiverged(outcome.fault, report)
     return report
 
 
 def _report(
-    run: Run, outcome: Outcome, choice: ProviderChoice, profile: HardwareProfile, seconds: float
+    run: Run,
+    outcome: Outcome,
+    choice: ProviderChoice,
+    backend: BackendChoice,
+    profile: HardwareProfile,
+    seconds: float,
 ) -> TrainReport:
     manifest, history = run.bundle.manifest, run.history
     return TrainReport(
@@ -109,7 +116,7 @@ def _report(
         config=run.config,
         profile=profile.name,
         provider=choice,
-        backend=run.backend.name,
+        backend=backend,
         planned_steps=run.planned_steps,
         steps=tuple(history.steps),
         evaluations=tuple(history.evaluations),

@@ -31,7 +31,7 @@ class PlannedStep:
 
 
 def settle(config: TrainConfig, profile: HardwareProfile, manifest: Manifest) -> TrainConfig:
-    """Return the config with batch size, accumulation and maximum length filled in.
+    """Return the config with batch size, accumulation, maximum length and backend filled in.
 
     Raises:
         ValueError: a batch or a length that a static graph cannot take.
@@ -42,6 +42,7 @@ def settle(config: TrainConfig, profile: HardwareProfile, manifest: Manifest) ->
         batch_size=batch_limit(config.batch_size, profile, inputs),
         gradient_accumulation=config.gradient_accumulation or profile.training.gradient_accumulation,
         max_length=length_limit(config.max_length, profile, inputs, manifest.text),
+        backend=config.backend or profile.training.backend,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fieldtune import __version__
 from fieldtune.adapters import Adapter
+from fieldtune.backends.choice import BackendChoice
 from fieldtune.errors import TrainingDiverged
 from fieldtune.evaluation import Evaluation
 from fieldtune.json_text import json_value
@@ -99,7 +100,7 @@ class TrainReport:
         config: what was asked for, with sizes filled in.
         profile: name of the hardware profile.
         provider: the execution provider and why it was chosen.
-        backend: what computed the gradients.
+        backend: what computed the gradients, and why that.
         planned_steps: optimizer steps of the whole run.
         steps: those that were taken.
         evaluations: before the first step, in between, and after the last; empty without evaluation examples.
@@ -120,7 +121,7 @@ class TrainReport:
     config: TrainConfig
     profile: str
     provider: ProviderChoice
-    backend: str
+    backend: BackendChoice
     planned_steps: int
     steps: tuple[StepRecord, ...]
     evaluations: tuple[EvaluationRecord, ...]

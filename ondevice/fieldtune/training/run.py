@@ -14,7 +14,7 @@ from fieldtune.backends.interface import TrainingBackend
 from fieldtune.bundle import Bundle
 from fieldtune.data.batches import collate, labelled_count, static_shape
 from fieldtune.data.examples import EncodedSet, IntArray
-from fieldtune.evaluation import Evaluator
+from fieldtune.evaluation import evaluate_with
 from fieldtune.layout import FloatArray
 from fieldtune.schedules import learning_rate
 from fieldtune.training.config import TrainConfig
@@ -46,9 +46,8 @@ class Run:
         config: a settled one.
         start: the adapter that training starts from.
         train_set: what is learned.
-        held_out: what is evaluated on, with the evaluator for it.
+        held_out: what is evaluated on, if anything.
         backend: holds theta.
-        evaluator: None exactly where ``held_out`` is.
         progress: is told what happens.
         history: grows as the run goes on.
     """
@@ -59,7 +58,6 @@ class Run:
     train_set: EncodedSet
     held_out: EncodedSet | None
     backend: TrainingBackend
-    evaluator: Evaluator | None
     progress: Progress
     history: History
 
@@ -162,13 +160,15 @@ class Run:
         return due or step.number == self.planned_steps
 
     def _evaluate(self, step: int, epoch: float) -> None:
-        if self.evaluator is None or self.held_out is None:
+        if self.held_out is None:
             return
         snapshot = Snapshot(step, self.backend.theta())
         _check_finite(snapshot.theta, f"after step {step}")
-        found = self.evaluator.run(
+        found = evaluate_with(
+            self.backend.evaluate,
             self.held_out,
-            self.adapter(snapshot),
+            self.bundle.manifest,
+            self.config.batch_size or 1,
             lambda done, total: self.progress(Evaluating(done=done, total=total)),
         )
         if not math.isfinite(found.loss):

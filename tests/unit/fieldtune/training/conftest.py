@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from fieldtune.adapters import Adapter
+from fieldtune.backends.choice import BackendChoice
 from fieldtune.evaluation import Evaluation
 from fieldtune.hardware import load_profile
 from fieldtune.layout import Layout
@@ -85,7 +86,7 @@ def report(profile, manifest, evaluation):
             config=TrainConfig(batch_size=8, gradient_accumulation=1, max_length=64),
             profile=profile.name,
             provider=choose_provider(profile, ["CPUExecutionProvider"]),
-            backend="portable",
+            backend=BackendChoice(name="portable", reason="as asked for"),
             planned_steps=40,
             steps=steps,
             evaluations=(

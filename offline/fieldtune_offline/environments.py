@@ -1,0 +1,109 @@
+"""Environments of their own, for packages that cannot live beside the dev box's: made once, kept in a cache."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fieldtune.errors import ExportError
+
+_STAMP = "fieldtune.json"
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: FIELDTUNE_CACHE, else fieldtune in the user's cache."""
+    named = os.environ.get("FIELDTUNE_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fieldtune"
+
+
+def environment_python(
+    name: str,
+    requirements: Path,
+    versions: Sequence[tuple[int, int]],
+    report: Callable[[str], None],
+    candidates: Sequence[str] | None = None,
+) -> Path:
+    """Return the interpreter of an environment that holds pinned requirements, made if it is not there yet.
+
+    Args:
+        name: what the environment is for.
+        requirements: a file in pip's format.
+        versions: of Python that the requirements have wheels for, the preferred one last.
+        report: told before the minutes of an installation.
+        candidates: interpreters, by name or path; those of ``versions`` on PATH and under pyenv, and this one, if None.
+
+    Raises:
+        ExportError: no such Python, or the requirements cannot be installed; the message says what was tried.
+    """
+    python, version = _find_python(name, versions, candidates)
+    pins = requirements.read_text(encoding="utf-8")
+    digest = hashlib.sha256(f"{version}\n{pins}".encode()).hexdigest()[:12]
+    folder = cache_folder().resolve() / "environments" / f"{name}-py{version}-{digest}"
+    found = folder / "bin" / "python"
+    if (folder / _STAMP).is_file() and _version(str(found)) == version:
+        return found
+    report(f"making an environment for {name} in {folder}")
+    _make(name, python, requirements, folder)
+    return found
+
+
+def _make(name: str, python: str, requirements: Path, folder: Path) -> None:
+    """Install beside the place and rename, so that an interrupted or a second installation leaves nothing half done."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _run(name, python, "-m", "venv", str(staging))
+        inside = str(staging / "bin" / "python")
+        _run(name, inside, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(requirements))
+        # Scripts in bin/ keep the old path; only the interpreter is used, and that finds its packages by its own place.
+        (staging / _STAMP).write_text(json.dumps({"requirements": requirements.read_text(encoding="utf-8")}))
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _run(name: str, *command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        raise ExportError(
+            f"the environment for {name} cannot be made: {' '.join(command[:4])} … said: {' '.join(lines[-2:])[-400:]}"
+            "; its packages have wheels for 64-bit x86 (Linux, Windows, macOS) alone, and come from the package index "
+            "that pip is set to"
+        )
+
+
+def _find_python(name: str, versions: Sequence[tuple[int, int]], candidates: Sequence[str] | None) -> tuple[str, str]:
+    wanted = {f"{major}.{minor}" for major, minor in versions}
+    if candidates is None:
+        pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+        names = [f"python{major}.{minor}" for major, minor in reversed(versions)]
+        installed = [str(path) for each in names for path in sorted(pyenv.glob(f"*/bin/{each}"), reverse=True)]
+        candidates = [sys.executable, *names, *installed]
+    seen = []
+    for candidate in candidates:
+        version = _version(candidate)
+        if version in wanted:
+            return candidate, version
+        if version:
+            seen.append(version)
+    raise ExportError(
+        f"{name} needs Python {' or '.join(sorted(wanted))}, for which there are wheels of ONNX Runtime's training "
+        f"build, and found {', '.join(dict.fromkeys(seen)) or 'none'}; install one of them and put it on PATH"
+    )
+
+
+def _version(python: str) -> str:
+    """Return major.minor of an interpreter that runs and can make environments; else an empty string."""
+    path = shutil.which(python)
+    if path is None:
+        return ""
+    program = "import ensurepip, sys, venv; print(f'{sys.version_info[0]}.{sys.version_info[1]}')"
+    done = subprocess.run([path, "-c", program], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,129 @@
+"""The forward graph that ONNX Runtime differentiates: eval.onnx with the adapter as trainable initializers.
+
+eval.onnx takes A and B transposed, B scaled, of any rank. Here they stand as PEFT stores them, because these are the
+parameters that AdamW steps on, with a node or two between each and the place where it was fed.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from fieldtune.adapter_fit import lora_modules, scales
+from fieldtune.adapter_inputs import is_scaled, to_theta
+from fieldtune.adapters import Adapter
+from fieldtune.errors import UnsupportedModel
+from fieldtune.layout import ParameterSpec
+from fieldtune.manifest import Manifest
+
+LOSS = "loss"
+_PROTOBUF_LIMIT = 2**31 - 2**26
+"""ONNX Runtime's tool takes a model in one protobuf message, which ends at 2 GiB; the graph itself needs some of it."""
+
+
+def forward_model(root: Path, manifest: Manifest, adapter: Adapter) -> ir.Model:
+    """Return batch → loss (mean over the labels) and eval.onnx's further outputs, weights included.
+
+    Args:
+        root: folder of the bundle.
+        manifest: of it.
+        adapter: the parameters' first values, at the bundle's own rank.
+
+    Raises:
+        AdapterMismatch: the bundle cannot train this adapter.
+        UnsupportedModel: too large for ONNX Runtime's tool.
+    """
+    model = ir.load(root / manifest.graphs["eval"].path)
+    graph = model.graph
+    values = manifest.layout.views(to_theta(adapter, manifest))
+    scale = scales(adapter, lora_modules(manifest))
+    ranks = [p.shape[p.rank_axis] for p in manifest.layout.parameters if p.rank_axis is not None]
+    front: list[ir.Node] = []
+    for parameter in manifest.layout.parameters:
+        fed = next(value for value in graph.inputs if value.name == parameter.key)
+        graph.inputs.remove(fed)
+        graph.initializers.pop(parameter.key, None)
+        fed.name = f"{parameter.key}.fed"
+        held = _initializer(parameter.key, values[parameter.key])
+        graph.register_initializer(held)
+        factor = scale[parameter.module] if is_scaled(parameter) else 1.0
+        nodes = _nodes(held, parameter, factor, max(ranks, default=0), graph)
+        ir.convenience.replace_all_uses_with(fed, nodes[-1].outputs[0] if nodes else held)
+        front += nodes
+    graph.insert_before(graph[0], front)
+    _complete(graph)
+    weights = sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value is not None)
+    if weights > _PROTOBUF_LIMIT:
+        raise UnsupportedModel(
+            f"{manifest.base.id}: {weights / 1e9:.1f} GB of weights; ONNX Runtime's tool for the official artifacts "
+            f"takes up to {_PROTOBUF_LIMIT / 1e9:.1f} GB: train this model with the portable backend"
+        )
+    ir.external_data.load_to_model(model)
+    return model
+
+
+def frozen_parameters(model: ir.Model, manifest: Manifest) -> list[str]:
+    """Return the initializers that are the base's weights: those that the checkpoint holds, once for both graphs.
+
+    Small ones and integers stay in the graphs: they are constants, and shapes may be folded from them.
+    """
+    trained = {parameter.key for parameter in manifest.layout.parameters}
+    return [
+        name
+        for name, value in model.graph.initializers.items()
+        if name not in trained
+        and value.dtype == ir.DataType.FLOAT
+        and value.const_value is not None
+        and value.const_value.size > 64
+    ]
+
+
+def _nodes(held: ir.Value, parameter: ParameterSpec, factor: float, rank: int, graph: ir.Graph) -> list[ir.Node]:
+    """Return what makes of a parameter what eval.onnx was fed: padded to the largest rank, transposed, scaled."""
+    nodes: list[ir.Node] = []
+    value = held
+    axis = parameter.rank_axis
+    if axis is not None and parameter.shape[axis] < rank:
+        pads = np.zeros(2 * len(parameter.shape), np.int64)
+        pads[len(parameter.shape) + axis] = rank - parameter.shape[axis]
+        widths = _initializer(f"{parameter.key}.pads", pads)
+        graph.register_initializer(widths)
+        nodes.append(ir.node("Pad", [value, widths], name=f"{parameter.key}.Pad"))
+        value = nodes[-1].outputs[0]
+    if axis is not None:
+        nodes.append(ir.node("Transpose", [value], {"perm": [1, 0]}, name=f"{parameter.key}.Transpose"))
+        value = nodes[-1].outputs[0]
+    if factor != 1.0:
+        scale = _initializer(f"{parameter.key}.scale", np.array(factor, np.float32))
+        graph.register_initializer(scale)
+        nodes.append(ir.node("Mul", [value, scale], name=f"{parameter.key}.Mul"))
+    for node in nodes:
+        node.outputs[0].name = f"{node.name}.out"
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    return nodes
+
+
+def _complete(graph: ir.Graph) -> None:
+    """Make the mean loss the first output, and the graph what the gradient builder takes."""
+    outputs = {str(value.name): value for value in graph.outputs}
+    mean = ir.node("Div", [outputs.pop("loss_sum"), outputs.pop("weight")], name="mean_loss")
+    loss = mean.outputs[0]
+    loss.name, loss.type, loss.shape = LOSS, ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
+    graph.append(mean)
+    graph.outputs[:] = [loss, *outputs.values()]
+    kept = {id(value) for value in (*graph.inputs, *graph.outputs)}
+    for node in graph:
+        if node.op_type == "LayerNormalization" and len(node.outputs) < 3:
+            # Its gradient reads mean and inverse deviation, which the operator leaves out unless they are named.
+            node.resize_outputs(3)
+            for number, name in ((1, "mean"), (2, "inv_std_dev")):
+                node.outputs[number].name = f"{node.name}.{name}"
+                node.outputs[number].type = ir.TensorType(ir.DataType.FLOAT)
+        for value in node.outputs:
+            if id(value) not in kept:
+                value.shape = None  # the symbolic rank is in some of them, and the rank is a number now
+
+
+def _initializer(name: str, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> ir.Value:
+    tensor = ir.tensor(np.ascontiguousarray(values).reshape(values.shape), name=name)
+    return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(values.shape), const_value=tensor)
