@@ -70,6 +70,21 @@ def bundle(name: str, spec: BuildSpec) -> Path:
     return spec.out
 
 
+def interpreter(runtime: str | None, cache: Path) -> Path:
+    """Return this Python, or that of an environment with the device half alone and another ONNX Runtime."""
+    if runtime is None:
+        return Path(sys.executable)
+    return Path(_in_child(_device_python, runtime, cache.resolve()))
+
+
+def _device_python(runtime: str, cache: Path) -> str:
+    sys.path.insert(0, str(REPOSITORY / "demo"))
+    import environments
+
+    with contextlib.redirect_stdout(sys.stderr):
+        return str(environments.device_environment(cache, ort=runtime) / "bin" / "python")
+
+
 def _in_child(
     function: Callable[_Parameters, _Result], *args: _Parameters.args, **kwargs: _Parameters.kwargs
 ) -> _Result:

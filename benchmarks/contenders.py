@@ -41,13 +41,13 @@ class Contender(Protocol):
 
 
 class Fieldtune:
-    """The device half: gradient.onnx on stock ONNX Runtime, AdamW in NumPy."""
+    """The device half: by default gradient.onnx on stock ONNX Runtime, and AdamW in NumPy."""
 
-    def __init__(self, workload: Workload, **runtime: bool) -> None:
+    def __init__(self, workload: Workload, backend: str = "portable", **runtime: bool) -> None:
         from fieldtune import load_profile, open_bundle
         from fieldtune.adapter_inputs import to_theta
         from fieldtune.adapters import read_adapter
-        from fieldtune.backends.portable import PortableBackend
+        from fieldtune.backends.choice import open_backend
         from fieldtune.optimizers import AdamWConfig
         from fieldtune.providers import choose_provider
         from fieldtune.runtime import features
@@ -55,7 +55,8 @@ class Fieldtune:
         profile = load_profile("cpu-generic")
         settings = dataclasses.replace(profile.runtime, threads=workload.threads, **runtime)
         bundle = open_bundle(workload.bundle)
-        self._backend = PortableBackend(
+        self._backend = open_backend(
+            backend,
             bundle,
             choose_provider(dataclasses.replace(profile, runtime=settings), features().providers),
             to_theta(read_adapter(bundle.adapter_path), bundle.manifest),
@@ -73,6 +74,11 @@ class Fieldtune:
 def lean_fieldtune(workload: Workload) -> Fieldtune:
     """Return fieldtune with the settings of a profile for little memory."""
     return Fieldtune(workload, prepacking=False, arena=False, memory_pattern=False)
+
+
+def official_fieldtune(workload: Workload) -> Fieldtune:
+    """Return fieldtune on ONNX Runtime's own training API, with its training graph and its AdamW."""
+    return Fieldtune(workload, backend="ort-training")
 
 
 class TorchPeft:
@@ -99,15 +105,17 @@ class TorchPeft:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """A contender's name in tables, and what starts it."""
+    """A contender's name in tables, what starts it, and the ONNX Runtime of its environment, if not the dev box's."""
 
     title: str
     start: Callable[[Workload], Contender]
+    runtime: str | None = None
 
 
 CONTENDERS = {
     "fieldtune": Entry("fieldtune", Fieldtune),
     "fieldtune-lean": Entry("fieldtune, lean", lean_fieldtune),
+    "ort-training": Entry("official training runtime", official_fieldtune, "onnxruntime-training-cpu==1.19.2"),
     "torch-peft": Entry("torch + PEFT", TorchPeft),
 }
 """In the order of the table's columns; the last is what the others are compared with."""

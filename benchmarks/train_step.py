@@ -9,19 +9,32 @@ afresh (cold start: from the start of the process to the end of its first step, 
 take turns of some steps, and end (peak memory: the largest resident set of the process). Figures are medians; ratios
 are of figures taken one right after the other, and given as min / median / max. On a machine that others use, too, the
 fastest steps are the least disturbed ones. "fieldtune, lean" is fieldtune with a hardware profile for little memory:
-prepacking, arena and memory_pattern off.
+prepacking, arena and memory_pattern off; "official training runtime" is fieldtune with the backend ort-training, in an
+environment with onnxruntime-training-cpu 1.19.2, which keeps no packed weights either.
 """
 
 import argparse
 import dataclasses
 import json
 import statistics
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import REPOSITORY, THREADS, Child, asset, bundle, machine_line, parser, ratios, save, say, table
+from common import (
+    REPOSITORY,
+    THREADS,
+    Child,
+    asset,
+    bundle,
+    interpreter,
+    machine_line,
+    parser,
+    ratios,
+    save,
+    say,
+    table,
+)
 from contenders import CONTENDERS
 
 from fieldtune_offline import BuildSpec, LoraSpec
@@ -109,13 +122,14 @@ def commands(name: str, cache: Path) -> dict[str, list[object]]:
         task=subject.task,
         labels=subject.labels,
         lora=LoraSpec(target_modules=subject.target_modules),
+        ort_training=True,
         out=cache / "bundles" / f"benchmark-{name}",
     )
     built = bundle(name, spec)
     batches = write_batches(subject, model, cache / "benchmarks" / f"{name}-batches.npz")
-    program = [sys.executable, REPOSITORY / "benchmarks" / "contenders.py"]
+    program = REPOSITORY / "benchmarks" / "contenders.py"
     flags = ["--model", model, "--bundle", built, "--batches", batches, "--threads", THREADS]
-    return {contender: [*program, contender, *flags] for contender in CONTENDERS}
+    return {name: [interpreter(entry.runtime, cache), program, name, *flags] for name, entry in CONTENDERS.items()}
 
 
 def measure(subject: Subject, starts: dict[str, list[object]], *, rounds: int, turns: int) -> dict[str, Figures]:

@@ -72,7 +72,9 @@ def open_session(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def compare_gradients(found: Mapping[str, FloatArray], expected: Mapping[str, FloatArray]) -> GradientComparison:
+def compare_gradients(
+    found: Mapping[str, FloatArray], expected: Mapping[str, FloatArray], tolerance: float = GRADIENT_TOLERANCE
+) -> GradientComparison:
     """Compare the gradients of each tensor; every one that does not vanish must be there."""
     largest = max(float(np.abs(gradient).max()) for gradient in expected.values())
     worst = 0.0
@@ -87,7 +89,7 @@ def compare_gradients(found: Mapping[str, FloatArray], expected: Mapping[str, Fl
             faults.append(f"the gradient of {key} is zero")
         difference = float(np.abs(gradient - expected[key]).max()) / size if size else 0.0
         worst = max(worst, difference)
-        if not difference <= GRADIENT_TOLERANCE:
+        if not difference <= tolerance:
             faults.append(f"the gradient of {key} differs by {difference:.1e} of its largest element")
     if len(vanishing) == len(expected):
         faults.append("every gradient is zero")

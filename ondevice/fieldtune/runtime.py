@@ -1,8 +1,11 @@
 """Finding ONNX Runtime: the one module that the stock, the training and the vendors' distributions all fill."""
 
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
+import importlib.util
+import sys
 from typing import Any
 
 from fieldtune.errors import ProviderUnavailable
@@ -27,11 +30,11 @@ class RuntimeFeatures:
     providers: tuple[str, ...]
 
 
-def load_runtime() -> Any:
-    """Import ONNX Runtime and return the module.
+def check_installed() -> dict[str, str]:
+    """Check that ONNX Runtime is installed exactly once, without importing it; return its distribution, if known.
 
     Raises:
-        ProviderUnavailable: if it is missing, installed twice, or broken; the message says what to do.
+        ProviderUnavailable: if it is missing or installed twice, or too old for NumPy; the message says what to do.
     """
     distributions = installed_runtimes()
     if len(distributions) > 1:
@@ -44,12 +47,20 @@ def load_runtime() -> Any:
     # Where the distribution is known, its fault is found before its import prints pages or leaves half a module.
     for version in distributions.values():
         _check_numpy(version)
+    if not distributions and importlib.util.find_spec("onnxruntime") is None:
+        raise ProviderUnavailable(f"ONNX Runtime is not installed; {_INSTALL}")
+    return distributions
+
+
+def load_runtime() -> Any:
+    """Import ONNX Runtime and return the module.
+
+    Raises:
+        ProviderUnavailable: if it is missing, installed twice, or broken; the message says what to do.
+    """
+    check_installed()
     try:
         module = importlib.import_module("onnxruntime")
-    except ModuleNotFoundError as error:
-        if error.name == "onnxruntime":
-            raise ProviderUnavailable(f"ONNX Runtime is not installed; {_INSTALL}") from error
-        raise ProviderUnavailable(_broken(error)) from error
     except (ImportError, AttributeError, OSError, RuntimeError, SystemError) as error:
         raise ProviderUnavailable(_broken(error)) from error
     if not hasattr(module, "InferenceSession"):
@@ -78,6 +89,12 @@ def features() -> RuntimeFeatures:
 
 def installed_runtimes() -> dict[str, str]:
     """Return the installed distributions that fill the module onnxruntime: name → version."""
+    return dict(_runtimes_on(tuple(sys.path)))
+
+
+@functools.cache
+def _runtimes_on(_path: tuple[str, ...]) -> dict[str, str]:
+    """Look once for each search path: every session asks, and reading all metadata takes longer than a small run."""
     names = importlib.metadata.packages_distributions().get("onnxruntime", [])
     return {name: importlib.metadata.version(name) for name in names}
 

@@ -1,10 +1,11 @@
-"""The state of AdamW in the checkpoint files of ONNX Runtime's training API, read and replaced.
+"""Checkpoint files of ONNX Runtime's training API: parameters and AdamW's state read, and the state replaced.
 
 The API can save the optimizer's moments to a file and load them from one, and shows them nowhere else. The files are
 FlatBuffers with the identifier ODTC; the numbers of the fields below are those of ort_training_checkpoint.fbs and
 ort.fbs in ONNX Runtime's sources (onnxruntime/core/flatbuffers/schema, release 1.19).
 """
 
+import contextlib
 import mmap
 import struct
 from collections.abc import Iterator, Mapping
@@ -14,12 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.errors import CheckpointError
-from fieldtune.layout import Layout
+from fieldtune.errors import CheckpointError, listed
+from fieldtune.layout import FloatArray, Layout
 from fieldtune.optimizers import State
 
 _IDENTIFIER = b"ODTC"
-_CHECKPOINT_GROUPS = 2
+_, _CHECKPOINT_MODULE, _CHECKPOINT_GROUPS = range(3)
+_MODULE_TRAINED, _, _MODULE_NOMINAL = range(3)
 _GROUP_NAME, _GROUP_STEP, _GROUP_RATE, _GROUP_STATES = range(4)
 _STATE_NAME, _STATE_MOMENTS = range(2)
 _TENSOR_NAME, _, _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_BYTES = range(5)
@@ -30,30 +32,35 @@ _GROUP = "group0"
 _ALIGNMENT = 16
 
 
+def read_parameters(path: Path, layout: Layout) -> FloatArray:
+    """Return the trained parameters of a checkpoint as theta: float32, shape ``(layout.size,)``.
+
+    Raises:
+        CheckpointError: cannot be read, not a checkpoint, a nominal one, or of other parameters than the layout's.
+    """
+    with _mapped(path) as buffer:
+        module = _root(buffer, path).table(_CHECKPOINT_MODULE)
+        if module is None or module.byte(_MODULE_NOMINAL):
+            raise CheckpointError(f"{path}: holds the names of parameters and no values; save the trained checkpoint")
+        stored = {tensor.text(_TENSOR_NAME): _values(tensor) for tensor in module.tables(_MODULE_TRAINED)}
+    return _packed(stored, layout, "values", path)
+
+
 def read_adamw(path: Path, layout: Layout) -> State:
     """Return AdamW's state from a checkpoint that was saved with its optimizer, as ``optimizers.AdamW.state`` does.
 
     Raises:
         CheckpointError: not a checkpoint, saved without an optimizer, or of other parameters than the layout's.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
+    with _mapped(path) as buffer:
         group = _only_group(buffer, path)
-        stored: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
+        stored: dict[str, dict[str, FloatArray]] = {theirs: {} for theirs in _MOMENTS.values()}
         for entry in group.tables(_GROUP_STATES):
-            moments = {tensor.text(_TENSOR_NAME): tensor for tensor in entry.tables(_STATE_MOMENTS)}
-            stored[entry.text(_STATE_NAME)] = {
-                name: np.frombuffer(tensor.bytes(_TENSOR_BYTES), np.float32) for name, tensor in moments.items()
-            }
-        state: State = {"step": np.array(group.int64(_GROUP_STEP), np.int64)}
-    for ours, theirs in _MOMENTS.items():
-        vector = np.empty(layout.size, np.float32)
-        for key, view in layout.views(vector).items():
-            values = stored.get(key, {}).get(theirs)
-            if values is None or values.size != view.size:
-                raise CheckpointError(f"{path}: no {theirs} of {view.size} values for {key!r}: another adapter's?")
-            view[...] = values.reshape(view.shape)
-        state[ours] = vector
-    return state
+            for tensor in entry.tables(_STATE_MOMENTS):
+                stored.setdefault(tensor.text(_TENSOR_NAME), {})[entry.text(_STATE_NAME)] = _values(tensor)
+        step = np.array(group.int64(_GROUP_STEP), np.int64)
+    moments = {ours: _packed(stored[theirs], layout, theirs, path) for ours, theirs in _MOMENTS.items()}
+    return {"step": step, **moments}
 
 
 def replace_adamw(path: Path, layout: Layout, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -66,7 +73,7 @@ def replace_adamw(path: Path, layout: Layout, state: Mapping[str, npt.NDArray[An
         CheckpointError: as ``read_adamw``.
     """
     with path.open("r+b") as file:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
+        with _mapped(path) as buffer:
             _only_group(buffer, path)
             slot = _root(buffer, path).slot(_CHECKPOINT_GROUPS)
         file.seek(0, 2)
@@ -119,6 +126,39 @@ def _groups(layout: Layout, state: Mapping[str, npt.NDArray[Any]]) -> tuple[byte
     return block, len(block) - groups
 
 
+@contextlib.contextmanager
+def _mapped(path: Path) -> Iterator[mmap.mmap]:
+    """Map a file; whatever in it leads outside it is the file's fault."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
+            yield buffer
+    except (OSError, ValueError, IndexError, struct.error) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read as a checkpoint of ONNX Runtime's training API: {error}"
+        ) from error
+
+
+def _values(tensor: "_Table") -> FloatArray:
+    """Return a tensor's float32 values, flat; none where it holds another type."""
+    data = tensor.bytes(_TENSOR_BYTES) if tensor.int32(_TENSOR_TYPE) == _FLOAT else b""
+    return np.frombuffer(data, np.float32)
+
+
+def _packed(stored: Mapping[str, FloatArray], layout: Layout, what: str, path: Path) -> FloatArray:
+    vector = np.empty(layout.size, np.float32)
+    faults = []
+    for key, view in layout.views(vector).items():
+        if key not in stored:
+            faults.append(f"{key}: no {what}")
+        elif stored[key].size != view.size:
+            faults.append(f"{key}: {what} of {stored[key].size} numbers; expected {view.size}")
+        else:
+            view[...] = stored[key].reshape(view.shape)
+    if faults:
+        raise CheckpointError(f"{path}: not of this bundle's adapter; {len(faults)} parameter(s){listed(faults)}")
+    return vector
+
+
 def _vector(build: Any, offsets: list[int]) -> int:
     build.StartVector(4, len(offsets), 4)
     for offset in reversed(offsets):
@@ -145,10 +185,17 @@ class _Table:
         (offset,) = struct.unpack_from("<H", self._buffer, table + entry)
         return self._position + offset if offset else 0
 
+    def byte(self, number: int) -> int:
+        """Return a number of 8 bits; a field that is left out is 0."""
+        return self._number(number, "<b")
+
+    def int32(self, number: int) -> int:
+        """Return a number of 32 bits; a field that is left out is 0."""
+        return self._number(number, "<i")
+
     def int64(self, number: int) -> int:
-        """Return a number; a field that is left out is 0."""
-        slot = self.slot(number)
-        return int(struct.unpack_from("<q", self._buffer, slot)[0]) if slot else 0
+        """Return a number of 64 bits; a field that is left out is 0."""
+        return self._number(number, "<q")
 
     def bytes(self, number: int) -> bytes:
         """Return a vector of bytes."""
@@ -159,12 +206,21 @@ class _Table:
         """Return a string."""
         return self.bytes(number).decode()
 
+    def table(self, number: int) -> "_Table | None":
+        """Return a table, or None for a field that is left out."""
+        slot = self.slot(number)
+        return _Table(self._buffer, slot + struct.unpack_from("<I", self._buffer, slot)[0]) if slot else None
+
     def tables(self, number: int) -> "Iterator[_Table]":
         """Yield the tables of a vector."""
         start, count = self._vector(number)
         for place in range(start, start + 4 * count, 4):
             (offset,) = struct.unpack_from("<I", self._buffer, place)
             yield _Table(self._buffer, place + offset)
+
+    def _number(self, number: int, form: str) -> int:
+        slot = self.slot(number)
+        return int(struct.unpack_from(form, self._buffer, slot)[0]) if slot else 0
 
     def _vector(self, number: int) -> tuple[int, int]:
         slot = self.slot(number)

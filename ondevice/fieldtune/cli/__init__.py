@@ -18,7 +18,14 @@ fieldtune COMMAND --help tells a command's flags; fieldtune --version the versio
 PROGRAM = Program(
     name="fieldtune",
     package="fieldtune.cli",
-    commands={"train": "Train", "evaluate": "Evaluate", "run": "Run", "inspect": "Inspect", "profiles": "Profiles"},
+    commands={
+        "train": "Train",
+        "evaluate": "Evaluate",
+        "run": "Run",
+        "inspect": "Inspect",
+        "import-checkpoint": "ImportCheckpoint",
+        "profiles": "Profiles",
+    },
     description=_DESCRIPTION,
 )
 

@@ -95,6 +95,7 @@ def bundle_facts(bundle: "Bundle") -> dict[str, Any]:
             for name, graph in manifest.graphs.items()
         },
         "parity": manifest.parity,
+        "ort_training": manifest.ort_training,
         "tools": manifest.tools,
         "files": manifest.files,
         "size_bytes": sum(spec.size_bytes for spec in manifest.files.values()),
@@ -155,6 +156,8 @@ def _bundle_tables(bundle: "Bundle", facts: Mapping[str, Any]) -> "list[Table]":
     _add_settings(top, facts["adapter"])
     top.add_row("trainable parameters", f"{manifest.layout.size:,}")
     top.add_row("files", f"{len(manifest.files)}, {facts['size_bytes'] / 1e6:.1f} MB; every digest is right")
+    if manifest.ort_training:
+        top.add_row("official training artifacts", f"for ONNX Runtime's training API {manifest.ort_training.runtime}")
     top.add_row("built with", ", ".join(f"{name} {version}" for name, version in manifest.tools.items()))
     tables = [top, _graphs_table(facts["graphs"])]
     tables += [_graph_table(name, graph, facts["graphs"][name]) for name, graph in manifest.graphs.items()]

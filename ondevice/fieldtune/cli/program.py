@@ -73,8 +73,10 @@ class Program:
         from rich.console import Console
 
         from fieldtune.cli.signals import terminating_as_interrupt
+        from fieldtune.runtime import check_installed
 
         try:
+            check_installed()  # in every command: who installs two runtimes should hear of it at once
             with warnings.catch_warnings(), terminating_as_interrupt():
                 warnings.showwarning = self._show_warning
                 code: int = module.run(command, Console(stderr=True))

@@ -167,7 +167,10 @@ def _print_table(
 
     from fieldtune.cli.results import new_table, print_tables
 
-    table = new_table("", ("text", *(escape(adapter.name) for adapter in adapters)))
+    # The folder's name is enough where no two are called the same.
+    folders = [Path(adapter.name).name for adapter in adapters]
+    names = folders if len(set(folders)) == len(folders) else [adapter.name for adapter in adapters]
+    table = new_table("", ("text", *(escape(name) for name in names)))
     for column in table.columns:
         column.overflow = "fold"
     for index, text in enumerate(texts):
