@@ -1,6 +1,7 @@
 """Build the small bundles that device tests run on: random weights, real graphs. Run in the development environment."""
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -18,7 +19,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from fieldtune.errors import ExportError
 from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
+from fieldtune_offline.ort_training.export import training_python
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORDS = """
@@ -85,14 +88,25 @@ def decoder(folder: Path) -> None:
     fast.save_pretrained(folder)
 
 
+def has_training_tool() -> bool:
+    """Whether the official training artifacts can be made here; where not, a line says why."""
+    try:
+        training_python(print)
+    except ExportError as error:
+        print(f"bundles come without the official training artifacts: {error}", flush=True)
+        return False
+    return True
+
+
 def build_all(out: Path) -> None:
     """Build every tiny bundle in OUT, unless they are there from the same sources."""
+    official = has_training_tool()
     sources = [
         *sorted((REPOSITORY / "offline").rglob("*.py")),
         *sorted((REPOSITORY / "ondevice").rglob("*.py")),
         Path(__file__),
     ]
-    key = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    key = hashlib.sha256(bytes([official]) + b"".join(path.read_bytes() for path in sources)).hexdigest()
     stamp = out / "tiny.json"
     if stamp.is_file() and json.loads(stamp.read_text()) == key:
         return
@@ -115,7 +129,7 @@ def build_all(out: Path) -> None:
     ]  # fmt: skip
     for spec in specs:
         print(f"building {spec.out}", flush=True)
-        build_bundle(spec)
+        build_bundle(dataclasses.replace(spec, ort_training=official))
     stamp.write_text(json.dumps(key))
 
 

@@ -64,6 +64,8 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         base = load_base(spec, task_name)
         if base.new_modules:
             report(f"new, saved with the adapter: {', '.join(base.new_modules)}")
+        if task_name == "text-classification":
+            report(f"labels: {', '.join(base.model.config.id2label.values())}")
         adapted = adapt(base, spec, task_name)
         text = _text(base, spec)
         task = _task(task_name, adapted)

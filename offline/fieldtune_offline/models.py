@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fieldtune.adapters import read_adapter
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
@@ -61,10 +62,11 @@ def load_base(spec: BuildSpec, task: str) -> BaseModel:
     from transformers import AutoConfig, AutoTokenizer
 
     _check_folder(spec.model)
-    _check_labels(spec.labels, task)
+    labels = spec.labels or _adapter_labels(spec.adapter)
+    _check_labels(labels, task)
     settings: dict[str, Any] = {}
-    if spec.labels:
-        settings["id2label"] = dict(enumerate(spec.labels))
+    if labels:
+        settings["id2label"] = dict(enumerate(labels))
         settings["label2id"] = {label: index for index, label in settings["id2label"].items()}
     try:
         with quiet_loading():
@@ -89,6 +91,12 @@ def load_base(spec: BuildSpec, task: str) -> BaseModel:
         dtypes=_checkpoint_dtypes(Path(spec.model)),
         licence=_licence(Path(spec.model)),
     )
+
+
+def _adapter_labels(adapter: Path | None) -> tuple[str, ...]:
+    """Return the names of the classes that an adapter's card gives its head; none where PEFT alone has written it."""
+    card = read_adapter(adapter).card if adapter else None
+    return card.labels if card else ()
 
 
 def _check_folder(model: str) -> None:

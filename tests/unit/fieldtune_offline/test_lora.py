@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from fieldtune.adapters import AdapterCard
 from fieldtune.errors import InvalidAdapter, UnsupportedModel
 from fieldtune_offline import BuildSpec, LoraSpec
 from fieldtune_offline.lora import adapt
@@ -330,6 +331,16 @@ def test_an_existing_adapter_is_the_starting_point(adapted, tmp_path, settings):
     for module in first.model.targeted_module_names:
         assert layer(again, module).scaling == layer(first, module).scaling
     assert {name for name, t in after.items() if t.requires_grad} == set(again.names.values())
+
+
+def test_label_names_come_with_an_adapter_unless_others_are_given(adapted, tmp_path):
+    adapted().model.save_pretrained(tmp_path / "saved", save_embedding_layers=False)
+    card = AdapterCard(base_sha256=None, task=CLASSIFIER, labels=("sad", "glad", "so-so"))
+    (tmp_path / "saved" / "fieldtune.json").write_text(card.to_json())
+    found = [
+        adapted(adapter=tmp_path / "saved", labels=labels).model.config.id2label for labels in ((), ("x", "y", "z"))
+    ]
+    assert found == [{0: "sad", 1: "glad", 2: "so-so"}, {0: "x", 1: "y", 2: "z"}]
 
 
 @pytest.fixture
