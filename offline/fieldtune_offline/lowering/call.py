@@ -9,7 +9,8 @@ from torch import fx
 from fieldtune_offline.lowering.builder import Dim, GraphBuilder, Tensor
 from fieldtune_offline.lowering.shapes import Shapes
 
-Lowered: TypeAlias = "Tensor | tuple[Tensor, ...]"
+Lowered: TypeAlias = "Tensor | tuple[Tensor | None, ...]"
+"""What a call gives; None in the place of a result that is not asked for."""
 
 
 class Call:

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
 from fieldtune.errors import UnsupportedModel, listed
-from fieldtune_offline.lowering import contraction, elementwise, indexing, movement, normalization
+from fieldtune_offline.lowering import contraction, convolution, elementwise, indexing, movement, normalization
 from fieldtune_offline.lowering.builder import GraphBuilder, Tensor
 from fieldtune_offline.lowering.call import Call, Lowered, Table
 from fieldtune_offline.lowering.shapes import Shapes, dim_of
@@ -21,6 +21,7 @@ TABLE: Table = {
     **elementwise.TABLE,
     **movement.TABLE,
     **contraction.TABLE,
+    **convolution.TABLE,
     **indexing.TABLE,
     **normalization.TABLE,
 }
@@ -152,7 +153,9 @@ def _lower_node(node: fx.Node, environment: dict[fx.Node, Lowered], build: Graph
         assert isinstance(source, fx.Node) and isinstance(index, int)  # noqa: PT018
         lowered = environment[source]
         assert isinstance(lowered, tuple)
-        environment[node] = lowered[index]
+        item = lowered[index]
+        if item is not None:
+            environment[node] = item
         return
     if not isinstance(node.target, torch._ops.OpOverload) or node.target in _NO_VALUE:
         return  # arithmetic of sizes: users read the expression, which the node carries
@@ -161,7 +164,8 @@ def _lower_node(node: fx.Node, environment: dict[fx.Node, Lowered], build: Graph
     build.module = _module_of(node)
     lowered = environment[node] = TABLE[node.target](Call(node, environment, build, shapes))
     for tensor in lowered if isinstance(lowered, tuple) else (lowered,):
-        shapes.learn(tensor)
+        if tensor is not None:
+            shapes.learn(tensor)
 
 
 def _module_of(node: fx.Node) -> str:
