@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help
 help: ## list the targets
 	@echo "make TARGET, with"
-	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 .PHONY: demo
 demo: venv ## adapt MiniLM to movie reviews in a device-only environment, with a report (ARGS: see demo/reviews.py --help)
@@ -40,6 +40,7 @@ demo-chat: venv ## adapt SmolLM2 to technical questions, its answers before and 
 .PHONY: test
 test: lint types tiny-bundles ## everything: lint, types, all tests, the device half on other Pythons and ONNX Runtimes
 	$(RUN) -m pytest $(ARGS)
+	$(RUN) tests/real_bundles.py $(BUNDLES) --cache $(CACHE)
 	$(RUN) tests/device.py --bundles $(BUNDLES) --cache $(CACHE)
 
 .PHONY: lint
@@ -56,6 +57,10 @@ test-device: tiny-bundles ## the device half alone; PYTHON=python3.10 ORT=1.16.3
 	$(RUN) tests/device.py --bundles $(BUNDLES) --cache $(CACHE) \
 	    $(if $(filter-out file default,$(origin PYTHON)),--python "$(PYTHON)") $(if $(ORT),--ort "$(ORT)")
 
+.PHONY: test-ort-training
+test-ort-training: tiny-bundles real-bundles ## the device half with ONNX Runtime's training build, both backends on real models
+	$(RUN) tests/device.py --training --bundles $(BUNDLES) --cache $(CACHE)
+
 .PHONY: test-arm64
 test-arm64: tiny-bundles ## train on emulated 64-bit ARM and compare (Linux with debootstrap and qemu-user-static)
 	$(RUN) tests/arm64.py --bundles $(BUNDLES) --cache $(CACHE)
@@ -68,6 +73,10 @@ bench: venv ## time a training step, and whole runs, beside torch and PEFT
 .PHONY: tiny-bundles
 tiny-bundles: venv
 	$(RUN) tests/tiny_bundles.py $(BUNDLES)
+
+.PHONY: real-bundles
+real-bundles: venv
+	$(RUN) tests/real_bundles.py $(BUNDLES) --cache $(CACHE)
 
 .PHONY: venv
 venv: $(VENV)/installed ## the development environment, in VENV

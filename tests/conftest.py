@@ -2,12 +2,17 @@
 
 import importlib.util
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Builds keep what they download and install beside the tests' own files, not in the user's cache.
+os.environ.setdefault("FIELDTUNE_CACHE", str(REPOSITORY / ".cache"))
 
 # Cheap tests first: what they find need not wait for a model.
 FOLDERS = ("unit", "property", "golden", "integration")
@@ -27,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def cache() -> Path:
     """Return the folder that keeps downloads, conversions and bundles between runs."""
-    return Path(os.environ.get("FIELDTUNE_CACHE", REPOSITORY / ".cache")).resolve()
+    return Path(os.environ["FIELDTUNE_CACHE"]).resolve()
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +44,17 @@ def asset(cache: Path) -> Callable[[str], Path]:
     assets = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(assets)
     return lambda name: Path(assets.fetch(name, cache))
+
+
+@pytest.fixture(scope="session")
+def real_bundle(cache: Path) -> Callable[[str], Path]:
+    """Return a function from ``real-minilm`` or ``real-smollm2`` to the bundle's folder; the first call builds it."""
+    folder = Path(os.environ.get("FIELDTUNE_TEST_BUNDLES") or cache / "bundles")
+    script = REPOSITORY / "tests" / "real_bundles.py"
+
+    def find(name: str) -> Path:
+        # A process of its own: a build's memory and warnings stay out of this one.
+        subprocess.run([sys.executable, str(script), str(folder), name, "--cache", str(cache)], check=True)
+        return folder / name
+
+    return find

@@ -19,7 +19,6 @@ from fieldtune.hardware import load_profile
 from fieldtune.optimizers import AdamWConfig
 from fieldtune.providers import choose_provider
 from fieldtune.runtime import features
-from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
 
 STEPS = 20
 TOLERANCE = 1e-3
@@ -79,14 +78,9 @@ def _compare(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
 
 
-def test_twenty_steps_of_minilm_are_those_of_torch_and_peft(asset, tmp_path, torch_noise):
-    lora = LoraSpec(rank=8, alpha=16, target_modules=("query", "value"))
+def test_twenty_steps_of_minilm_are_those_of_torch_and_peft(asset, real_bundle, torch_noise):
     model_path = str(asset("minilm"))
-    spec = BuildSpec(
-        model=model_path, task="text-classification", labels=("no", "yes"), lora=lora, out=tmp_path / "bundle"
-    )
-    build_bundle(spec)
-    bundle = open_bundle(spec.out)
+    bundle = open_bundle(real_bundle("real-minilm"))
     rng = np.random.Generator(np.random.PCG64(3))
     batches = []
     for _ in range(STEPS):
@@ -99,12 +93,9 @@ def test_twenty_steps_of_minilm_are_those_of_torch_and_peft(asset, tmp_path, tor
 
 
 @pytest.mark.slow
-def test_twenty_steps_of_smollm2_are_those_of_torch_and_peft(asset, tmp_path, torch_noise):
-    lora = LoraSpec(rank=8, alpha=16, target_modules=("q_proj", "v_proj"))
+def test_twenty_steps_of_smollm2_are_those_of_torch_and_peft(asset, real_bundle, torch_noise):
     model_path = str(asset("smollm2"))
-    spec = BuildSpec(model=model_path, task="text-generation", lora=lora, out=tmp_path / "bundle")
-    build_bundle(spec)
-    bundle = open_bundle(spec.out)
+    bundle = open_bundle(real_bundle("real-smollm2"))
     rng = np.random.Generator(np.random.PCG64(4))
     # The same few rows again and again, so that there is something to learn.
     rows = _text(rng, 2, 24)

@@ -21,7 +21,7 @@ from fieldtune.data.batches import collate, static_shape
 from fieldtune.data.examples import TEXT_CLASSIFICATION, Encoded
 from fieldtune.errors import ExportError, ParityError, UnsupportedModel, listed
 from fieldtune.layout import FloatArray
-from fieldtune.manifest import IGNORE_INDEX, MANIFEST_NAME, Manifest, OrtParitySpec, OrtTrainingSpec
+from fieldtune.manifest import FORMAT_VERSION, IGNORE_INDEX, MANIFEST_NAME, Manifest, OrtParitySpec, OrtTrainingSpec
 from fieldtune.output_folder import output_folder
 from fieldtune_offline.environments import environment_python
 from fieldtune_offline.ort_training import generate
@@ -111,7 +111,8 @@ def add_ort_training(root: Path, manifest: Manifest, adapter: Adapter, python: P
     files = {name: spec for name, spec in manifest.files.items() if not name.startswith(f"{FOLDER}/")}
     files |= {name: file_spec(root / name) for name in names.values()}
     section = OrtTrainingSpec(**names, runtime=version, parity=parity)
-    return dataclasses.replace(manifest, files=files, ort_training=section)
+    # A bundle of format 1.0 becomes one of the format that has the section.
+    return dataclasses.replace(manifest, files=files, ort_training=section, format_version=FORMAT_VERSION)
 
 
 def _generate(
