@@ -123,6 +123,19 @@ class Table:
         self._asked.add(key)
         return None if self._data.get(key) is None else self._get(key, str, _REQUIRED)
 
+    def optional_integer(self, key: str, *, least: int | None = None) -> int | None:
+        """Return the integer at a key, or None where the key is missing or null."""
+        self._asked.add(key)
+        return None if self._data.get(key) is None else self.integer(key, least=least)
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """Return the list of numbers at a key as floats."""
+        values = self._get(key, list, _REQUIRED)
+        for value in values:
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise self._error(f"{self.where}: {key!r} holds {_kind(value)}; expected a number in each place")
+        return tuple(float(value) for value in values)
+
     def __iter__(self) -> Iterator[str]:
         """Iterate over the keys in the file's order."""
         return iter(self._data)

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import warnings
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from fieldtune.errors import InvalidBundle, UnsupportedFormat
 from fieldtune.fields import Table
@@ -22,6 +22,7 @@ IGNORE_INDEX = -100
 """The label of a position that does not count, as torch.nn.CrossEntropyLoss has it."""
 
 Shape: TypeAlias = tuple[int | str, ...]
+Resample: TypeAlias = Literal["nearest", "bilinear", "bicubic"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +121,32 @@ class TextSpec:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ImageSpec:
+    """How an image becomes ``pixel_values`` (float32, shape (batch, channels, height, width)).
+
+    The image is resized so that its shorter edge is ``resize`` (both edges become height and width where that is None),
+    cut to height and width around its centre, divided by 255, and normalized with mean and std of each channel.
+
+    Attributes:
+        height: of the graphs' input, in pixels.
+        width: of the graphs' input, in pixels.
+        channels: 3 is RGB, 1 is grey.
+        resize: shorter edge before the cut, in pixels; None for no cut.
+        resample: how it is resized.
+        mean: of each channel, in 0 to 1.
+        std: of each channel, in 0 to 1.
+    """
+
+    height: int
+    width: int
+    channels: int
+    resize: int | None
+    resample: Resample
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ParitySpec:
     """What the build measured against torch, at one shape: largest differences, relative as their names say."""
 
@@ -171,11 +198,12 @@ class OrtTrainingSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """All of manifest.json; ``ort_training`` is None where the official artifacts were not asked for."""
+    """All of manifest.json: ``text`` or ``image`` says what goes in; ``ort_training`` is None if it was not asked for."""
 
     base: BaseModelSpec
     task: TaskSpec
-    text: TextSpec
+    text: TextSpec | None
+    image: ImageSpec | None
     peft_config: Mapping[str, Any]
     layout: Layout
     graphs: Mapping[str, GraphSpec]
@@ -209,7 +237,8 @@ def read_manifest(text: str, where: str = MANIFEST_NAME) -> Manifest:
         format_version=table.text("format_version"),
         base=_base(table.table("base")),
         task=_task(table.table("task")),
-        text=_text(table.table("text")),
+        text=_text(table.optional_table("text")),
+        image=_image(table.optional_table("image")),
         peft_config=table.plain("peft_config"),
         layout=_layout(table.tables("layout"), where),
         graphs={name: _graph(graph) for name, graph in table.named_tables("graphs").items()},
@@ -260,7 +289,9 @@ def _task(table: Table) -> TaskSpec:
     return TaskSpec(name=table.text("name"), labels=table.texts("labels"))
 
 
-def _text(table: Table) -> TextSpec:
+def _text(table: Table | None) -> TextSpec | None:
+    if table is None:
+        return None
     return TextSpec(
         max_length=table.integer("max_length", least=1),
         pad_token_id=table.integer("pad_token_id", least=0),
@@ -268,6 +299,25 @@ def _text(table: Table) -> TextSpec:
         special_tokens=_strings(table.table("special_tokens")),
         chat_template=table.optional_text("chat_template"),
     )
+
+
+def _image(table: Table | None) -> ImageSpec | None:
+    if table is None:
+        return None
+    return ImageSpec(
+        height=table.integer("height", least=1),
+        width=table.integer("width", least=1),
+        channels=table.integer("channels", least=1),
+        resize=table.optional_integer("resize", least=1),
+        resample=_resample(table),
+        mean=table.numbers("mean"),
+        std=table.numbers("std"),
+    )
+
+
+def _resample(table: Table) -> Resample:
+    found = table.choice("resample", get_args(Resample))
+    return next(name for name in get_args(Resample) if name == found)
 
 
 def _layout(tables: list[Table], where: str) -> Layout:
