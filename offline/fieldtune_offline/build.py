@@ -25,13 +25,14 @@ from fieldtune.manifest import (
 from fieldtune.output_folder import output_folder
 from fieldtune_offline.graphs import Graph, adapted_graph, gradient_graph
 from fieldtune_offline.lora import Adapted, adapt
-from fieldtune_offline.models import BaseModel, canonical_task, load_base
+from fieldtune_offline.models import CLASSIFICATION_TASKS, BaseModel, canonical_task, load_base
 from fieldtune_offline.node_table import node_table
 from fieldtune_offline.ort_training.export import add_ort_training, training_python
 from fieldtune_offline.parity import check_parity, open_sessions
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 from fieldtune_offline.tasks import Task
+from fieldtune_offline.tasks.image_classification import ImageClassification
 from fieldtune_offline.tasks.text_classification import TextClassification
 from fieldtune_offline.tasks.text_generation import TextGeneration
 from fieldtune_offline.weights import bind_weights, write_weights
@@ -64,18 +65,18 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         base = load_base(spec, task_name)
         if base.new_modules:
             report(f"new, saved with the adapter: {', '.join(base.new_modules)}")
-        if task_name == "text-classification":
+        if task_name in CLASSIFICATION_TASKS:
             report(f"labels: {', '.join(base.model.config.id2label.values())}")
         adapted = adapt(base, spec, task_name)
         text = _text(base, spec)
-        task = _task(task_name, adapted)
+        task = _task(task_name, adapted, base)
         graphs = _trace(spec, adapted, task, report)
         report("writing weights and graphs")
         _write(staging, graphs, base, adapted)
         report("comparing with torch on stock ONNX Runtime")
         manifest = _manifest(task_name, base, adapted, text, graphs, staging)
         sessions, initial = open_sessions(staging / "graphs"), read_adapter(staging / ADAPTER_NAME)
-        parity = check_parity(sessions, adapted, task, manifest, initial, _parity_shapes(spec))
+        parity = check_parity(sessions, adapted, task, manifest, initial, _parity_shapes(spec, base))
         manifest = dataclasses.replace(manifest, parity=parity)
         if training:
             manifest = add_ort_training(staging, manifest, initial, training, report)
@@ -92,14 +93,20 @@ def _check_spec(spec: BuildSpec) -> None:
         raise ValueError(f"rank is {spec.lora.rank}; expected at least 1")
 
 
-def _task(name: str, adapted: Adapted) -> Task:
+def _task(name: str, adapted: Adapted, base: BaseModel) -> Task:
+    if base.image is not None:
+        return ImageClassification(adapted.model, base.image)
     if name == "text-classification":
         return TextClassification(adapted.model)
     return TextGeneration(adapted.model)
 
 
-def _text(base: BaseModel, spec: BuildSpec) -> TextSpec:
+def _text(base: BaseModel, spec: BuildSpec) -> TextSpec | None:
     tokenizer, config = base.tokenizer, base.model.config
+    if tokenizer is None:
+        if spec.sequence is not None:
+            raise UnsupportedModel(f"{spec.model}: images have no sequence; leave --sequence out")
+        return None
     limits = [getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
     longest = min(int(limit) for limit in limits if limit)
     if spec.sequence is not None and spec.sequence > longest:
@@ -140,13 +147,15 @@ def _trace(spec: BuildSpec, adapted: Adapted, task: Task, report: Report) -> lis
     evaluation = adapted_graph("eval", task.evaluation(batch, sequence), adapted, static)
     report("tracing the inference graph")
     # A decoder feeds one token at a time after the prompt, so its sizes always vary.
-    served = static if isinstance(task, TextClassification) else frozenset[str]()
+    served = frozenset[str]() if isinstance(task, TextGeneration) else static
     inference = adapted_graph("infer", task.inference(batch, sequence), adapted, served)
     return [gradient, evaluation, inference]
 
 
-def _parity_shapes(spec: BuildSpec) -> list[tuple[int, int]]:
+def _parity_shapes(spec: BuildSpec, base: BaseModel) -> list[tuple[int, int]]:
     shapes = [(spec.batch or batch, spec.sequence or sequence) for batch, sequence in _PARITY_SHAPES]
+    if base.image is not None:
+        shapes = [(batch, 0) for batch, _ in shapes]
     return list(dict.fromkeys(shapes))
 
 
@@ -162,7 +171,8 @@ def _write(staging: Path, graphs: list[Graph], base: BaseModel, adapted: Adapted
         (folder / f"{graph.name}.nodes.json").write_text(node_table(graph.model), encoding="utf-8")
     with quiet_loading():
         adapted.model.save_pretrained(str(staging / ADAPTER_NAME), save_embedding_layers=False)
-    base.tokenizer.backend_tokenizer.save(str(staging / TOKENIZER_NAME))
+    if base.tokenizer is not None:
+        base.tokenizer.backend_tokenizer.save(str(staging / TOKENIZER_NAME))
     for name in ("README.md",):
         # PEFT's card is a form to fill in; the manifest says what there is to say.
         (staging / ADAPTER_NAME / name).unlink(missing_ok=True)
@@ -172,12 +182,12 @@ def _manifest(
     task: str,
     base: BaseModel,
     adapted: Adapted,
-    text: TextSpec,
+    text: TextSpec | None,
     graphs: list[Graph],
     staging: Path,
 ) -> Manifest:
     config = base.model.config
-    labels = config.id2label if task == "text-classification" else {}
+    labels = config.id2label if task in CLASSIFICATION_TASKS else {}
     names: dict[int, str] = dict(labels)
     files = {str(path.relative_to(staging)): file_spec(path) for path in sorted(staging.rglob("*")) if path.is_file()}
     peft_config = json.loads((staging / ADAPTER_NAME / "adapter_config.json").read_text(encoding="utf-8"))
@@ -192,6 +202,7 @@ def _manifest(
         ),
         task=TaskSpec(name=task, labels=tuple(names[index] for index in sorted(names))),
         text=text,
+        image=base.image,
         peft_config=peft_config,
         layout=adapted.layout,
         graphs={graph.name: graph.spec("graphs") for graph in graphs},

@@ -108,15 +108,24 @@ def _check_stored(adapted: Adapted, base: BaseModel, stored: Adapter) -> None:
 
 
 def _check_layers(model: nn.Module) -> None:
-    from peft.tuners.lora import Embedding, Linear, LoraLayer
+    from peft.tuners.lora import Conv2d, Embedding, Linear, LoraLayer
 
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     faults = [
         f"{name}: {type(module).__name__}"
-        for name, module in model.named_modules()
-        if isinstance(module, LoraLayer) and type(module) not in (Linear, Embedding)
+        for name, module in layers.items()
+        if type(module) not in (Linear, Embedding, Conv2d)
+    ]
+    # A depthwise A would be as large as the kernel that it adapts, and its gradient has no ONNX operator.
+    faults += [
+        f"{name}: a convolution in {module.get_base_layer().groups} groups"
+        for name, module in layers.items()
+        if isinstance(module, Conv2d) and module.get_base_layer().groups != 1
     ]
     if faults:
-        raise UnsupportedModel(f"LoRA is supported on linear layers and embeddings only{listed(faults)}")
+        raise UnsupportedModel(
+            f"LoRA is supported on linear layers, embeddings and convolutions in one group only{listed(faults)}"
+        )
 
 
 def _saved(model: Any) -> dict[str, torch.Tensor]:

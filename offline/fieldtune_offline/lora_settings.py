@@ -15,7 +15,8 @@ from fieldtune_offline.models import BaseModel
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 
-_TASK_TYPES = {"text-classification": "SEQ_CLS", "text-generation": "CAUSAL_LM"}
+# PEFT has no type for vision models: its generic wrapper passes their inputs on.
+_TASK_TYPES = {"image-classification": None, "text-classification": "SEQ_CLS", "text-generation": "CAUSAL_LM"}
 
 # Fields of LoraConfig whose every value is honoured: what they do is in the model before the graph is traced.
 _HONOURED = {

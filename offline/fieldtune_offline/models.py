@@ -11,10 +11,13 @@ from torch import nn
 
 from fieldtune.adapters import read_adapter
 from fieldtune.errors import UnsupportedModel
+from fieldtune.manifest import ImageSpec
+from fieldtune_offline.images import image_spec
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 
-SUPPORTED_TASKS = ("text-classification", "text-generation")
+SUPPORTED_TASKS = ("image-classification", "text-classification", "text-generation")
+CLASSIFICATION_TASKS = ("image-classification", "text-classification")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,7 +26,8 @@ class BaseModel:
 
     Attributes:
         model: in evaluation mode, float32, eager attention, no key-value cache by default.
-        tokenizer: a fast transformers tokenizer.
+        tokenizer: a fast transformers tokenizer; None of a vision model.
+        image: how images become its input; None of a language model.
         new_modules: names of modules that the checkpoint does not have and that were initialized anew.
         sha256: over names, dtypes, shapes and bytes of the checkpoint's own tensors as loaded.
         dtypes: tensor name → dtype in the checkpoint, where it is not float32.
@@ -31,7 +35,8 @@ class BaseModel:
     """
 
     model: Any
-    tokenizer: Any
+    tokenizer: Any | None
+    image: ImageSpec | None
     new_modules: tuple[str, ...]
     sha256: str
     dtypes: Mapping[str, str]
@@ -59,7 +64,7 @@ def load_base(spec: BuildSpec, task: str) -> BaseModel:
     Raises:
         UnsupportedModel: not a model directory, a model without a class for the task, or without a fast tokenizer.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     _check_folder(spec.model)
     labels = spec.labels or _adapter_labels(spec.adapter)
@@ -70,27 +75,39 @@ def load_base(spec: BuildSpec, task: str) -> BaseModel:
         settings["label2id"] = {label: index for index, label in settings["id2label"].items()}
     try:
         with quiet_loading():
-            config = AutoConfig.from_pretrained(spec.model, **settings)
-            tokenizer = AutoTokenizer.from_pretrained(spec.model, use_fast=True)
+            config = AutoConfig.from_pretrained(spec.model, trust_remote_code=spec.trust_remote_code, **settings)
             model, info = _load_model(spec, task, config)
     except Exception as error:  # transformers, its parsers and the models' own code raise errors of every kind
         raise UnsupportedModel(f"{spec.model}: cannot be loaded for {task}: {_first_line(error)}") from error
-    # Without a file, transformers makes up a tokenizer that knows its special tokens only.
-    if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise UnsupportedModel(f"{spec.model}: has no fast tokenizer (tokenizer.json), which devices need")
-    if task == "text-classification":
+    images = task == "image-classification"
+    if task in CLASSIFICATION_TASKS:
         _check_classes(config, spec.model)
     model.eval()
     model.config.use_cache = False
     missing = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     return BaseModel(
         model=model,
-        tokenizer=tokenizer,
+        tokenizer=None if images else _load_tokenizer(spec.model),
+        image=image_spec(spec.model, config) if images else None,
         new_modules=_modules_of(missing, model),
         sha256=_digest(model, missing),
         dtypes=_checkpoint_dtypes(Path(spec.model)),
         licence=_licence(Path(spec.model)),
     )
+
+
+def _load_tokenizer(model: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet_loading():
+            tokenizer = AutoTokenizer.from_pretrained(model, use_fast=True)
+    except Exception as error:  # as above
+        raise UnsupportedModel(f"{model}: its tokenizer cannot be loaded: {_first_line(error)}") from error
+    # Without a file, transformers makes up a tokenizer that knows its special tokens only.
+    if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise UnsupportedModel(f"{model}: has no fast tokenizer (tokenizer.json), which devices need")
+    return tokenizer
 
 
 def _adapter_labels(adapter: Path | None) -> tuple[str, ...]:
@@ -111,7 +128,7 @@ def _check_folder(model: str) -> None:
 
 
 def _check_labels(labels: tuple[str, ...], task: str) -> None:
-    if labels and task != "text-classification":
+    if labels and task not in CLASSIFICATION_TASKS:
         raise UnsupportedModel(f"labels {', '.join(labels)} for {task}, which has no classes; leave them out")
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
@@ -138,6 +155,7 @@ def _load_model(spec: BuildSpec, task: str, config: Any) -> tuple[Any, dict[str,
         dtype=torch.float32,
         attn_implementation="eager",  # the only one whose graph is plain products and a softmax
         ignore_mismatched_sizes=True,
+        trust_remote_code=spec.trust_remote_code,
         output_loading_info=True,
     )
     return model, info

@@ -60,9 +60,14 @@ def _shape(value: ir.Value) -> list[int | str]:
 
 def _macs(node: ir.Node) -> list[int | str]:
     """Return the factors of a product's multiply-accumulate count; none for other operators."""
-    if node.op_type not in ("Gemm", "MatMul"):
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
         return []
-    left = node.inputs[0]
+    left, right = node.inputs[:2]
     assert left is not None
+    assert right is not None
+    if node.op_type == "Conv":
+        return [*_shape(node.outputs[0]), *_shape(right)[1:]]
+    if node.op_type == "ConvTranspose":
+        return [*_shape(left), *_shape(right)[1:]]
     inner = _shape(left)[0 if node.op_type == "Gemm" and node.attributes["transA"].as_int() else -1]
     return [*_shape(node.outputs[0]), inner]

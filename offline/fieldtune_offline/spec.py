@@ -41,7 +41,7 @@ class BuildSpec:
     """Folder in transformers' format, or the name of a model on a hub that can be reached."""
 
     task: str
-    """text-classification or text-generation, or a synonym that optimum knows."""
+    """text-classification, text-generation or image-classification, or a synonym that optimum knows."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder of the bundle."""
@@ -63,6 +63,9 @@ class BuildSpec:
 
     ort_training: bool = False
     """Also make ONNX Runtime's official training artifacts, in an environment of their own."""
+
+    trust_remote_code: bool = False
+    """Run the Python code that a model directory brings for its own architecture; only for directories you trust."""
 
     overwrite: bool = False
     """Replace the bundle if it exists."""

@@ -45,6 +45,8 @@ def trace_gradient(source: Traceable, static: frozenset[str]) -> tuple[ExportedP
 def trace_adapted(source: Traceable, adapted: Adapted, static: frozenset[str]) -> tuple[ExportedProgram, list[Input]]:
     """Trace forward with the adapter as inputs, LoRA's matrices transposed: A (in, rank), B (rank, out), rank symbolic.
 
+    A convolution's A and B keep PEFT's form: (rank, in, height, width) and (out, rank, 1, 1).
+
     ``alpha / rank`` is taken out of the graph; whoever feeds B multiplies it in.
 
     Raises:
@@ -61,8 +63,12 @@ def trace_adapted(source: Traceable, adapted: Adapted, static: frozenset[str]) -
         else:
             # One rank for the trace, whatever rank_pattern says; neither 0 nor 1, which torch would fix.
             shape = [3 if axis == parameter.rank_axis else size for axis, size in enumerate(tensor.shape)]
-            adapter[parameter.key] = torch.zeros(shape).T.contiguous()
-            inputs.append(Input(parameter.key, (None, RANK_AXIS) if parameter.rank_axis == 0 else (RANK_AXIS, None)))
+            axes = tuple(RANK_AXIS if axis == parameter.rank_axis else None for axis in range(tensor.ndim))
+            zeros = torch.zeros(shape)
+            if parameter.is_matrix:
+                zeros, axes = zeros.T.contiguous(), axes[::-1]
+            adapter[parameter.key] = zeros
+            inputs.append(Input(parameter.key, axes))
     module = _WithAdapter(source, adapted.layout, adapted.names)
     with _unit_scales(adapted.model):
         program = _export(module, {"batch": dict(source.batch), "adapter": adapter}, inputs)
@@ -79,7 +85,7 @@ class _WithAdapter(nn.Module):
 
     def forward(self, batch: dict[str, Any], adapter: dict[str, torch.Tensor]) -> Any:
         tensors = {
-            self._names[p.key]: adapter[p.key] if p.rank_axis is None else adapter[p.key].T
+            self._names[p.key]: adapter[p.key].T if p.is_matrix else adapter[p.key]
             for p in self._layout.parameters
         }
         return torch.func.functional_call(self.module, tensors, kwargs=batch)

@@ -45,6 +45,11 @@ class ParameterSpec:
             return 0
         return 1 if self.role in ("lora_b", "lora_embedding_b") else None
 
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it is an A or B with two axes, which eval.onnx and infer.onnx take transposed."""
+        return self.rank_axis is not None and len(self.shape) == 2
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Layout:

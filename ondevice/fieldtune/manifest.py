@@ -148,7 +148,10 @@ class ImageSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ParitySpec:
-    """What the build measured against torch, at one shape: largest differences, relative as their names say."""
+    """What the build measured against torch, at one shape: largest differences, relative as their names say.
+
+    ``sequence`` is 0 for images.
+    """
 
     batch: int
     sequence: int

@@ -120,7 +120,7 @@ def _weight_gradient(call: Call, gradient: Tensor, x: Tensor, weight: Tensor) ->
     outer, inner = (build.transpose(tensor, [1, 0, 2, 3]) for tensor in (gradient, x))
     if kernel == [1, 1] and strides == [1, 1] and pads == [0, 0]:
         flat = [_rows(call, tensor) for tensor in (outer, inner)]
-        product = build.op("Gemm", flat, weight.dtype, weight.dims[:2], transB=1)
+        product = build.op("Gemm", flat, weight.dtype, weight.dims[:2], transA=0, transB=1)
         return call.shapes.reshape(product, weight.dims)
     # Channels take the batch's place, and the windows' steps the dilation's.
     found = [

@@ -90,7 +90,7 @@ def _nodes(held: ir.Value, parameter: ParameterSpec, factor: float, rank: int, g
         graph.register_initializer(widths)
         nodes.append(ir.node("Pad", [value, widths], name=f"{parameter.key}.Pad"))
         value = nodes[-1].outputs[0]
-    if axis is not None:
+    if parameter.is_matrix:
         nodes.append(ir.node("Transpose", [value], {"perm": [1, 0]}, name=f"{parameter.key}.Transpose"))
         value = nodes[-1].outputs[0]
     if factor != 1.0:
