@@ -17,6 +17,8 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
+    ResNetConfig,
+    ResNetForImageClassification,
 )
 
 from fieldtune.errors import ExportError
@@ -98,6 +100,26 @@ def has_training_tool() -> bool:
     return True
 
 
+def vision(folder: Path) -> None:
+    """Write a ResNet of three stages for images of 32 x 32 pixels, with statistics that a trained one might have."""
+    torch.manual_seed(3)
+    config = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16, 16], depths=[1, 1, 1], layer_type="basic", num_labels=2
+    )
+    model = ResNetForImageClassification(config)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    model.save_pretrained(folder)
+    settings = {
+        "size": {"height": 32, "width": 32}, "do_resize": True, "resample": 2, "do_rescale": True,
+        "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25],
+    }  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+
+
 def build_all(out: Path) -> None:
     """Build every tiny bundle in OUT, unless they are there from the same sources."""
     official = has_training_tool()
@@ -116,6 +138,7 @@ def build_all(out: Path) -> None:
     shutil.rmtree(models_folder, ignore_errors=True)
     classifier(models_folder / "classifier")
     decoder(models_folder / "lm")
+    vision(models_folder / "vision")
     every = LoraSpec(rank=4, alpha=8, target_modules=("query", "value"))
     linear = LoraSpec(rank=4, alpha=8, target_modules=("q_proj", "v_proj", "down_proj"))
     labels = ("negative", "positive")
@@ -124,6 +147,9 @@ def build_all(out: Path) -> None:
                   labels=labels, lora=every, overwrite=True),
         BuildSpec(model=str(models_folder / "classifier"), task="text-classification", out=out / "static-classifier",
                   labels=labels, lora=every, batch=4, sequence=16, overwrite=True),
+        BuildSpec(model=str(models_folder / "vision"), task="image-classification", out=out / "tiny-vision",
+                  labels=("dark", "light"), lora=LoraSpec(rank=4, alpha=8, target_modules=("convolution",)),
+                  overwrite=True),
         BuildSpec(model=str(models_folder / "lm"), task="text-generation", out=out / "tiny-lm", lora=linear,
                   overwrite=True),
     ]  # fmt: skip

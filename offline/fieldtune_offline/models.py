@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def load_base(spec: BuildSpec, task: str) -> BaseModel:
     from transformers import AutoConfig
 
     _check_folder(spec.model)
+    _check_code(spec)
     labels = spec.labels or _adapter_labels(spec.adapter)
     _check_labels(labels, task)
     settings: dict[str, Any] = {}
@@ -125,6 +127,22 @@ def _check_folder(model: str) -> None:
         raise UnsupportedModel(f"{model}: no such folder; expected a model directory in transformers' format")
     if folder.is_file():
         raise UnsupportedModel(f"{model}: a file; expected a model directory in transformers' format")
+
+
+def _check_code(spec: BuildSpec) -> None:
+    """Refuse a directory whose config.json names code of its own, unless the caller trusts it."""
+    path = Path(spec.model) / "config.json"
+    if spec.trust_remote_code or not path.is_file():
+        return
+    try:
+        code = json.loads(path.read_text(encoding="utf-8")).get("auto_map")
+    except (ValueError, AttributeError):
+        return  # transformers says what is wrong with it
+    if code:
+        raise UnsupportedModel(
+            f"{spec.model}: brings Python code of its own ({', '.join(sorted(set(code.values())))}), which is run only "
+            "with --trust-remote-code"
+        )
 
 
 def _check_labels(labels: tuple[str, ...], task: str) -> None:

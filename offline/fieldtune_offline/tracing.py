@@ -16,6 +16,7 @@ from fieldtune.errors import UnsupportedModel
 from fieldtune.layout import Layout
 from fieldtune_offline.lora import Adapted
 from fieldtune_offline.lowering import Input
+from fieldtune_offline.padding import differentiable_padding
 from fieldtune_offline.quiet import quiet_tracing
 from fieldtune_offline.tasks import Traceable
 
@@ -33,7 +34,7 @@ def trace_gradient(source: Traceable, static: frozenset[str]) -> tuple[ExportedP
     from torch.export.experimental import _export_forward_backward
 
     inputs = [Input(name, _without(axes, static)) for name, axes in source.inputs]
-    program = _export(source.module, dict(source.batch), inputs)
+    program = differentiable_padding(_export(source.module, dict(source.batch), inputs))
     with quiet_tracing():
         try:
             joint = _export_forward_backward(program, joint_loss_index=0)
@@ -85,8 +86,7 @@ class _WithAdapter(nn.Module):
 
     def forward(self, batch: dict[str, Any], adapter: dict[str, torch.Tensor]) -> Any:
         tensors = {
-            self._names[p.key]: adapter[p.key].T if p.is_matrix else adapter[p.key]
-            for p in self._layout.parameters
+            self._names[p.key]: adapter[p.key].T if p.is_matrix else adapter[p.key] for p in self._layout.parameters
         }
         return torch.func.functional_call(self.module, tensors, kwargs=batch)
 

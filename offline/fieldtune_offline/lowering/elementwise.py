@@ -172,6 +172,8 @@ def _where(call: Call) -> Tensor:
 
 def _clamp(call: Call) -> Tensor:
     x = call.operand("self", call.dtype)
+    if call.dtype.is_floating_point and all(isinstance(call.raw(name), int | float) for name in ("min", "max")):
+        return _clipped(call, x, "min", "max")
     if call.has("min"):
         x = call.emit("Max", x, call.operand("min", call.dtype))
     if call.has("max"):
@@ -199,9 +201,13 @@ def _gelu(call: Call) -> Tensor:
     return call.emit("Mul", call.emit("Mul", x, number(0.5)), call.emit("Add", gate, number(1.0)))
 
 
+def _clipped(call: Call, x: Tensor, low: str, high: str) -> Tensor:
+    """One Clip, which compilers know as ReLU6 where the bounds are 0 and 6."""
+    return call.emit("Clip", x, call.operand(low, call.dtype), call.operand(high, call.dtype))
+
+
 def _hardtanh(call: Call) -> Tensor:
-    x = call.emit("Max", call.operand("self", call.dtype), call.operand("min_val", call.dtype))
-    return call.emit("Min", x, call.operand("max_val", call.dtype))
+    return _clipped(call, call.operand("self", call.dtype), "min_val", "max_val")
 
 
 def _leaky_relu(call: Call) -> Tensor:

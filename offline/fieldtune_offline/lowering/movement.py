@@ -2,6 +2,7 @@
 
 import torch
 
+from fieldtune_offline import padding  # noqa: F401 (registers fieldtune::zero_pad)
 from fieldtune_offline.lowering.builder import Dim, Tensor
 from fieldtune_offline.lowering.call import Call, Table
 
@@ -82,15 +83,15 @@ def _split(call: Call) -> tuple[Tensor, ...]:
 
 
 def _pad(call: Call) -> Tensor:
-    x = call.tensor("self")
+    x = call.tensor("self") if call.has("self") else call.tensor("x")
     pads = [call.dim(item) for item in call.raw("pad")]
     # torch lists (before, after) from the last axis on; ONNX all befores, then all afters, from the first
     before: list[Dim] = [0] * x.rank
     after: list[Dim] = [0] * x.rank
     for place in range(len(pads) // 2):
         before[x.rank - 1 - place], after[x.rank - 1 - place] = pads[2 * place], pads[2 * place + 1]
-    value = call.raw("value")
-    return call.emit("Pad", x, call.shapes.shape([*before, *after]), call.operand_of(value or 0, x.dtype))
+    value = call.raw("value") if call.has("value") else 0
+    return call.emit("Pad", x, call.shapes.shape([*before, *after]), call.operand_of(value, x.dtype))
 
 
 def _is_zero(call: Call, x: Tensor) -> bool:
@@ -221,6 +222,7 @@ TABLE: Table = {
     aten.split_with_sizes.default: _split,
     aten.split.Tensor: _split,
     aten.constant_pad_nd.default: _pad,
+    torch.ops.fieldtune.zero_pad.default: _pad,
     aten.slice_scatter.default: _slice_scatter,
     aten.select_scatter.default: _select_scatter,
     aten.copy.default: _copy,

@@ -17,7 +17,7 @@ from fieldtune.adapter_inputs import to_theta
 from fieldtune.adapters import Adapter, read_adapter
 from fieldtune.backends import training_api
 from fieldtune.bundle import TOKENIZER_NAME, file_spec, open_bundle
-from fieldtune.data.batches import collate, static_shape
+from fieldtune.data.batches import batch_of, static_shape
 from fieldtune.data.examples import TEXT_CLASSIFICATION, Encoded
 from fieldtune.errors import ExportError, ParityError, UnsupportedModel, listed
 from fieldtune.layout import FloatArray
@@ -188,16 +188,7 @@ def _probes(root: Path, manifest: Manifest) -> list[Arrays]:
             else:
                 labels = np.where(np.arange(length) < length // 3, IGNORE_INDEX, input_ids)
             examples.append(Encoded(input_ids=input_ids, labels=labels))
-        probes.append(
-            collate(
-                examples,
-                np.arange(batch),
-                task=manifest.task,
-                pad_token_id=manifest.text.pad_token_id,
-                shape=fixed,
-                inputs=inputs,
-            )
-        )
+        probes.append(batch_of(examples, np.arange(batch), manifest, inputs))
     return probes
 
 
