@@ -5,7 +5,15 @@ import hashlib
 from pathlib import Path, PurePosixPath
 
 from fieldtune.errors import CorruptFile, InvalidBundle, listed
-from fieldtune.manifest import ADAPTER_NAME, MANIFEST_NAME, FileSpec, Manifest, read_manifest
+from fieldtune.manifest import (
+    ADAPTER_NAME,
+    MANIFEST_NAME,
+    FileSpec,
+    ImageSpec,
+    Manifest,
+    TextSpec,
+    read_manifest,
+)
 
 TOKENIZER_NAME = "tokenizer.json"
 
@@ -33,8 +41,30 @@ class Bundle:
         return self.root / ADAPTER_NAME
 
     @property
+    def text(self) -> TextSpec:
+        """How it takes texts.
+
+        Raises:
+            InvalidBundle: it takes images.
+        """
+        if self.manifest.text is None:
+            raise InvalidBundle(f"{self.root}: is a bundle for {self.manifest.task.name}; it takes images, not texts")
+        return self.manifest.text
+
+    @property
+    def image(self) -> ImageSpec:
+        """How it takes images.
+
+        Raises:
+            InvalidBundle: it takes texts.
+        """
+        if self.manifest.image is None:
+            raise InvalidBundle(f"{self.root}: is a bundle for {self.manifest.task.name}; it takes texts, not images")
+        return self.manifest.image
+
+    @property
     def tokenizer_path(self) -> Path:
-        """The tokenizer's file."""
+        """The tokenizer's file, where the bundle takes texts."""
         return self.root / TOKENIZER_NAME
 
 
@@ -58,8 +88,10 @@ def open_bundle(path: str | Path) -> Bundle:
     except UnicodeDecodeError as error:
         raise CorruptFile(f"{manifest_path}: not UTF-8 text ({error}); copy the bundle again") from error
     manifest = read_manifest(text, str(manifest_path))
+    _check_modality(manifest, str(manifest_path))
     faults = [fault for name, spec in manifest.files.items() if (fault := _fault(root, name, spec))]
-    named = {path for graph in manifest.graphs.values() for path in (graph.path, graph.nodes)} | {TOKENIZER_NAME}
+    named = {path for graph in manifest.graphs.values() for path in (graph.path, graph.nodes)}
+    named |= {TOKENIZER_NAME} if manifest.text else set()
     faults += [f"{name}: used, but the manifest has no digest of it" for name in sorted(named - set(manifest.files))]
     if faults:
         raise CorruptFile(f"{root}: {len(faults)} faulty file(s); copy or build the bundle again{listed(faults)}")
@@ -73,6 +105,22 @@ def file_spec(path: Path) -> FileSpec:
         while block := file.read(1 << 20):
             digest.update(block)
     return FileSpec(sha256=digest.hexdigest(), size_bytes=path.stat().st_size)
+
+
+def _check_modality(manifest: Manifest, where: str) -> None:
+    image = manifest.image
+    if (manifest.text is None) == (image is None):
+        found = "neither" if image is None else "both"
+        raise InvalidBundle(f"{where}: {found} of text and image; expected one of them; build the bundle again")
+    if image is None:
+        return
+    if image.channels not in (1, 3):
+        raise InvalidBundle(f"{where}: image: 'channels' is {image.channels}; expected 1 (grey) or 3 (RGB)")
+    if not len(image.mean) == len(image.std) == image.channels or 0 in image.std:
+        raise InvalidBundle(
+            f"{where}: image: 'mean' is {list(image.mean)} and 'std' {list(image.std)}; expected {image.channels} "
+            "number(s) each, and no std of 0"
+        )
 
 
 def _fault(root: Path, name: str, spec: FileSpec) -> str | None:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -12,8 +12,8 @@ import numpy.typing as npt
 from fieldtune.adapter_inputs import inference_inputs
 from fieldtune.adapters import Adapter, read_adapter
 from fieldtune.bundle import Bundle
-from fieldtune.data.batches import collate, labelled_count, plan_evaluation, static_shape
-from fieldtune.data.examples import TEXT_CLASSIFICATION, EncodedSet
+from fieldtune.data.batches import Batch, batch_of, labelled_count, plan_evaluation, static_shape
+from fieldtune.data.examples import CLASSIFICATIONS, EncodedSet
 from fieldtune.errors import InvalidData
 from fieldtune.hardware import HardwareProfile
 from fieldtune.manifest import IGNORE_INDEX, Manifest
@@ -32,7 +32,7 @@ class Evaluated(NamedTuple):
     found: npt.NDArray[Any]
 
 
-Forward: TypeAlias = Callable[[Mapping[str, npt.NDArray[np.int64]]], Evaluated]
+Forward: TypeAlias = Callable[[Batch], Evaluated]
 """Evaluates one adapter on a batch."""
 
 
@@ -82,7 +82,7 @@ class EvaluationGraph:
         """
         fed = inference_inputs(adapter, self._manifest)
 
-        def run(batch: Mapping[str, npt.NDArray[np.int64]]) -> Evaluated:
+        def run(batch: Batch) -> Evaluated:
             loss, found = run_session(self._session, self._outputs, {**batch, **fed})
             return Evaluated(float(loss), found)
 
@@ -107,18 +107,10 @@ def evaluate_with(
     started = time.perf_counter()
     classify = _classifies(manifest)
     inputs = manifest.graphs["eval"].inputs
-    shape = static_shape(inputs)
-    batches = plan_evaluation(encoded.lengths, shape[0] or batch_size)
+    batches = plan_evaluation(encoded.lengths, static_shape(inputs)[0] or batch_size)
     loss, labels, correct = 0.0, 0, 0
     for done, indices in enumerate(batches, start=1):
-        batch = collate(
-            encoded.examples,
-            indices,
-            task=manifest.task,
-            pad_token_id=manifest.text.pad_token_id,
-            shape=shape,
-            inputs=inputs,
-        )
+        batch = batch_of(encoded.examples, indices, manifest, inputs)
         if count := labelled_count(batch):
             batch_loss, found = forward(batch)
             loss += batch_loss
@@ -171,7 +163,7 @@ def evaluate(
 
 
 def _classifies(manifest: Manifest) -> bool:
-    return manifest.task.name == TEXT_CLASSIFICATION
+    return manifest.task.name in CLASSIFICATIONS
 
 
 def _right_classes(logits: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> int:

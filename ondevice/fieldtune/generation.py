@@ -51,7 +51,7 @@ def generate(
     """
     runner.check_task(TEXT_GENERATION)
     prompt: IntArray = np.asarray(prompt_ids, np.int64).reshape(-1)
-    limit = runner.bundle.manifest.text.max_length
+    limit = runner.bundle.text.max_length
     if not len(prompt):
         raise InvalidData("the prompt is empty: it has no token to continue from")
     if len(prompt) >= limit:
@@ -102,7 +102,7 @@ def chat(
         InvalidBundle: the bundle is for another task.
         InvalidData: a prompt that is too long, or that the chat template refuses; messages without a template.
     """
-    text = runner.bundle.manifest.text
+    text = runner.bundle.text
     spec = dataclasses.replace(text, chat_template=None) if raw else text
     ids = encode_prompt(prompt, runner.tokenizer, spec)
     return stream_text(generate(runner, ids, settings=settings, adapter=adapter), runner.tokenizer)
@@ -111,7 +111,7 @@ def chat(
 def _tokens(
     runner: Runner, prompt: IntArray, settings: GenerationSettings, adapter: LoadedAdapter | None
 ) -> Iterator[int]:
-    text = runner.bundle.manifest.text
+    text = runner.bundle.text
     rng = np.random.Generator(np.random.PCG64(settings.seed))
     cache = _empty_cache(runner.graph)
     seen = set(prompt.tolist())

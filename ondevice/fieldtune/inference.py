@@ -1,9 +1,9 @@
-"""Serving: one session of infer.onnx, adapters of any rank swapped per call, texts into classes."""
+"""Serving: one session of infer.onnx, adapters of any rank swapped per call, texts and images into classes."""
 
 import dataclasses
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,13 +13,20 @@ import numpy.typing as npt
 from fieldtune.adapter_inputs import inference_inputs
 from fieldtune.adapters import Adapter, adapter_labels, read_adapter
 from fieldtune.bundle import Bundle
-from fieldtune.data.batches import collate, plan_evaluation, static_shape
-from fieldtune.data.examples import TEXT_CLASSIFICATION, ClassificationExample, EncodedSet
+from fieldtune.data.batches import batch_of, plan_evaluation
+from fieldtune.data.examples import (
+    IMAGE_CLASSIFICATION,
+    TEXT_CLASSIFICATION,
+    ClassificationExample,
+    EncodedImage,
+    EncodedSet,
+)
+from fieldtune.data.images import load_images
 from fieldtune.data.tokenizing import encode_examples, load_tokenizer
 from fieldtune.errors import InvalidBundle, OutputError
 from fieldtune.hardware import HardwareProfile
 from fieldtune.layout import FloatArray
-from fieldtune.manifest import GraphSpec
+from fieldtune.manifest import IGNORE_INDEX, GraphSpec
 from fieldtune.native_adapters import native_adapter, run_options
 from fieldtune.providers import choose_provider
 from fieldtune.runtime import features
@@ -55,7 +62,7 @@ class LoadedAdapter:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Classification:
-    """The class of a text.
+    """The class of a text or an image.
 
     Attributes:
         label: name of the likeliest class.
@@ -210,28 +217,38 @@ class Runner:
         """
         self.check_task(TEXT_CLASSIFICATION)
         encoded, truncated = self._encode(texts, max_length, strict=strict)
-        inputs, manifest = self.graph.inputs, self.bundle.manifest
-        labels = manifest.task.labels if adapter is None else adapter.labels
-        logits = np.empty((len(texts), len(labels)), np.float32)
-        for indices in plan_evaluation(encoded.lengths, batch_limit(batch_size, self.profile, inputs)):
-            arrays = collate(
-                encoded.examples,
-                indices,
-                task=manifest.task,
-                pad_token_id=manifest.text.pad_token_id,
-                shape=static_shape(inputs),
-                inputs=inputs,
-            )
-            # A static graph's batch may end in padding rows.
-            logits[indices] = self.run(arrays, adapter, outputs=["logits"])["logits"][: len(indices)]
-        return [
-            Classification(
-                label=labels[int(row.argmax())],
-                probabilities=dict(zip(labels, row.tolist(), strict=True)),
-                truncated=index in truncated,
-            )
-            for index, row in enumerate(softmax(logits))
+        return self._classes(encoded, adapter, batch_size, truncated)
+
+    def classify_images(
+        self,
+        images: Sequence[str | Path | npt.NDArray[np.uint8]],
+        adapter: LoadedAdapter | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> list[Classification]:
+        """Classify images, in their order.
+
+        Args:
+            images: files, or arrays of uint8, shape (height, width) or (height, width, 1 or 3).
+            adapter: as in ``run``; its head and its labels count.
+            batch_size: images in a run; the static graph's or the profile's if None.
+
+        Raises:
+            InvalidBundle: the bundle is for another task.
+            InvalidData: images that cannot be used; every one is named, up to 20.
+            FieldtuneError: they have to be read or resized, and Pillow is not installed.
+            ValueError: a batch size that the bundle's static graphs do not take.
+        """
+        self.check_task(IMAGE_CLASSIFICATION)
+        sources: list[tuple[str, Path | npt.NDArray[np.uint8]]] = [
+            (f"image {number}", image) if isinstance(image, np.ndarray) else ("", Path(image))
+            for number, image in enumerate(images, start=1)
         ]
+        unknown = np.array(IGNORE_INDEX, np.int64)
+        examples = tuple(
+            EncodedImage(pixels=pixels, labels=unknown) for pixels in load_images(sources, self.bundle.image)
+        )
+        return self._classes(EncodedSet(examples=examples, truncated=0, dropped=0), adapter, batch_size)
 
     def check_task(self, name: str) -> None:
         """Check what the bundle is for.
@@ -243,25 +260,46 @@ class Runner:
         if found != name:
             raise InvalidBundle(f"{self.bundle.root}: is a bundle for {found}; {name} was asked of it")
 
+    def _classes(
+        self,
+        encoded: EncodedSet,
+        adapter: LoadedAdapter | None,
+        batch_size: int | None,
+        truncated: Collection[int] = (),
+    ) -> list[Classification]:
+        inputs, manifest = self.graph.inputs, self.bundle.manifest
+        labels = manifest.task.labels if adapter is None else adapter.labels
+        logits = np.empty((len(encoded.examples), len(labels)), np.float32)
+        for indices in plan_evaluation(encoded.lengths, batch_limit(batch_size, self.profile, inputs)):
+            arrays = batch_of(encoded.examples, indices, manifest, inputs)
+            # A static graph's batch may end in padding rows.
+            logits[indices] = self.run(arrays, adapter, outputs=["logits"])["logits"][: len(indices)]
+        return [
+            Classification(
+                label=labels[int(row.argmax())],
+                probabilities=dict(zip(labels, row.tolist(), strict=True)),
+                truncated=index in truncated,
+            )
+            for index, row in enumerate(softmax(logits))
+        ]
+
     def _encode(self, texts: Sequence[str], max_length: int | None, *, strict: bool) -> tuple[EncodedSet, set[int]]:
         """Return the texts as token ids, and the indices of those that were cut."""
-        manifest = self.bundle.manifest
+        text, task = self.bundle.text, self.bundle.manifest.task
         examples = [
             ClassificationExample(text=text, where=f"text {number}") for number, text in enumerate(texts, start=1)
         ]
-        limit = length_limit(max_length, self.profile, self.graph.inputs, manifest.text)
+        limit = length_limit(max_length, self.profile, self.graph.inputs, text)
         tokenizer = self.tokenizer
         # Cutting is a setting of the tokenizer for as long as texts are encoded.
         with self._lock:
-            encoded = encode_examples(
-                examples, tokenizer, manifest.text, manifest.task, max_length=limit, strict=strict
-            )
+            encoded = encode_examples(examples, tokenizer, text, task, max_length=limit, strict=strict)
             truncated: set[int] = set()
             if encoded.truncated:
                 # The set counts them; only those that fill the limit can be among them.
                 for index in np.flatnonzero(encoded.lengths == limit).tolist():
                     one = [examples[index]]
-                    again = encode_examples(one, tokenizer, manifest.text, manifest.task, max_length=limit)
+                    again = encode_examples(one, tokenizer, text, task, max_length=limit)
                     if again.truncated:
                         truncated.add(index)
         return encoded, truncated

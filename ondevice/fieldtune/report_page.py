@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from fieldtune.charts import Series, line_chart, smoothed
+from fieldtune.data.examples import IMAGE_CLASSIFICATION
 from fieldtune.evaluation import Evaluation
 from fieldtune.training.report import DataCounts, TrainReport
 
@@ -132,7 +133,10 @@ def _run_rows(report: TrainReport) -> Rows:
     if report.evaluation_data:
         rows.append(("held-out examples", _data(report.evaluation_data)))
     seconds = report.training_seconds
-    speed = f" ({report.tokens / seconds:,.0f} tokens a second)" if seconds else ""
+    images = report.subject.task == IMAGE_CLASSIFICATION
+    # Each image that counts has one label.
+    count, unit = (sum(step.labels for step in report.steps), "images") if images else (report.tokens, "tokens")
+    speed = f" ({count / seconds:,.0f} {unit} a second)" if seconds else ""
     rows.append(("time training", f"{seconds:.1f} s{speed}"))
     rows.append(("time altogether", f"{report.seconds:.1f} s"))
     return rows

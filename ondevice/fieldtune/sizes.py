@@ -22,18 +22,24 @@ def batch_limit(asked: int | None, profile: HardwareProfile, inputs: Sequence[Te
     return _limit("batch_size", asked, static) or profile.training.batch_size
 
 
-def length_limit(asked: int | None, profile: HardwareProfile, inputs: Sequence[TensorSpec], text: TextSpec) -> int:
-    """Return how many tokens a text may have.
+def length_limit(
+    asked: int | None, profile: HardwareProfile, inputs: Sequence[TensorSpec], text: TextSpec | None
+) -> int | None:
+    """Return how many tokens a text may have; None where there are images instead.
 
     Args:
         asked: by the user; checked against the model where texts are encoded.
         profile: may say less than the model takes.
         inputs: the graph's.
-        text: the bundle's.
+        text: the bundle's, if it takes texts.
 
     Raises:
-        ValueError: if more are asked for than the static graph takes.
+        ValueError: if more are asked for than the static graph takes, or any of images.
     """
+    if text is None:
+        if asked is not None:
+            raise ValueError(f"max_length is {asked}; the bundle takes images, which have no length in tokens")
+        return None
     _, static = static_shape(inputs)
     limits = (static, profile.training.max_length, text.max_length)
     return _limit("max_length", asked, static) if asked else min(limit for limit in limits if limit)

@@ -1,11 +1,8 @@
 """What the training loop asks of a backend."""
 
-from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from fieldtune.data.batches import Batch
 from fieldtune.evaluation import Evaluated
 from fieldtune.layout import FloatArray
 from fieldtune.optimizers import State
@@ -25,7 +22,7 @@ class TrainingBackend(Protocol):
     def name(self) -> str:
         """What reports call it."""
 
-    def accumulate(self, batch: Mapping[str, npt.NDArray[np.int64]]) -> Sums:
+    def accumulate(self, batch: Batch) -> Sums:
         """Run one microbatch and add its summed gradient and weight to what is held.
 
         Raises:
@@ -42,7 +39,7 @@ class TrainingBackend(Protocol):
             ValueError: if the held weight is 0.
         """
 
-    def evaluate(self, batch: Mapping[str, npt.NDArray[np.int64]]) -> Evaluated:
+    def evaluate(self, batch: Batch) -> Evaluated:
         """Run one batch forward with the adapter as it is now; what is held stays.
 
         Raises:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from fieldtune.backends.interface import Sums
 from fieldtune.backends.ort_checkpoint import read_adamw, replace_adamw
 from fieldtune.backends.training_api import import_training
 from fieldtune.bundle import Bundle
-from fieldtune.data.batches import labelled_count
+from fieldtune.data.batches import Batch, labelled_count
 from fieldtune.errors import InvalidBundle, OutputError
 from fieldtune.evaluation import Evaluated
 from fieldtune.layout import FloatArray
@@ -75,7 +75,7 @@ class OrtTrainingBackend:
         self._open(bundle.root / artifacts.checkpoint)
         self.load_theta(theta)
 
-    def accumulate(self, batch: Mapping[str, npt.NDArray[np.int64]]) -> Sums:
+    def accumulate(self, batch: Batch) -> Sums:
         """Run one microbatch and add its summed gradient and weight to what is held."""
         self._module.train()
         loss, *_ = self._run(batch)
@@ -106,7 +106,7 @@ class OrtTrainingBackend:
         self._drop()
         return norm
 
-    def evaluate(self, batch: Mapping[str, npt.NDArray[np.int64]]) -> Evaluated:
+    def evaluate(self, batch: Batch) -> Evaluated:
         """Return the summed loss and what accuracy is counted from, of the adapter as it is now."""
         self._module.eval()
         loss, found = self._run(batch)
@@ -165,7 +165,7 @@ class OrtTrainingBackend:
             ) from error
         self._inputs = self._module.input_names()
 
-    def _run(self, batch: Mapping[str, npt.NDArray[np.int64]]) -> tuple[npt.NDArray[Any], ...]:
+    def _run(self, batch: Batch) -> tuple[npt.NDArray[Any], ...]:
         try:
             outputs: tuple[npt.NDArray[Any], ...] = self._module(*(batch[name] for name in self._inputs))
         except _errors(MemoryError) as error:

@@ -1,15 +1,14 @@
 """The portable backend: gradients from gradient.onnx on stock ONNX Runtime, updates in NumPy."""
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from fieldtune.adapter_inputs import from_theta
 from fieldtune.adapters import read_adapter
 from fieldtune.backends.interface import Sums
 from fieldtune.bundle import Bundle
+from fieldtune.data.batches import Batch
 from fieldtune.evaluation import Evaluated, EvaluationGraph, Forward
 from fieldtune.layout import FloatArray
 from fieldtune.optimizers import OptimizerConfig, State, clip_gradient, new_optimizer
@@ -55,7 +54,7 @@ class PortableBackend:
         self._evaluation: EvaluationGraph | None = None
         self._forward: Forward | None = None
 
-    def accumulate(self, batch: Mapping[str, npt.NDArray[np.int64]]) -> Sums:
+    def accumulate(self, batch: Batch) -> Sums:
         """Run one microbatch and add its summed gradient and weight to what is held."""
         outputs = ("loss_sum", "weight", "grad_sum")
         loss, weight, gradient = run_session(self._session, outputs, {**batch, "theta": self._theta})
@@ -79,7 +78,7 @@ class PortableBackend:
         self._drop()
         return norm
 
-    def evaluate(self, batch: Mapping[str, npt.NDArray[np.int64]]) -> Evaluated:
+    def evaluate(self, batch: Batch) -> Evaluated:
         """Return the summed loss and what accuracy is counted from, of the adapter as it is now."""
         if self._forward is None:
             # eval.onnx is opened when it is first asked for: a run without evaluations needs no memory for it.

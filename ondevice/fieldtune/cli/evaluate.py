@@ -33,7 +33,7 @@ class Evaluate:
     """Folder that fieldtune-offline build made."""
 
     data: FilePath
-    """Examples: .jsonl, .json, .ndjson, .csv or .tsv."""
+    """Examples: .jsonl, .json, .ndjson, .csv or .tsv; or a folder with a sub-folder of images a label."""
 
     adapter: OptionalFolder = None
     """Adapter to measure; the bundle's initial one if not given."""
@@ -62,8 +62,8 @@ def run(command: Evaluate, console: "Console") -> int:
     from fieldtune.bundle import open_bundle
     from fieldtune.cli.progress import counted, evaluation_progress
     from fieldtune.cli.results import evaluation_rows, new_table, print_json, print_tables
+    from fieldtune.data.encoding import encode
     from fieldtune.data.reading import load_examples
-    from fieldtune.data.tokenizing import encode_examples, load_tokenizer
     from fieldtune.evaluation import evaluate
     from fieldtune.hardware import load_profile
     from fieldtune.training.report import DataCounts
@@ -74,10 +74,7 @@ def run(command: Evaluate, console: "Console") -> int:
     task = dataclasses.replace(bundle.manifest.task, labels=adapter_labels(adapter, bundle.manifest))
     examples, note = load_examples(command.data, task, command.columns.columns())
     console.print(f"{command.data}: {note}", markup=False, highlight=False, soft_wrap=True)
-    tokenizer = load_tokenizer(bundle.tokenizer_path)
-    encoded = encode_examples(
-        examples, tokenizer, bundle.manifest.text, task, max_length=max_length, strict=command.strict
-    )
+    encoded = encode(examples, bundle, max_length=max_length, strict=command.strict)
     counts = DataCounts(examples=len(encoded.examples), truncated=encoded.truncated, dropped=encoded.dropped)
     with evaluation_progress(console) as ticks:
         found = evaluate(bundle, encoded, profile, adapter, batch_size=batch_size, ticks=ticks)
@@ -99,7 +96,7 @@ def run(command: Evaluate, console: "Console") -> int:
     return 0
 
 
-def _sizes(command: Evaluate, bundle: "Bundle", profile: "HardwareProfile") -> tuple[int, int]:
+def _sizes(command: Evaluate, bundle: "Bundle", profile: "HardwareProfile") -> tuple[int, int | None]:
     from fieldtune.cli.usage import UsageError
     from fieldtune.sizes import batch_limit, length_limit
 

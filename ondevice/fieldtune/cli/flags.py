@@ -27,6 +27,9 @@ class ColumnFlags:
     text_column: ColumnName = None
     """Holds the text."""
 
+    image_column: ColumnName = None
+    """Holds the image's file, seen from the folder of the file with the column."""
+
     label_column: ColumnName = None
     """Holds the label."""
 
@@ -42,6 +45,7 @@ class ColumnFlags:
 
         return Columns(
             text=self.text_column,
+            image=self.image_column,
             label=self.label_column,
             prompt=self.prompt_column,
             completion=self.completion_column,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from fieldtune.adapters import Adapter
     from fieldtune.bundle import Bundle
-    from fieldtune.manifest import GraphSpec, TensorSpec
+    from fieldtune.manifest import GraphSpec, ImageSpec, TensorSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,9 @@ def bundle_facts(bundle: "Bundle") -> dict[str, Any]:
         "format_version": manifest.format_version,
         "base": manifest.base,
         "task": manifest.task,
-        "text": {"max_length": manifest.text.max_length, "chat_template": manifest.text.chat_template is not None},
+        "text": manifest.text
+        and {"max_length": manifest.text.max_length, "chat_template": manifest.text.chat_template is not None},
+        "image": manifest.image,
         "adapter": _settings(manifest.peft_config),
         "parameters": manifest.layout.size,
         "graphs": {
@@ -152,7 +154,10 @@ def _bundle_tables(bundle: "Bundle", facts: Mapping[str, Any]) -> "list[Table]":
     top.add_row("task", manifest.task.name)
     if manifest.task.labels:
         top.add_row("labels", ", ".join(manifest.task.labels))
-    top.add_row("longest text", f"{manifest.text.max_length} tokens")
+    if manifest.text:
+        top.add_row("longest text", f"{manifest.text.max_length} tokens")
+    if manifest.image:
+        _add_image(top, manifest.image)
     _add_settings(top, facts["adapter"])
     top.add_row("trainable parameters", f"{manifest.layout.size:,}")
     top.add_row("files", f"{len(manifest.files)}, {facts['size_bytes'] / 1e6:.1f} MB; every digest is right")
@@ -167,7 +172,9 @@ def _bundle_tables(bundle: "Bundle", facts: Mapping[str, Any]) -> "list[Table]":
     )
     for found in manifest.parity:
         figures = (found.loss_relative, found.gradient_relative, found.inference_relative)
-        parity.add_row(str(found.batch), str(found.sequence), *(f"{figure:.1e}" for figure in figures))
+        # Images have no sequence.
+        tokens = str(found.sequence) if manifest.text else "-"
+        parity.add_row(str(found.batch), tokens, *(f"{figure:.1e}" for figure in figures))
     return [*tables, parity]
 
 
@@ -226,6 +233,15 @@ def _add_settings(table: "Table", settings: Mapping[str, Any]) -> None:
     for key, value in settings.items():
         if value is not None:
             table.add_row(key, ", ".join(dict.fromkeys(map(str, value))) if isinstance(value, list) else str(value))
+
+
+def _add_image(table: "Table", image: "ImageSpec") -> None:
+    edges = "both edges" if image.resize is None else f"shorter edge to {image.resize}, then cut around the centre"
+    colours = "grey" if image.channels == 1 else "RGB"
+    table.add_row("images", f"{image.height} pixels high, {image.width} wide, {colours}")
+    table.add_row("resized", f"{edges}; {image.resample}")
+    table.add_row("mean of each channel", ", ".join(f"{value:g}" for value in image.mean))
+    table.add_row("std of each channel", ", ".join(f"{value:g}" for value in image.std))
 
 
 def _shape(spec: "TensorSpec") -> str:

@@ -1,11 +1,11 @@
-"""``fieldtune run``: classify texts or answer prompts, with any number of adapters over one base."""
+"""``fieldtune run``: classify texts or images, or answer prompts, with any number of adapters over one base."""
 
 import dataclasses
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from fieldtune.cli.run_inputs import Prompt
     from fieldtune.inference import Classification, LoadedAdapter, Runner
+    from fieldtune.manifest import TaskSpec
 
 INITIAL = "initial adapter"
 """What the bundle's own adapter is called, which runs where no other is given."""
@@ -27,14 +28,16 @@ _MOST_LABELS_SHOWN = 5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """Classify texts, or answer prompts, with a bundle and adapters of any rank and alpha.
+    """Classify texts or images, or answer prompts, with a bundle and adapters of any rank and alpha.
 
-    Texts come from the arguments, else from --data, else from standard input: a line each to classify, all of it as one
-    prompt to answer. Answers go to stdout, everything else to stderr.
+    They come from the arguments, else from --data, else from standard input: a line each to classify, all of it as one
+    prompt to answer. Images are named by their files, or by folders of them. Answers go to stdout, everything else to
+    stderr.
 
     Examples:
       fieldtune run BUNDLE --adapter adapter "A moving, funny film."
       fieldtune run BUNDLE --adapter monday --adapter tuesday --data new.csv --json
+      fieldtune run BUNDLE --adapter adapter photo.jpg more_photos
       fieldtune run BUNDLE --adapter adapter --system "Be brief." "My printer is offline."
       fieldtune run BUNDLE --temperature 0.7 --top-p 0.9 --seed 1 "Tell me a story."
       fieldtune run BUNDLE --raw < beginning.txt
@@ -43,29 +46,29 @@ class Run:
     bundle: BundlePath
     """Folder that fieldtune-offline build made."""
 
-    texts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[TEXT [TEXT ...]]")] = ()
-    """What to classify or to answer."""
+    texts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[TEXT|IMAGE ...]")] = ()
+    """What to classify or to answer: texts, or files and folders of images, as the bundle has it."""
 
     adapter: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="DIR")] = ()
     """Adapter to run with; give it several times to compare. The bundle's initial one if not given."""
 
     data: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Texts to classify or to answer: .jsonl, .json, .ndjson, .csv or .tsv."""
+    """Texts or images to classify, or texts to answer: .jsonl, .json, .ndjson, .csv or .tsv; or a folder of images."""
 
     profile: ProfileName = DEFAULT_PROFILE
     """Hardware profile: a name that fieldtune profiles lists, or a .toml file."""
 
     as_json: JsonFlag = False
-    """Print one JSON object a line on stdout, for each text and adapter."""
+    """Print one JSON object a line on stdout, for each text or image and adapter."""
 
     batch_size: int | None = None
-    """Classification: texts that go through the graph together; if not given, the profile's."""
+    """Classification: texts or images that go through the graph together; if not given, the profile's."""
 
     max_length: int | None = None
-    """Classification: tokens that longer texts are cut to; if not given, the profile's or the model's limit."""
+    """Classification of texts: tokens that longer ones are cut to; if not given, the profile's or the model's limit."""
 
     strict: bool = False
-    """Classification: refuse texts that are too long instead of cutting them."""
+    """Classification of texts: refuse texts that are too long instead of cutting them."""
 
     system: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
     """Generation: the system message, ahead of each prompt."""
@@ -80,29 +83,39 @@ class Run:
 def run(command: Run, console: "Console") -> int:
     """Answer every text with every adapter; return the exit code."""
     from fieldtune.bundle import open_bundle
-    from fieldtune.cli.run_inputs import read_prompts, read_texts
-    from fieldtune.data.examples import TEXT_CLASSIFICATION
+    from fieldtune.cli.run_inputs import read_images, read_prompts, read_texts
+    from fieldtune.data.examples import IMAGE_CLASSIFICATION, TEXT_GENERATION
     from fieldtune.hardware import load_profile
     from fieldtune.inference import Runner
 
     profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
     task = bundle.manifest.task
-    classify = task.name == TEXT_CLASSIFICATION
-    _check_flags(command, classify=classify)
-    texts = read_texts(command, task, console) if classify else []
-    prompts = [] if classify else read_prompts(command, task, console)
+    _check_flags(command, task)
+    # What is wrong with them is told before a session is opened, which can take a while.
+    texts: list[str] = []
+    images: list[Path] = []
+    prompts: list[Prompt] = []
+    if task.name == IMAGE_CLASSIFICATION:
+        images = read_images(command, task, console)
+    elif task.name == TEXT_GENERATION:
+        prompts = read_prompts(command, task, console)
+    else:
+        texts = read_texts(command, task, console)
     runner = Runner(bundle, profile)
     named = [(path, str(path)) for path in command.adapter] or [(bundle.adapter_path, INITIAL)]
     adapters = [runner.load_adapter(path, name) for path, name in named]
-    if classify:
-        _classify(command, runner, adapters, texts)
-    else:
+    if images:
+        _classify_images(command, runner, adapters, images)
+    elif prompts:
         _answer(command, runner, adapters, prompts)
+    else:
+        _classify(command, runner, adapters, texts)
     return 0
 
 
-def _check_flags(command: Run, *, classify: bool) -> None:
+def _check_flags(command: Run, task: "TaskSpec") -> None:
     from fieldtune.cli.usage import UsageError
+    from fieldtune.data.examples import CLASSIFICATIONS, IMAGE_CLASSIFICATION
 
     if command.texts and command.data is not None:
         raise UsageError("TEXT and --data: give one or the other")
@@ -111,12 +124,14 @@ def _check_flags(command: Run, *, classify: bool) -> None:
     if command.batch_size is not None and command.batch_size < 1:
         raise UsageError(f"--batch-size is {command.batch_size}; expected at least 1")
     default = Run(bundle=command.bundle)
-    if classify:
+    if task.name in CLASSIFICATIONS:
         other, wrong = "text generation", _changed(command, default, ("system", "raw"))
         names = [field.name for field in dataclasses.fields(default.settings)]
         wrong += _changed(command.settings, default.settings, names)
     else:
         other, wrong = "text classification", _changed(command, default, ("batch_size", "max_length", "strict"))
+    if not wrong and task.name == IMAGE_CLASSIFICATION:
+        other, wrong = "text classification", _changed(command, default, ("max_length", "strict"))
     if wrong:
         raise UsageError(f"{', '.join(wrong)}: of {other} only, and that is not what {command.bundle} is for")
 
@@ -141,26 +156,50 @@ def _classify(command: Run, runner: "Runner", adapters: "Sequence[LoadedAdapter]
     cut = sum(found.truncated for found in results[0])
     if cut:
         warnings.warn(f"{cut} of {len(texts)} text(s) cut: longer than the limit (--max-length)", stacklevel=2)
+    _print_classes(command, "text", texts, adapters, results)
+
+
+def _classify_images(
+    command: Run, runner: "Runner", adapters: "Sequence[LoadedAdapter]", images: Sequence[Path]
+) -> None:
+    from fieldtune.cli.usage import UsageError
+
+    try:
+        results = [runner.classify_images(images, adapter, batch_size=command.batch_size) for adapter in adapters]
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    _print_classes(command, "image", list(map(str, images)), adapters, results)
+
+
+def _print_classes(
+    command: Run,
+    kind: Literal["text", "image"],
+    items: Sequence[str],
+    adapters: "Sequence[LoadedAdapter]",
+    results: "Sequence[Sequence[Classification]]",
+) -> None:
     if not command.as_json:
-        _print_table(texts, adapters, results)
+        _print_table(kind, items, adapters, results)
         return
-    for index, text in enumerate(texts):
+    for index, item in enumerate(items):
         for adapter, result in zip(adapters, results, strict=True):
             found = result[index]
-            _print_line(
-                {
-                    "text": text,
-                    "adapter": adapter.name,
-                    "label": found.label,
-                    "probability": found.probability,
-                    "probabilities": found.probabilities,
-                    "truncated": found.truncated,
-                }
-            )
+            record = {
+                kind: item,
+                "adapter": adapter.name,
+                "label": found.label,
+                "probability": found.probability,
+                "probabilities": found.probabilities,
+            }
+            # Nothing of an image is ever cut off for its length.
+            _print_line(record if kind == "image" else {**record, "truncated": found.truncated})
 
 
 def _print_table(
-    texts: Sequence[str], adapters: "Sequence[LoadedAdapter]", results: "Sequence[Sequence[Classification]]"
+    kind: str,
+    items: Sequence[str],
+    adapters: "Sequence[LoadedAdapter]",
+    results: "Sequence[Sequence[Classification]]",
 ) -> None:
     from rich.markup import escape
     from rich.text import Text
@@ -170,13 +209,13 @@ def _print_table(
     # The folder's name is enough where no two are called the same.
     folders = [Path(adapter.name).name for adapter in adapters]
     names = folders if len(set(folders)) == len(folders) else [adapter.name for adapter in adapters]
-    table = new_table("", ("text", *(escape(name) for name in names)))
+    table = new_table("", (kind, *(escape(name) for name in names)))
     for column in table.columns:
         column.overflow = "fold"
-    for index, text in enumerate(texts):
-        # A single text has room for all its classes; in a list the likeliest is what one looks for.
-        most = _MOST_LABELS_SHOWN if len(texts) == 1 else 1
-        table.add_row(Text(text), *(_cell(result[index], most) for result in results))
+    for index, item in enumerate(items):
+        # A single one has room for all its classes; in a list the likeliest is what one looks for.
+        most = _MOST_LABELS_SHOWN if len(items) == 1 else 1
+        table.add_row(Text(item), *(_cell(result[index], most) for result in results))
     print_tables(table)
 
 

@@ -1,16 +1,20 @@
-"""What ``fieldtune run`` answers: texts from its arguments, a file or standard input, and prompts made of them."""
+"""What ``fieldtune run`` answers: texts, prompts or images from its arguments, a file or standard input."""
 
 import dataclasses
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldtune.data.examples import (
     ChatExample,
     ClassificationExample,
     Example,
+    GenerationExample,
+    ImageExample,
     Message,
     PromptExample,
+    TextExample,
 )
 from fieldtune.data.reading import load_examples
 from fieldtune.errors import InvalidData
@@ -42,6 +46,28 @@ def read_texts(command: "Run", task: "TaskSpec", console: "Console") -> list[str
     return [example.text for example in _examples(command, task, console) if isinstance(example, ClassificationExample)]
 
 
+def read_images(command: "Run", task: "TaskSpec", console: "Console") -> list[Path]:
+    """Return the image files to classify; a folder stands for all images below it.
+
+    Raises:
+        InvalidData: there is none, or a folder without images.
+    """
+    from fieldtune.data.folders import image_files, left_out
+    from fieldtune.data.images import is_folder
+
+    if command.data is not None:
+        return [example.path for example in _examples(command, task, console) if isinstance(example, ImageExample)]
+    found: list[Path] = []
+    for path in map(Path, _plain_texts(command, lines=True)):
+        if not is_folder(path):
+            found.append(path)
+            continue
+        images, others = image_files(path)
+        found += images
+        console.print(f"{path}: {len(images)} images{left_out(others)}", markup=False, highlight=False, soft_wrap=True)
+    return found
+
+
 def read_prompts(command: "Run", task: "TaskSpec", console: "Console") -> list[Prompt]:
     """Return the prompts to answer.
 
@@ -50,7 +76,12 @@ def read_prompts(command: "Run", task: "TaskSpec", console: "Console") -> list[P
     """
     if command.data is None:
         return [_from_text(text, command) for text in _plain_texts(command, lines=False)]
-    return [_from_example(example, command) for example in _examples(command, task, console)]
+    examples = _examples(command, task, console)
+    return [
+        _from_example(example, command)
+        for example in examples
+        if isinstance(example, PromptExample | ChatExample | TextExample)
+    ]
 
 
 def _examples(command: "Run", task: "TaskSpec", console: "Console") -> tuple[Example, ...]:
@@ -82,7 +113,8 @@ def _standard_input(*, lines: bool) -> list[str]:
     found = [item.removesuffix("\r") for item in texts if item.strip()]
     if not found:
         raise InvalidData(
-            "no text: standard input is empty; give texts as arguments, in a file with --data, or on standard input"
+            "no text: standard input is empty; give texts (or images, by their files) as arguments, in a file with "
+            "--data, or on standard input"
         )
     return found
 
@@ -93,7 +125,7 @@ def _from_text(text: str, command: "Run") -> Prompt:
     return Prompt(text, (Message(role="system", content=command.system), Message(role="user", content=text)), False)
 
 
-def _from_example(example: Example, command: "Run") -> Prompt:
+def _from_example(example: GenerationExample, command: "Run") -> Prompt:
     if isinstance(example, PromptExample):
         return _from_text(example.prompt, command)
     if isinstance(example, ChatExample):

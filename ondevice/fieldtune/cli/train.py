@@ -43,6 +43,7 @@ class Train:
 
     Examples:
       fieldtune train BUNDLE --data train.jsonl --eval eval.jsonl --out adapter
+      fieldtune train BUNDLE --data photos --out adapter
       fieldtune train BUNDLE --data more.csv --adapter adapter --out adapter2 --epochs 1 --learning-rate 3e-4
     """
 
@@ -50,7 +51,7 @@ class Train:
     """Folder that fieldtune-offline build made."""
 
     data: FilePath
-    """Examples to learn: .jsonl, .json, .ndjson, .csv or .tsv."""
+    """Examples to learn: .jsonl, .json, .ndjson, .csv or .tsv; or a folder with a sub-folder of images a label."""
 
     out: FolderPath
     """Folder for the adapter and the reports."""

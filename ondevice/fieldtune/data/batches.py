@@ -1,13 +1,18 @@
 """Which examples go into which batch, and a batch's arrays: pure functions of their arguments."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.data.examples import TEXT_CLASSIFICATION, Encoded, IntArray
+from fieldtune.data.examples import TEXT_CLASSIFICATION, Encoded, EncodedImage, IntArray
+from fieldtune.data.images import normalize
 from fieldtune.errors import InvalidData
-from fieldtune.manifest import IGNORE_INDEX, TaskSpec, TensorSpec
+from fieldtune.manifest import IGNORE_INDEX, ImageSpec, Manifest, TaskSpec, TensorSpec
+
+Batch: TypeAlias = Mapping[str, npt.NDArray[Any]]
+"""The arrays of a batch by the names of a graph's inputs: labels and token ids of int64, pixel_values of float32."""
 
 WINDOW_BATCHES = 50
 """Sorting by length happens within windows of so many batches: few enough to stay random, enough to group."""
@@ -19,7 +24,7 @@ def plan_epoch(
     """Shuffle the examples of one epoch into batches; every example is in exactly one.
 
     Args:
-        lengths: tokens of each example, shape (examples,).
+        lengths: tokens of each example (1 for images), shape (examples,).
         batch_size: examples in a batch; the last one may have fewer.
         seed: at least 0; equal seeds give equal plans on every machine and in every version of NumPy.
         epoch: at least 0; each has an order of its own.
@@ -47,12 +52,45 @@ def plan_evaluation(lengths: npt.ArrayLike, batch_size: int) -> list[IntArray]:
 
 
 def static_shape(inputs: Sequence[TensorSpec]) -> tuple[int | None, int | None]:
-    """Return batch and sequence of a graph's input_ids, None where a dimension is symbolic."""
+    """Return batch and sequence of a graph's input_ids, None where a dimension is symbolic; images have no sequence."""
     for spec in inputs:
+        if spec.name == "pixel_values" and len(spec.shape) == 4:
+            return spec.shape[0] if isinstance(spec.shape[0], int) else None, None
         if spec.name == "input_ids" and len(spec.shape) == 2:
             batch, sequence = (size if isinstance(size, int) else None for size in spec.shape)
             return batch, sequence
     return None, None
+
+
+def batch_of(
+    examples: Sequence[Encoded] | Sequence[EncodedImage],
+    indices: npt.ArrayLike,
+    manifest: Manifest,
+    inputs: Sequence[TensorSpec],
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of one batch of texts or images.
+
+    Args:
+        examples: all of them.
+        indices: which ones, shape (rows,).
+        manifest: of the bundle.
+        inputs: of the graph that is fed; where its shape is static, the batch is filled up.
+
+    Raises:
+        InvalidData: a text is longer than the static sequence.
+        TypeError: texts where the bundle takes images, or the other way round.
+        ValueError: no index, or more than the static batch.
+    """
+    chosen = [examples[int(index)] for index in np.atleast_1d(np.asarray(indices))]
+    images = [example for example in chosen if isinstance(example, EncodedImage)]
+    texts = [example for example in chosen if isinstance(example, Encoded)]
+    shape = static_shape(inputs)
+    if manifest.image is not None and not texts:
+        return collate_images(images, image=manifest.image, batch=shape[0], inputs=inputs)
+    if manifest.text is not None and not images:
+        pad = manifest.text.pad_token_id
+        return collate(texts, range(len(texts)), task=manifest.task, pad_token_id=pad, shape=shape, inputs=inputs)
+    raise TypeError(f"the examples were not encoded for {manifest.task.name}")
 
 
 def collate(
@@ -63,7 +101,7 @@ def collate(
     pad_token_id: int,
     shape: tuple[int | None, int | None] | None,
     inputs: Sequence[TensorSpec],
-) -> dict[str, npt.NDArray[np.int64]]:
+) -> dict[str, npt.NDArray[Any]]:
     """Pad some examples on the right into the arrays of one batch.
 
     Args:
@@ -104,11 +142,36 @@ def collate(
         "token_type_ids": np.zeros_like(input_ids),
         "labels": labels,
     }
-    wanted = {spec.name for spec in inputs}
-    return {name: array for name, array in arrays.items() if name in wanted}
+    return _named(arrays, inputs)
 
 
-def labelled_count(batch: Mapping[str, npt.NDArray[np.int64]]) -> int:
+def collate_images(
+    chosen: Sequence[EncodedImage], *, image: ImageSpec, batch: int | None, inputs: Sequence[TensorSpec]
+) -> dict[str, npt.NDArray[Any]]:
+    """Normalize some images into the arrays of one batch.
+
+    Args:
+        chosen: the images.
+        image: the bundle's.
+        batch: how many rows there must be, where the graph is static. Rows that are missing are padding rows: zeros,
+            without a label.
+        inputs: the graph's; only those of them that make up a batch are returned.
+
+    Returns:
+        pixel_values, float32, shape (batch, channels, height, width), and labels, int64, shape (batch,).
+
+    Raises:
+        ValueError: no image, or more than the static batch.
+    """
+    rows = _rows(len(chosen), batch)
+    pixel_values = np.zeros((rows, image.channels, image.height, image.width), np.float32)
+    pixel_values[: len(chosen)] = normalize(np.stack([example.pixels for example in chosen]), image)
+    labels = np.full((rows,), IGNORE_INDEX, np.int64)
+    labels[: len(chosen)] = [int(example.labels) for example in chosen]
+    return _named({"pixel_values": pixel_values, "labels": labels}, inputs)
+
+
+def labelled_count(batch: Batch) -> int:
     """Count the labels that enter a batch's loss: of texts all but the first position's, for the model shifts them."""
     labels = batch["labels"]
     return int(np.count_nonzero((labels[:, 1:] if labels.ndim == 2 else labels) != IGNORE_INDEX))
@@ -127,15 +190,25 @@ def _split(order: IntArray, size: int) -> list[IntArray]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
+def _named(arrays: Mapping[str, npt.NDArray[Any]], inputs: Sequence[TensorSpec]) -> dict[str, npt.NDArray[Any]]:
+    wanted = {spec.name for spec in inputs}
+    return {name: array for name, array in arrays.items() if name in wanted}
+
+
+def _rows(count: int, batch: int | None) -> int:
+    if not count:
+        raise ValueError("a batch needs at least one example")
+    if batch is not None and count > batch:
+        raise ValueError(f"{count} examples for a graph whose batch is {batch}")
+    return batch or count
+
+
 def _size(chosen: Sequence[Encoded], shape: tuple[int | None, int | None]) -> tuple[int, int]:
     batch, sequence = shape
-    longest = max((len(example.input_ids) for example in chosen), default=0)
-    if not chosen:
-        raise ValueError("a batch needs at least one example")
-    if batch is not None and len(chosen) > batch:
-        raise ValueError(f"{len(chosen)} examples for a graph whose batch is {batch}")
+    rows = _rows(len(chosen), batch)
+    longest = max(len(example.input_ids) for example in chosen)
     if sequence is not None and longest > sequence:
         raise InvalidData(
             f"an example has {longest} tokens; the graph takes {sequence}: set the maximum length to {sequence}"
         )
-    return batch or len(chosen), sequence or longest
+    return rows, sequence or longest

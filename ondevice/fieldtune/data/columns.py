@@ -12,6 +12,7 @@ from fieldtune.errors import InvalidData
 
 TEXT_NAMES = ("text", "sentence", "review", "content", "snippet", "input", "question", "comment", "utterance", "body")
 LABEL_NAMES = ("label", "labels", "class", "category", "sentiment", "target", "intent", "label_text", "polarity")
+IMAGE_NAMES = ("image", "file", "path", "filename", "image_path", "img")
 COMPLETION_NAMES = ("completion", "response", "answer", "output")
 PAIR_NAMES = {
     "prompt": COMPLETION_NAMES,
@@ -20,7 +21,7 @@ PAIR_NAMES = {
 }
 """Columns that hold a prompt, and for each the columns that may hold its completion; the first that is there counts."""
 
-Part = Literal["text", "label", "prompt", "completion", "messages"]
+Part = Literal["text", "image", "label", "prompt", "completion", "messages"]
 _MOST_COLUMNS_SHOWN = 20
 
 
@@ -74,21 +75,38 @@ def choose_for_classification(rows: Sequence[Row], named: Columns, *, labelled: 
     Raises:
         InvalidData: a named column is missing, or no guess can be made.
     """
-    _refuse(named, ("prompt", "completion"), "text classification")
+    _refuse(named, ("image", "prompt", "completion"), "text classification")
+    return _choose_labelled(rows, named, "text", TEXT_NAMES, labelled=labelled)
+
+
+def choose_for_images(rows: Sequence[Row], named: Columns, *, labelled: bool) -> Choice:
+    """Choose the column of the images' files and, if ``labelled``, the label column; as for texts.
+
+    Raises:
+        InvalidData: a named column is missing, or no guess can be made.
+    """
+    _refuse(named, ("text", "prompt", "completion"), "image classification")
+    return _choose_labelled(rows, named, "image", IMAGE_NAMES, labelled=labelled)
+
+
+def _choose_labelled(
+    rows: Sequence[Row], named: Columns, part: Literal["text", "image"], names: Sequence[str], *, labelled: bool
+) -> Choice:
     columns = _Available(rows)
-    label = columns.named(named.label, "--label-column") if named.label else columns.find(LABEL_NAMES, named.text)
+    asked = named.text if part == "text" else named.image
+    label = columns.named(named.label, "--label-column") if named.label else columns.find(LABEL_NAMES, asked)
     if label is None and labelled:
         raise InvalidData(
             f"cannot tell which column holds the label; the columns are {_quoted(columns.names)}; "
             "name it with --label-column"
         )
-    if named.text:
-        text = columns.named(named.text, "--text-column")
+    if asked:
+        content = columns.named(asked, f"--{part}-column")
     else:
-        text = columns.find(TEXT_NAMES, label) or _only_strings(rows, label)
-    if text == label:
-        raise InvalidData(f"text and label are both column {text!r}; give them different columns")
-    chosen: dict[Part, str] = {"text": text}
+        content = columns.find(names, label) or _only_strings(rows, label, part)
+    if content == label:
+        raise InvalidData(f"{part} and label are both column {content!r}; give them different columns")
+    chosen: dict[Part, str] = {part: content}
     if labelled and label is not None:
         chosen["label"] = label
     return Choice(chosen, tuple(part for part in chosen if getattr(named, part) is None))
@@ -100,7 +118,7 @@ def choose_for_generation(rows: Sequence[Row], named: Columns, *, labelled: bool
     Raises:
         InvalidData: a named column is missing, or no guess can be made.
     """
-    _refuse(named, ("label",), "text generation")
+    _refuse(named, ("image", "label"), "text generation")
     columns = _Available(rows)
     if named.text and (named.prompt or named.completion):
         raise InvalidData("--text-column goes without --prompt-column and --completion-column: name one or the others")
@@ -141,13 +159,13 @@ def _pair(columns: _Available, named: Columns, *, labelled: bool) -> Choice | No
     return None
 
 
-def _only_strings(rows: Sequence[Row], label: str | None) -> str:
+def _only_strings(rows: Sequence[Row], label: str | None, part: Part) -> str:
     first = rows[0].cells
     candidates = [name for name, cell in first.items() if isinstance(cell, str) and name != label]
     if len(candidates) != 1:
         raise InvalidData(
-            f"cannot tell which column holds the text; the columns are {_quoted(available_columns(rows))}; "
-            "name it with --text-column"
+            f"cannot tell which column holds the {part}; the columns are {_quoted(available_columns(rows))}; "
+            f"name it with --{part}-column"
         )
     return candidates[0]
 

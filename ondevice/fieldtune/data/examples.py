@@ -1,6 +1,7 @@
-"""What an example is: as a file holds it, and as token ids."""
+"""What an example is: as a file holds it, and as token ids or pixels."""
 
 import dataclasses
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -10,6 +11,9 @@ IntArray: TypeAlias = npt.NDArray[np.int64]
 
 TEXT_CLASSIFICATION = "text-classification"
 TEXT_GENERATION = "text-generation"
+IMAGE_CLASSIFICATION = "image-classification"
+CLASSIFICATIONS = (TEXT_CLASSIFICATION, IMAGE_CLASSIFICATION)
+"""Tasks with one label an example, and logits of the labels."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,6 +21,7 @@ class Columns:
     """Which columns of a file hold what; None is guessed from the columns' names."""
 
     text: str | None = None
+    image: str | None = None
     label: str | None = None
     prompt: str | None = None
     completion: str | None = None
@@ -27,6 +32,18 @@ class ClassificationExample:
     """A text and the index of its class; None where it is to be found out. ``where`` is its ``file:line``."""
 
     text: str
+    label: int | None = None
+    where: str = dataclasses.field(default="", compare=False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ImageExample:
+    """An image's file and the index of its class; None where it is to be found out.
+
+    ``where`` is the ``file:line`` that names it, if a file does.
+    """
+
+    path: Path
     label: int | None = None
     where: str = dataclasses.field(default="", compare=False)
 
@@ -65,7 +82,7 @@ class TextExample:
 
 
 GenerationExample: TypeAlias = ChatExample | PromptExample | TextExample
-Example: TypeAlias = ClassificationExample | GenerationExample
+Example: TypeAlias = ClassificationExample | ImageExample | GenerationExample
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -83,20 +100,34 @@ class Encoded:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class EncodedSet:
-    """The examples of a file as token ids.
+class EncodedImage:
+    """One image as the graphs take it but for its scale, which batches give it: so it needs a quarter of the memory.
 
     Attributes:
-        examples: in the file's order.
+        pixels: uint8, shape (channels, height, width).
+        labels: int64, shape (): the class, or -100 where it is unknown.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    labels: IntArray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class EncodedSet:
+    """The examples of a file as token ids or pixels.
+
+    Attributes:
+        examples: in the file's order, all of one kind.
         truncated: how many of them were longer and had their end cut off.
         dropped: how many others are missing because the cut left them without a label.
     """
 
-    examples: tuple[Encoded, ...]
+    examples: tuple[Encoded, ...] | tuple[EncodedImage, ...]
     truncated: int
     dropped: int
 
     @property
     def lengths(self) -> IntArray:
-        """Tokens of each example, int64, shape (examples,)."""
-        return np.array([len(example.input_ids) for example in self.examples], np.int64)
+        """Tokens of each example, int64, shape (examples,); images are all of length 1."""
+        lengths = [len(example.input_ids) if isinstance(example, Encoded) else 1 for example in self.examples]
+        return np.array(lengths, np.int64)

@@ -1,4 +1,4 @@
-"""Files of examples into typed examples; every fault of a file is found before one error lists them."""
+"""Files and folders of examples into typed examples; every fault of a file is found before one error lists them."""
 
 import difflib
 import functools
@@ -7,8 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from fieldtune.data.columns import Choice, available_columns, choose_for_classification, choose_for_generation
+from fieldtune.data.columns import (
+    Choice,
+    available_columns,
+    choose_for_classification,
+    choose_for_generation,
+    choose_for_images,
+)
 from fieldtune.data.examples import (
+    IMAGE_CLASSIFICATION,
     TEXT_CLASSIFICATION,
     TEXT_GENERATION,
     ChatExample,
@@ -16,10 +23,13 @@ from fieldtune.data.examples import (
     Columns,
     Example,
     GenerationExample,
+    ImageExample,
     Message,
     PromptExample,
     TextExample,
 )
+from fieldtune.data.folders import read_folder
+from fieldtune.data.images import is_file
 from fieldtune.data.labels import LabelIndex
 from fieldtune.data.rows import DELIMITERS, Fault, Row, kind_of, read_rows
 from fieldtune.errors import InvalidData, listed
@@ -28,6 +38,11 @@ from fieldtune.manifest import TaskSpec
 Report: TypeAlias = Callable[[str], None]
 """Takes what is wrong with the row at hand."""
 
+_CHOOSE = {
+    TEXT_CLASSIFICATION: choose_for_classification,
+    IMAGE_CLASSIFICATION: choose_for_images,
+    TEXT_GENERATION: choose_for_generation,
+}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -35,47 +50,49 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 def load_examples(
     path: str | Path, task: TaskSpec, columns: Columns | None = None, *, labelled: bool = True
 ) -> tuple[tuple[Example, ...], str]:
-    """Read the examples of a .jsonl, .json, .ndjson, .csv or .tsv file.
+    """Read the examples of a .jsonl, .json, .ndjson, .csv or .tsv file, or of a folder of images.
 
     Args:
-        path: the file.
+        path: the file, whose images lie where its cells say, seen from its own folder; or for image classification a
+            folder with a sub-folder for each label.
         task: what the bundle is for; its labels are the ones that are known.
         columns: names of columns; what it leaves out is guessed.
         labelled: whether labels, completions and assistant turns must be there. If not, labels and completions are not
             read: the file only says what to run.
 
     Returns:
-        The examples in the file's order, and a line for people that says which columns were taken and which guessed.
+        The examples in the file's order, and a line for people that says which columns were taken and which guessed, or
+        what of a folder was.
 
     Raises:
         InvalidData: the file cannot be read, holds nothing, or has faulty lines; all of them are named, up to 20.
-        ValueError: a task that is neither text classification nor text generation.
+        ValueError: an unknown task.
     """
     path = Path(path)
-    if task.name not in (TEXT_CLASSIFICATION, TEXT_GENERATION):
-        raise ValueError(f"task {task.name!r}; expected {TEXT_CLASSIFICATION} or {TEXT_GENERATION}")
-    classify = task.name == TEXT_CLASSIFICATION
+    if task.name not in _CHOOSE:
+        raise ValueError(f"task {task.name!r}; expected one of {', '.join(_CHOOSE)}")
+    labels = LabelIndex(task.labels)
+    if task.name == IMAGE_CLASSIFICATION and path.is_dir():
+        return read_folder(path, labels, labelled=labelled)
     rows, faults = read_rows(path)
     if not rows:
         _raise_any(path, faults)
         raise InvalidData(f"{path}: holds no examples; expected one a line")
-    choose = choose_for_classification if classify else choose_for_generation
     try:
-        choice = choose(rows, columns or Columns(), labelled=labelled)
+        choice = _CHOOSE[task.name](rows, columns or Columns(), labelled=labelled)
     except InvalidData as error:
         # A file without its header would lose its first example to it, so the doubt is worth a hint.
         hint = " (is the header line missing?)" if path.suffix.lower() in DELIMITERS else ""
         raise InvalidData(f"{path}: {error}{hint}{_list(path, faults)}") from error
-    labels = LabelIndex(task.labels)
     examples: list[Example] = []
     for row in rows:
         fault = functools.partial(_add, faults, row.line)
         where = f"{path}:{row.line}"
         example: Example | None
-        if classify:
-            example = _classification(row, choice, labels, where, fault)
-        else:
+        if task.name == TEXT_GENERATION:
             example = _generation(row, choice, where, fault, labelled=labelled)
+        else:
+            example = _classification(row, choice, labels, path.parent, where, fault)
         if example is not None:
             examples.append(example)
     if faults and "label" in choice.columns:
@@ -120,9 +137,12 @@ def _checked_text(value: object, what: str, fault: Report) -> str | None:
 
 
 def _classification(
-    row: Row, choice: Choice, labels: LabelIndex, where: str, fault: Report
-) -> ClassificationExample | None:
-    text = _text(row, choice.columns["text"], fault)
+    row: Row, choice: Choice, labels: LabelIndex, folder: Path, where: str, fault: Report
+) -> ClassificationExample | ImageExample | None:
+    text = _text(row, _content_column(choice), fault)
+    if "image" in choice.columns and text is not None and not is_file(folder / text):
+        fault(f"{choice.columns['image']!r}: no such file ({folder / text})")
+        text = None
     label: int | None = None
     if "label" in choice.columns:
         found = labels.find(row.cells.get(choice.columns["label"]))
@@ -130,14 +150,23 @@ def _classification(
             fault(f"{choice.columns['label']!r}: {found}")
             return None
         label = found
-    return None if text is None else ClassificationExample(text=text, label=label, where=where)
+    if text is None:
+        return None
+    if "image" in choice.columns:
+        return ImageExample(path=folder / text, label=label, where=where)
+    return ClassificationExample(text=text, label=label, where=where)
+
+
+def _content_column(choice: Choice) -> str:
+    """Return the column of what is classified."""
+    return choice.columns["image" if "image" in choice.columns else "text"]
 
 
 def _label_advice(rows: Sequence[Row], choice: Choice, labels: LabelIndex) -> str:
     label_cells = [row.cells.get(choice.columns["label"]) for row in rows]
     if not any(isinstance(labels.find(cell), str) for cell in label_cells):
         return ""
-    text_cells = [row.cells.get(choice.columns["text"]) for row in rows]
+    text_cells = [row.cells.get(_content_column(choice)) for row in rows]
     strange = all(isinstance(labels.find(cell), str) for cell in label_cells)
     names = all(isinstance(labels.find(cell), int) for cell in text_cells)
     longer = sum(len(str(cell)) for cell in label_cells) > sum(len(str(cell)) for cell in text_cells)

@@ -14,6 +14,7 @@ from fieldtune.data.examples import (
     Encoded,
     EncodedSet,
     Example,
+    ImageExample,
 )
 from fieldtune.errors import CorruptFile, InvalidData, listed
 from fieldtune.manifest import IGNORE_INDEX, TaskSpec, TextSpec
@@ -147,7 +148,7 @@ def _generated(
     encoded: list[tuple[Encoded, int]] = []
     faults: list[str] = []
     for index, example in enumerate(examples):
-        if isinstance(example, ClassificationExample):
+        if isinstance(example, ClassificationExample | ImageExample):
             raise TypeError("text generation takes ChatExample, PromptExample and TextExample only")
         try:
             item = encode_dialogue(example, tokenizer, text)

@@ -11,8 +11,8 @@ from fieldtune.adapters import Adapter, adapter_labels, read_adapter
 from fieldtune.backends.choice import BackendChoice, choose_backend, open_backend
 from fieldtune.bundle import Bundle
 from fieldtune.data.batches import labelled_count
+from fieldtune.data.encoding import encode
 from fieldtune.data.examples import EncodedSet, Example
-from fieldtune.data.tokenizing import encode_examples, load_tokenizer
 from fieldtune.errors import AdapterMismatch, InvalidData, listed
 from fieldtune.hardware import HardwareProfile
 from fieldtune.layout import FloatArray
@@ -47,7 +47,7 @@ def train_adapter(
 
     Args:
         bundle: with a gradient graph; with examples to evaluate on, also an evaluation graph.
-        examples: of the bundle's task, or what ``encode_examples`` made of them.
+        examples: of the bundle's task, or what ``encode`` made of them.
         config: how to train.
         profile: of the device.
         evaluation: held-out examples; they are evaluated before, in between and after.
@@ -144,12 +144,8 @@ def _starting_theta(start: Adapter, bundle: Bundle) -> FloatArray:
 
 
 def _encoded(bundle: Bundle, config: TrainConfig, examples: Examples) -> EncodedSet:
-    manifest = bundle.manifest
     if not isinstance(examples, EncodedSet):
-        tokenizer = load_tokenizer(bundle.tokenizer_path)
-        examples = encode_examples(
-            examples, tokenizer, manifest.text, manifest.task, max_length=config.max_length, strict=config.strict
-        )
+        examples = encode(examples, bundle, max_length=config.max_length, strict=config.strict)
     if not any(labelled_count({"labels": example.labels[None]}) for example in examples.examples):
         raise InvalidData(f"none of the {len(examples.examples)} example(s) has a label to learn from")
     return examples

@@ -56,7 +56,7 @@ def plan_steps(lengths: IntArray, config: TrainConfig) -> Iterator[PlannedStep]:
     """Yield the steps of a whole run; equal seeds give equal ones.
 
     Args:
-        lengths: tokens of each example, int64, shape (examples,).
+        lengths: tokens of each example (1 for images), int64, shape (examples,).
         config: a settled one.
     """
     assert config.batch_size is not None

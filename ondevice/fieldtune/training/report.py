@@ -108,7 +108,7 @@ class TrainReport:
         evaluation_data: the examples held out, if there were any.
         skipped_steps: steps left out because none of their examples has a label.
         skipped_microbatches: batches left out for the same reason.
-        tokens: that went through the gradient graph, without padding.
+        tokens: that went through the gradient graph, without padding; 0 where the examples are images.
         training_seconds: wall-clock time of the steps.
         seconds: wall-clock time of everything, from opening the graphs.
         environment: versions and machine.

@@ -3,17 +3,15 @@
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from fieldtune.adapter_inputs import from_theta
 from fieldtune.adapters import Adapter, adapter_labels
 from fieldtune.backends.interface import TrainingBackend
 from fieldtune.bundle import Bundle
-from fieldtune.data.batches import collate, labelled_count, static_shape
-from fieldtune.data.examples import EncodedSet, IntArray
+from fieldtune.data.batches import Batch, batch_of, labelled_count
+from fieldtune.data.examples import Encoded, EncodedSet, IntArray
 from fieldtune.evaluation import evaluate_with
 from fieldtune.layout import FloatArray
 from fieldtune.schedules import learning_rate
@@ -130,20 +128,13 @@ class Run:
                 continue
             sums = self.backend.accumulate(batch)
             loss, weight = loss + sums.loss, weight + sums.weight
-            self.history.tokens += sum(len(self.train_set.examples[index].input_ids) for index in indices)
+            chosen = [self.train_set.examples[index] for index in indices]
+            self.history.tokens += sum(len(example.input_ids) for example in chosen if isinstance(example, Encoded))
         return loss, weight
 
-    def _batch(self, indices: IntArray) -> Mapping[str, npt.NDArray[np.int64]]:
+    def _batch(self, indices: IntArray) -> Batch:
         manifest = self.bundle.manifest
-        inputs = manifest.graphs["gradient"].inputs
-        return collate(
-            self.train_set.examples,
-            indices,
-            task=manifest.task,
-            pad_token_id=manifest.text.pad_token_id,
-            shape=static_shape(inputs),
-            inputs=inputs,
-        )
+        return batch_of(self.train_set.examples, indices, manifest, manifest.graphs["gradient"].inputs)
 
     def _rate(self, step: int) -> float:
         return learning_rate(

@@ -54,6 +54,7 @@ def make_manifest(parameters, peft_config, labels=LABELS, task="text-classificat
         ),
         task=TaskSpec(name=task, labels=labels),
         text=TextSpec(max_length=8, pad_token_id=0, stop_token_ids=(), special_tokens={}, chat_template=None),
+        image=None,
         peft_config=peft_config,
         layout=Layout(tuple(specs)),
         graphs={},

@@ -57,3 +57,8 @@ def sentiment() -> TaskSpec:
 @pytest.fixture
 def generation() -> TaskSpec:
     return TaskSpec(name="text-generation", labels=())
+
+
+@pytest.fixture
+def brightness() -> TaskSpec:
+    return TaskSpec(name="image-classification", labels=("dark", "light"))

@@ -1,10 +1,19 @@
 import numpy as np
 import pytest
 
-from fieldtune.data.batches import collate, labelled_count, plan_epoch, plan_evaluation, static_shape
-from fieldtune.data.examples import Encoded
+from fieldtune.data.batches import (
+    batch_of,
+    collate,
+    collate_images,
+    labelled_count,
+    plan_epoch,
+    plan_evaluation,
+    static_shape,
+)
+from fieldtune.data.examples import Encoded, EncodedImage
 from fieldtune.errors import InvalidData
-from fieldtune.manifest import TaskSpec, TensorSpec
+from fieldtune.layout import Layout
+from fieldtune.manifest import BaseModelSpec, ImageSpec, Manifest, TaskSpec, TensorSpec, TextSpec
 
 CLASSIFY = TaskSpec(name="text-classification", labels=("no", "yes"))
 GENERATE = TaskSpec(name="text-generation", labels=())
@@ -110,3 +119,50 @@ def test_static_shapes_are_read_from_the_graph() -> None:
     assert static_shape(inputs("input_ids", shape=(4, 128))) == (4, 128)
     assert static_shape(inputs("input_ids", shape=(1, "sequence"))) == (1, None)
     assert static_shape(inputs("pixel_values", shape=(1, 3))) == (None, None)
+    assert static_shape(inputs("theta", "pixel_values", shape=(4, 3, 32, 32))) == (4, None)
+    assert static_shape(inputs("pixel_values", shape=("batch", 3, 32, 32))) == (None, None)
+
+
+IMAGE = ImageSpec(height=2, width=1, channels=1, resize=None, resample="nearest", mean=(0.5,), std=(0.5,))
+PIXELS = inputs("pixel_values", "labels")
+
+
+def image(top: int, bottom: int, label: int) -> EncodedImage:
+    return EncodedImage(pixels=np.array([[[top], [bottom]]], np.uint8), labels=np.array(label, np.int64))
+
+
+def manifest(task: TaskSpec, text: TextSpec | None, image: ImageSpec | None) -> Manifest:
+    base = BaseModelSpec(id="b", revision=None, sha256="", architecture="", licence=None, dtypes={})
+    return Manifest(
+        base=base, task=task, text=text, image=image, peft_config={}, layout=Layout(()), graphs={}, parity=(), tools={},
+        files={},
+    )  # fmt: skip
+
+
+def test_images_are_normalized_and_padded_with_zeros() -> None:
+    chosen = [image(0, 255, 1), image(51, 0, -100)]
+    batch = collate_images(chosen, image=IMAGE, batch=3, inputs=PIXELS)
+    np.testing.assert_allclose(batch["pixel_values"][:, 0, :, 0], [[-1, 1], [-0.6, -1], [0, 0]], atol=1e-6)
+    assert batch["pixel_values"].dtype == np.float32
+    assert batch["labels"].tolist() == [1, -100, -100]
+    assert batch["labels"].dtype == np.int64
+    assert labelled_count(batch) == 1
+    assert list(collate_images(chosen, image=IMAGE, batch=None, inputs=PIXELS[:1])) == ["pixel_values"]
+    with pytest.raises(ValueError, match="2 examples for a graph whose batch is 1"):
+        collate_images(chosen, image=IMAGE, batch=1, inputs=PIXELS)
+    with pytest.raises(ValueError, match="at least one example"):
+        collate_images([], image=IMAGE, batch=None, inputs=PIXELS)
+
+
+def test_the_manifest_says_what_a_batch_is_made_of() -> None:
+    looks = manifest(TaskSpec(name="image-classification", labels=("dark", "light")), None, IMAGE)
+    text = TextSpec(max_length=9, pad_token_id=3, stop_token_ids=(), special_tokens={}, chat_template=None)
+    reads = manifest(CLASSIFY, text, None)
+    images, texts = [image(0, 0, 0), image(255, 255, 1)], [encoded([5, 6], 1), encoded([7], 0)]
+    batch = batch_of(images, [1], looks, inputs("pixel_values", "labels", shape=(2, 1, 2, 1)))
+    assert batch["pixel_values"].reshape(2, 2).tolist() == [[1, 1], [0, 0]]
+    assert batch["labels"].tolist() == [1, -100]
+    assert batch_of(texts, [1, 0], reads, ALL)["input_ids"].tolist() == [[7, 3], [5, 6]]
+    for examples, other in ((images, reads), (texts, looks)):
+        with pytest.raises(TypeError, match=f"the examples were not encoded for {other.task.name}"):
+            batch_of(examples, [0], other, ALL)

@@ -1,6 +1,12 @@
 import pytest
 
-from fieldtune.data.columns import Choice, available_columns, choose_for_classification, choose_for_generation
+from fieldtune.data.columns import (
+    Choice,
+    available_columns,
+    choose_for_classification,
+    choose_for_generation,
+    choose_for_images,
+)
 from fieldtune.data.examples import Columns
 from fieldtune.data.rows import Row
 from fieldtune.errors import InvalidData
@@ -44,6 +50,26 @@ def test_classification_needs_a_choice() -> None:
         classification(["text"], text="text", label="text")
     with pytest.raises(InvalidData, match="--prompt-column cannot be used: the bundle's task is text classification"):
         classification(["text", "label"], prompt="text")
+
+
+def test_images_guess_and_need_a_choice() -> None:
+    def images(names: list[str], *, labelled: bool = True, **named: str) -> dict[str, str]:
+        return dict(choose_for_images(rows(*names), Columns(**named), labelled=labelled).columns)
+
+    for name in ("image", "file", "Path", "filename", "image_path", "img"):
+        assert images(["id", name, "class"]) == {"image": name, "label": "class"}
+    assert images(["photo", "class"]) == {"image": "photo", "label": "class"}, "the only one left"
+    assert images(["path", "image"], image="path", labelled=False) == {"image": "path"}
+    with pytest.raises(InvalidData, match=r"which column holds the image; .*; name it with --image-column"):
+        images(["label", "x", "y"])
+    with pytest.raises(InvalidData, match="no column 'img', which --image-column names"):
+        images(["image", "label"], image="img")
+    with pytest.raises(InvalidData, match="--text-column cannot be used: the bundle's task is image classification"):
+        images(["image", "label"], text="image")
+    with pytest.raises(InvalidData, match="--image-column cannot be used: the bundle's task is text classification"):
+        classification(["text", "label"], image="text")
+    with pytest.raises(InvalidData, match="--image-column cannot be used: the bundle's task is text generation"):
+        generation(["text"], image="text")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from fieldtune.data.examples import (
     ChatExample,
     ClassificationExample,
     Columns,
+    ImageExample,
     Message,
     PromptExample,
     TextExample,
@@ -165,3 +166,41 @@ def test_prompts_and_texts(tmp_path: Path, generation: TaskSpec) -> None:
         f"  - {path}:2: 'question' is empty",
         f"  - {path}:2: 'answer' is empty",
     ]
+
+
+def test_images_lie_where_the_file_says(tmp_path: Path, brightness: TaskSpec) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "photos" / name).write_bytes(b"")
+    absolute = str(tmp_path / "photos" / "b.png")
+    path = save(
+        tmp_path / "a.jsonl", {"file": "photos/a.png", "label": "light"}, {"file": absolute, "label": 0, "text": "x"}
+    )
+    examples, note = load_examples(path, brightness)
+    assert examples == (
+        ImageExample(path=tmp_path / "photos" / "a.png", label=1),
+        ImageExample(path=tmp_path / "photos" / "b.png", label=0),
+    )
+    assert [example.where for example in examples] == [f"{path}:1", f"{path}:2"]
+    assert note.startswith("columns: image from 'file', label from 'label' (guessed; name them with --image-column and")
+    assert load_examples(path, brightness, labelled=False)[0][0] == ImageExample(path=tmp_path / "photos" / "a.png")
+
+
+def test_every_image_that_is_missing_is_named(tmp_path: Path, brightness: TaskSpec) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("image,label\nx.png,dark\n,light\n" + "long " * 100 + ",grey\n")
+    lines = message_of(path, brightness).splitlines()
+    assert lines[0] == f"{path}: 4 faults; the labels are 0 'dark', 1 'light'"
+    assert lines[1] == f"  - {path}:2: 'image': no such file ({tmp_path / 'x.png'})"
+    assert lines[2] == f"  - {path}:3: 'image' is empty"
+    assert lines[3].startswith(f"  - {path}:4: 'image': no such file (")
+    assert lines[4] == f"  - {path}:4: 'label': label 'grey' is unknown"
+
+
+def test_a_folder_is_read_for_images_only(tmp_path: Path, brightness: TaskSpec, sentiment: TaskSpec) -> None:
+    (tmp_path / "dark").mkdir()
+    (tmp_path / "dark" / "a.png").write_bytes(b"")
+    examples, note = load_examples(tmp_path, brightness)
+    assert examples == (ImageExample(path=tmp_path / "dark" / "a.png", label=0),)
+    assert note == "1 images, labelled by 1 folders"
+    assert "unknown kind of file" in message_of(tmp_path, sentiment)

@@ -37,6 +37,7 @@ def manifest():
             text=TextSpec(
                 max_length=max_length, pad_token_id=0, stop_token_ids=(), special_tokens={}, chat_template=None
             ),
+            image=None,
             peft_config={},
             layout=Layout(()),
             graphs={"gradient": graph},
