@@ -62,7 +62,8 @@ def _zeros(node: fx.Node) -> list[int] | None:
         return None
     pad = named["pad"]
     assert isinstance(pad, Sequence)
-    return list(pad) if all(isinstance(size, int) and size >= 0 for size in pad) else None
+    sizes = [size for size in pad if isinstance(size, int) and size >= 0]
+    return sizes if len(sizes) == len(pad) else None
 
 
 _PADS = (torch.ops.aten.pad.default, torch.ops.aten.constant_pad_nd.default)

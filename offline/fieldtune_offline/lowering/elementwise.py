@@ -170,9 +170,13 @@ def _where(call: Call) -> Tensor:
     return call.build.cast(call.build.op("Where", [condition, x, y], dtype, call.dims), call.dtype)
 
 
+def _are_numbers(call: Call, *names: str) -> bool:
+    return all(call.has(name) and isinstance(call.raw(name), int | float) for name in names)
+
+
 def _clamp(call: Call) -> Tensor:
     x = call.operand("self", call.dtype)
-    if call.dtype.is_floating_point and all(isinstance(call.raw(name), int | float) for name in ("min", "max")):
+    if call.dtype.is_floating_point and _are_numbers(call, "min", "max"):
         return _clipped(call, x, "min", "max")
     if call.has("min"):
         x = call.emit("Max", x, call.operand("min", call.dtype))

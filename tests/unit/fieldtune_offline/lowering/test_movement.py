@@ -51,6 +51,7 @@ CASES = [
     (aten.cat.default, ("f[n]",), lambda op, x: op([x])),
     (aten.split.Tensor, ("f[n,7]",), lambda op, x: op(x, 3, -1)),
     (aten.split_with_sizes.default, ("f[n,7]",), lambda op, x: op(x, [1, 4, 2], 1)),
+    (torch.ops.fieldtune.zero_pad.default, ("f[n,2,3,4]",), lambda op, x: op(x, [0, 1, 2, 0])),
     (aten.constant_pad_nd.default, ("f[n,3]",), lambda op, x: op(x, [1, 2])),
     (aten.constant_pad_nd.default, ("f[n,4]",), lambda op, x: op(x, [-1, 1, 2, 0], 0.5)),
     (aten.constant_pad_nd.default, ("i[n]",), lambda op, x: op(x, [0, 1], -100)),
