@@ -150,6 +150,9 @@ def build_all(out: Path) -> None:
         BuildSpec(model=str(models_folder / "vision"), task="image-classification", out=out / "tiny-vision",
                   labels=("dark", "light"), lora=LoraSpec(rank=4, alpha=8, target_modules=("convolution",)),
                   overwrite=True),
+        BuildSpec(model=str(models_folder / "vision"), task="image-classification", out=out / "static-vision",
+                  labels=("dark", "light"), lora=LoraSpec(rank=4, alpha=8, target_modules=("convolution",)), batch=4,
+                  overwrite=True),
         BuildSpec(model=str(models_folder / "lm"), task="text-generation", out=out / "tiny-lm", lora=linear,
                   overwrite=True),
     ]  # fmt: skip

@@ -49,19 +49,31 @@ def image_spec(model: str, config: Any) -> ImageSpec:
 
 def _sizes(settings: Mapping[str, Any], path: Path) -> tuple[int, int, int | None]:
     """Return height, width, and the shorter edge that images are resized to before they are cut."""
-    size = _size(settings.get("size"), path)
+    unknown = [key for key in ("rescale_offset", "include_top", "do_pad") if settings.get(key)]
+    if not settings.get("do_resize", True):
+        unknown.append("do_resize: false")
+    if unknown:
+        raise UnsupportedModel(f"{path}: {', '.join(unknown)}: not done on devices")
+    height, width = _size(settings.get("size"), path)
     if settings.get("do_center_crop"):
-        crop = _size(settings.get("crop_size"), path)
-        if crop[1] is None:
+        cut_height, cut_width = _size(settings.get("crop_size"), path)
+        if cut_width is None:
             raise UnsupportedModel(f"{path}: crop_size is {settings.get('crop_size')}; expected height and width")
-        edge = size[0] if size[1] is None else min(size[0], size[1])
-        return crop[0], crop[1], edge
-    if size[1] is not None:
-        return size[0], size[1], None
-    # ConvNeXT's way: at less than 384 pixels the image is resized by 1 / crop_pct and its centre cut out.
-    edge = size[0]
+        if width is None:
+            return cut_height, cut_width, height
+        if (height, width) != (cut_height, cut_width):
+            raise UnsupportedModel(
+                f"{path}: images are resized to {height} x {width} without regard to their form and then cut; only a "
+                "shortest_edge is supported before a cut"
+            )
+    if width is not None:
+        return height, width, None
+    # ConvNeXT's way: below 384 pixels the image is resized by 1 / crop_pct and its centre cut out, from there on resized
+    # without regard to its form.
     percent = settings.get("crop_pct")
-    return edge, edge, int(edge / percent) if percent and edge < 384 else edge
+    if percent and height >= 384:
+        return height, height, None
+    return height, height, int(height / percent) if percent else height
 
 
 def _size(value: Any, path: Path) -> tuple[int, int | None]:

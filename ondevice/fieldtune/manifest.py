@@ -201,7 +201,7 @@ class OrtTrainingSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """All of manifest.json: ``text`` or ``image`` says what goes in; ``ort_training`` is None if it was not asked for."""
+    """All of manifest.json: ``text`` or ``image`` says what goes in; ``ort_training`` is None unless asked for."""
 
     base: BaseModelSpec
     task: TaskSpec

@@ -190,6 +190,11 @@ def test_convolution_adapters_of_any_rank_are_served_as_peft_serves_them(model, 
         ({**PREPROCESSOR, "rescale_factor": 0.5}, "rescale_factor is 0.5; only 1/255"),
         ({**PREPROCESSOR, "resample": 1}, "resample is 1; supported: 0"),
         ({**PREPROCESSOR, "image_mean": [0.5]}, "image_mean is .*expected 3 numbers"),
+        ({**PREPROCESSOR, "do_resize": False}, "do_resize: false: not done on devices"),
+        (
+            {**PREPROCESSOR, "do_center_crop": True, "crop_size": {"height": 24, "width": 24}},
+            "only a shortest_edge is supported before a cut",
+        ),
         ({**PREPROCESSOR, "size": {"longest_edge": 9}}, "size is .*expected height and width, or shortest_edge"),
     ],
 )

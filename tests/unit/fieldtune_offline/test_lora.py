@@ -179,9 +179,7 @@ def test_a_layer_of_an_unknown_kind_is_refused(adapted, tiny_models, monkeypatch
         pass
 
     monkeypatch.setattr("peft.tuners.lora.Linear", Other)  # so that what PEFT made is not what is known
-    with pytest.raises(
-        UnsupportedModel, match=r"convolutions in one group only\n.*query: Linear"
-    ):
+    with pytest.raises(UnsupportedModel, match=r"convolutions in one group only\n.*query: Linear"):
         adapted(target_modules=("query",))
 
 
