@@ -68,8 +68,8 @@ def _sizes(settings: Mapping[str, Any], path: Path) -> tuple[int, int, int | Non
             )
     if width is not None:
         return height, width, None
-    # ConvNeXT's way: below 384 pixels the image is resized by 1 / crop_pct and its centre cut out, from there on resized
-    # without regard to its form.
+    # ConvNeXT's way: below 384 pixels the image is resized by 1 / crop_pct and its centre cut out; from there on it is
+    # resized without regard to its form.
     percent = settings.get("crop_pct")
     if percent and height >= 384:
         return height, height, None

@@ -69,8 +69,8 @@ def inference_inputs(adapter: Adapter, manifest: Manifest) -> dict[str, FloatArr
     """Return what infer.onnx is fed for this adapter, by input name (the PEFT key), float32 and contiguous.
 
     A goes in as (in_features, rank) and B as (rank, out_features), an embedding's pair as (num_embeddings, rank) and
-    (rank, embedding_dim): PEFT's tensors transposed. A convolution's pair goes in as PEFT has it. alpha / rank is folded
-    into B, and into B's bias if it has one.
+    (rank, embedding_dim): PEFT's tensors transposed. A convolution's pair goes in as PEFT has it.
+    alpha / rank is folded into B, and into B's bias if it has one.
     The graph has one symbolic rank, so every pair is zero-padded to the adapter's largest: zeros add nothing.
     Heads and biases go in as they are. A base bias that the adapter leaves alone is not in the result: the graph's
     default stands.
