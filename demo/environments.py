@@ -27,7 +27,7 @@ def build_wheel(cache: Path) -> Path:
 
 
 def device_environment(
-    cache: Path, python: str = sys.executable, ort: str = "onnxruntime", also: Sequence[str] = ()
+    cache: Path, python: str = sys.executable, ort: str | None = "onnxruntime", also: Sequence[str] = ()
 ) -> Path:
     """Return the folder of a virtual environment with the wheel and one ONNX Runtime; its commands are in ``bin/``.
 
@@ -36,19 +36,24 @@ def device_environment(
     Args:
         cache: the cache's root.
         python: the interpreter it is made from.
-        ort: requirement of the runtime: ``onnxruntime``, ``onnxruntime==1.16.3``, ``onnxruntime-training-cpu==1.19.2``.
+        ort: requirement of the runtime: ``onnxruntime``, ``onnxruntime==1.16.3``, ``onnxruntime-training-cpu==1.19.2``;
+            None for none at all.
         also: further requirements, for tests.
     """
     wheel = build_wheel(cache)
     version = _output(python, "-c", "import platform; print(platform.python_version())").strip()
-    extra = "ort-training" if ort.startswith("onnxruntime-training") else "ort"
-    requirements = [f"fieldtune[{extra}] @ {wheel.as_uri()}", ort, *also]
-    names = [f"py{version}", ort, *(["with", *also] if also else [])]
+    training = ort is not None and ort.startswith("onnxruntime-training")
+    extra = "" if ort is None else "[ort-training]" if training else "[ort]"
+    requirements = [f"fieldtune{extra} @ {wheel.as_uri()}", *([ort] if ort else []), *also]
+    names = [f"py{version}", ort or "no-onnxruntime", *(["with", *also] if also else [])]
     folder = cache.resolve() / "environments" / re.sub(r"[^\w.]+", "-", "-".join(names))
     stamp = folder / "installed"
     identity = "\n".join([hashlib.sha256(wheel.read_bytes()).hexdigest(), *requirements]) + "\n"
     if not (stamp.is_file() and stamp.read_text() == identity):
-        print(f"installing {wheel.name}, {', '.join([ort, *also])} for Python {version} into {folder} …", flush=True)
+        print(
+            f"installing {wheel.name}, {', '.join([ort or 'no runtime', *also])} for Python {version} into {folder} …",
+            flush=True,
+        )
         # Scripts hold their environment's path, so it is made in place; the stamp comes last.
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([python, "-m", "venv", str(folder)], check=True)

@@ -47,6 +47,20 @@ def asset(cache: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
+def training_tool() -> bool:
+    """Whether ONNX Runtime's official training artifacts can be made here; the first use installs the tool."""
+    from fieldtune.errors import ExportError
+    from fieldtune_offline.ort_training.export import training_python
+
+    try:
+        training_python(print)
+    except ExportError as error:
+        print(error)
+        return False
+    return True
+
+
+@pytest.fixture(scope="session")
 def real_bundle(cache: Path) -> Callable[[str], Path]:
     """Return a function from ``real-minilm`` or ``real-smollm2`` to the bundle's folder; the first call builds it."""
     folder = Path(os.environ.get("FIELDTUNE_TEST_BUNDLES") or cache / "bundles")

@@ -73,7 +73,7 @@ def open_session(path: Path) -> Any:
 
 
 def compare_gradients(
-    found: Mapping[str, FloatArray], expected: Mapping[str, FloatArray], tolerance: float = GRADIENT_TOLERANCE
+    found: Mapping[str, FloatArray], expected: Mapping[str, FloatArray], tolerance: float
 ) -> GradientComparison:
     """Compare the gradients of each tensor; every one that does not vanish must be there."""
     largest = max(float(np.abs(gradient).max()) for gradient in expected.values())
@@ -228,7 +228,7 @@ class _Comparison:
         for key, name in self.adapted.names.items():
             gradient = tensors[name].grad
             expected[key] = np.zeros(tensors[name].shape, np.float32) if gradient is None else gradient.numpy()
-        comparison = compare_gradients(self.adapted.layout.views(grad_sum), expected)
+        comparison = compare_gradients(self.adapted.layout.views(grad_sum), expected, GRADIENT_TOLERANCE)
         for fault in comparison.faults:
             self._fault(fault)
         return comparison.worst, comparison.vanishing

@@ -1,4 +1,7 @@
-"""Builds with every setting of an adapter that is honoured, in combinations: each passes parity with torch and PEFT."""
+"""Builds with every setting of an adapter that is honoured, in combinations: each passes parity with torch and PEFT.
+
+The official training artifacts of each compute the same, where their tool can be installed.
+"""
 
 import json
 import shutil
@@ -89,8 +92,8 @@ def spec(tiny_models, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "settings", "roles"), CASES.values(), ids=CASES)
-def test_a_bundle_computes_what_peft_computes(spec, kind, settings, roles):
-    manifest = build_bundle(spec(kind, settings))
+def test_a_bundle_computes_what_peft_computes(spec, training_tool, kind, settings, roles):
+    manifest = build_bundle(spec(kind, settings, ort_training=training_tool))
     assert {parameter.role for parameter in manifest.layout.parameters} == roles
     for record in manifest.parity:
         assert record.loss_relative <= 1e-5
@@ -98,6 +101,11 @@ def test_a_bundle_computes_what_peft_computes(spec, kind, settings, roles):
         assert record.inference_relative <= 1e-4
         # A bias of the keys moves every score of a row alike, which softmax takes back out.
         assert all(key.endswith("key.bias") for key in record.vanishing_gradients)
+    if training_tool:
+        assert len(manifest.ort_training.parity) == 2
+        for record in manifest.ort_training.parity:
+            assert record.loss_relative <= 1e-5
+            assert record.gradient_relative <= 2e-4
     for field, value in settings.items():
         found = manifest.peft_config[field]
         assert (set(value) <= set(found)) if isinstance(value, list) else found == value

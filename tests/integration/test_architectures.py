@@ -1,4 +1,7 @@
-"""Architectures that differ most, one layer or two each, adapted on every linear layer: each build passes parity."""
+"""Architectures that differ most, one layer or two each, adapted on every linear layer: each build passes parity.
+
+The official training artifacts are made of each as well, where their tool can be installed.
+"""
 
 import shutil
 
@@ -69,11 +72,11 @@ def model(tiny_models, tmp_path):
     return write
 
 
-def build(folder, out, kind, targets=("all-linear",)):
+def build(folder, out, kind, targets=("all-linear",), **changes):
     task = "text-classification" if kind == "classifier" else "text-generation"
     labels = ("a", "b") if kind == "classifier" else ()
     lora = LoraSpec(target_modules=targets)
-    return build_bundle(BuildSpec(model=str(folder), task=task, out=out, labels=labels, lora=lora))
+    return build_bundle(BuildSpec(model=str(folder), task=task, out=out, labels=labels, lora=lora, **changes))
 
 
 CASES = [
@@ -83,8 +86,8 @@ CASES = [
 
 
 @pytest.mark.parametrize(("family", "kind", "settings"), CASES, ids=[name for name, _, _ in CASES])
-def test_a_family_builds_and_passes_parity(model, tmp_path, family, kind, settings):
-    manifest = build(model(family, settings, kind), tmp_path / "bundle", kind)
+def test_a_family_builds_and_passes_parity(model, training_tool, tmp_path, family, kind, settings):
+    manifest = build(model(family, settings, kind), tmp_path / "bundle", kind, ort_training=training_tool)
     assert manifest.base.architecture.startswith(family)
     trained = {parameter.key for parameter in manifest.layout.parameters}
     assert len(trained) >= 8
@@ -93,6 +96,11 @@ def test_a_family_builds_and_passes_parity(model, tmp_path, family, kind, settin
         assert record.gradient_relative <= 1e-4
         assert record.inference_relative <= 1e-4
         assert not record.vanishing_gradients
+    if training_tool:
+        assert len(manifest.ort_training.parity) == 2
+        for record in manifest.ort_training.parity:
+            assert record.loss_relative <= 1e-5
+            assert record.gradient_relative <= 1e-4
     assert open_bundle(tmp_path / "bundle").manifest == manifest
 
 

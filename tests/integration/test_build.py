@@ -352,7 +352,7 @@ def test_the_same_build_twice_is_the_same_bundle_and_replaces_whole(tiny_bundles
     again = build_bundle(
         BuildSpec(
             model=str(tiny_bundles / "models" / "classifier"), task="text-classification", out=out, overwrite=True,
-            labels=("negative", "positive"), lora=lora,
+            labels=("negative", "positive"), lora=lora, ort_training=first.manifest.ort_training is not None,
         )
     )  # fmt: skip
     assert not (out / "stray.txt").exists()

@@ -2,46 +2,34 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
-from fieldtune.adapter_inputs import to_theta
 from fieldtune.adapters import Adapter, read_adapter
 from fieldtune.backends import training_api
-from fieldtune.bundle import TOKENIZER_NAME, file_spec, open_bundle
-from fieldtune.data.batches import batch_of, static_shape
-from fieldtune.data.examples import TEXT_CLASSIFICATION, Encoded
-from fieldtune.errors import ExportError, ParityError, UnsupportedModel, listed
-from fieldtune.layout import FloatArray
-from fieldtune.manifest import FORMAT_VERSION, IGNORE_INDEX, MANIFEST_NAME, Manifest, OrtParitySpec, OrtTrainingSpec
+from fieldtune.bundle import file_spec, open_bundle
+from fieldtune.errors import ExportError, UnsupportedModel
+from fieldtune.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, OrtTrainingSpec
 from fieldtune.output_folder import output_folder
 from fieldtune_offline.environments import environment_python
 from fieldtune_offline.ort_training import generate
 from fieldtune_offline.ort_training.forward import forward_model, frozen_parameters
-from fieldtune_offline.parity import (
-    GRADIENT_TOLERANCE,
-    LOSS_TOLERANCE,
-    compare_gradients,
-    open_session,
-    relative_difference,
-)
+from fieldtune_offline.ort_training.probes import Arrays, Probes
 
 FOLDER = "ort_training"
 PYTHONS = ((3, 12), (3, 11))
 """For which the training build has wheels, and which the dev box's half runs on."""
-_SHAPES = ((3, 17), (2, 34))
-_UNSUPPORTED = ("gradient builder has not been registered", "GradientBuilder", "gradient definition")
+_UNREGISTERED = re.compile(r"gradient builder has not been registered: (\S+) for node (.*)", re.IGNORECASE)
+_UNSUPPORTED = ("gradientbuilder", "gradient definition")
 
 Report = Callable[[str], None]
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 def export_ort_training(bundle: Path, adapter: Path | None = None, report: Report = lambda _: None) -> Manifest:
@@ -98,15 +86,13 @@ def add_ort_training(root: Path, manifest: Manifest, adapter: Adapter, python: P
         ExportError: as ``export_ort_training``.
     """
     report("making the official training artifacts")
-    probes = _probes(root, manifest)
-    theta = to_theta(adapter, manifest)
-    theta += np.random.default_rng(20).normal(0, 0.02, theta.shape).astype(np.float32)
+    probes = Probes.of(root, manifest, adapter)
     out = root / FOLDER
     out.mkdir()
     with tempfile.TemporaryDirectory(prefix="fieldtune-", dir=root) as work:
-        version, answers = _generate(Path(work), out, python, root, manifest, adapter, probes, theta)
+        version, answers = _generate(Path(work), out, python, forward_model(root, manifest, adapter), probes)
     report("comparing them with gradient.onnx")
-    parity = _compare(root, manifest, probes, theta, answers)
+    parity = probes.compare(answers)
     names = {Path(name).stem: f"{FOLDER}/{name}" for name in generate.FILES}
     files = {name: spec for name, spec in manifest.files.items() if not name.startswith(f"{FOLDER}/")}
     files |= {name: file_spec(root / name) for name in names.values()}
@@ -115,30 +101,19 @@ def add_ort_training(root: Path, manifest: Manifest, adapter: Adapter, python: P
     return dataclasses.replace(manifest, files=files, ort_training=section, format_version=FORMAT_VERSION)
 
 
-def _generate(
-    work: Path,
-    out: Path,
-    python: Path,
-    root: Path,
-    manifest: Manifest,
-    adapter: Adapter,
-    probes: list[Arrays],
-    theta: FloatArray,
-) -> tuple[str, Arrays]:
+def _generate(work: Path, out: Path, python: Path, model: ir.Model, probes: Probes) -> tuple[str, Arrays]:
     """Run the tool in its environment; return the runtime's version, and what the artifacts answer to the probes."""
-    model = forward_model(root, manifest, adapter)
-    trained = [parameter.key for parameter in manifest.layout.parameters]
+    manifest = probes.manifest
     ir.save(model, work / "forward.onnx")
-    arrays = {f"{number}/{name}": array for number, probe in enumerate(probes) for name, array in probe.items()}
-    arrays |= {f"theta/{key}": values for key, values in manifest.layout.views(theta).items()}
-    np.savez(work / "probes.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(work / "probes.npz", **probes.arrays())  # type: ignore[arg-type]
     request = {
         "forward": str(work / "forward.onnx"),
-        "trained": trained,
+        "trained": [parameter.key for parameter in manifest.layout.parameters],
         "frozen": frozen_parameters(model, manifest),
+        "padding": probes.padding(),
         "out": str(out),
         "probes": str(work / "probes.npz"),
-        "count": len(probes),
+        "count": len(probes.batches),
         "answers": str(work / "answers.npz"),
         "training_api": str(training_api.__file__),
     }
@@ -158,66 +133,12 @@ def _generate(
 
 
 def _refusal(error: str, manifest: Manifest, runtime: str) -> ExportError:
-    if any(sign.lower() in error.lower() for sign in _UNSUPPORTED):
+    unregistered = _UNREGISTERED.search(error)
+    if unregistered or any(sign in error.lower() for sign in _UNSUPPORTED):
+        # The rest of what the tool says of a missing gradient is a function's signature in C++.
+        what = "the operator {} (node {})".format(*unregistered.groups()) if unregistered else f"an operator: {error}"
         return UnsupportedModel(
-            f"{manifest.base.id}: ONNX Runtime {runtime} has no gradient of an operator of this model: {error}; "
-            "nothing was written: train it with the portable backend, which needs none"
+            f"{manifest.base.id}: ONNX Runtime {runtime} has no gradient of {what}; nothing was written: train it with "
+            "the portable backend, which needs none"
         )
     return ExportError(f"ONNX Runtime {runtime} cannot make the official artifacts: {error}; nothing was written")
-
-
-def _probes(root: Path, manifest: Manifest) -> list[Arrays]:
-    """Return batches of random tokens with padding and masked labels, in two shapes if they may vary."""
-    from tokenizers import Tokenizer
-
-    vocabulary = Tokenizer.from_file(str(root / TOKENIZER_NAME)).get_vocab_size()
-    inputs = manifest.graphs["eval"].inputs
-    fixed = static_shape(inputs)
-    sizes = dict.fromkeys((fixed[0] or batch, fixed[1] or sequence) for batch, sequence in _SHAPES)
-    rng = np.random.default_rng(7)
-    probes: list[Arrays] = []
-    for batch, sequence in sizes:
-        examples = []
-        for row in range(batch):
-            # One row of full length; the others are padded.
-            length = max(2, sequence - 2 * row)
-            input_ids = rng.integers(0, vocabulary, length)
-            if manifest.task.name == TEXT_CLASSIFICATION:
-                masked = batch > 2 and row == batch - 1
-                labels = np.array(IGNORE_INDEX if masked else rng.integers(0, len(manifest.task.labels)), np.int64)
-            else:
-                labels = np.where(np.arange(length) < length // 3, IGNORE_INDEX, input_ids)
-            examples.append(Encoded(input_ids=input_ids, labels=labels))
-        probes.append(batch_of(examples, np.arange(batch), manifest, inputs))
-    return probes
-
-
-def _compare(
-    root: Path, manifest: Manifest, probes: list[Arrays], theta: FloatArray, answers: Arrays
-) -> tuple[OrtParitySpec, ...]:
-    session = open_session(root / manifest.graphs["gradient"].path)
-    records, faults = [], []
-    for number, probe in enumerate(probes):
-        where = "batch {}, sequence {}".format(*probe["input_ids"].shape)
-        loss_sum, weight, gradient = session.run(["loss_sum", "weight", "grad_sum"], {**probe, "theta": theta})
-        expected = {key: view / weight for key, view in manifest.layout.views(gradient).items()}
-        found = {key: answers[f"{number}/{key}"] for key in expected}
-        # Either may be a tolerance away from torch, on its own side.
-        comparison = compare_gradients(found, expected, 2 * GRADIENT_TOLERANCE)
-        faults += [f"{where}: {fault}" for fault in comparison.faults]
-        losses = [relative_difference(answers[f"{number}/{name}"], loss_sum / weight) for name in ("loss", "eval_loss")]
-        if not max(losses) <= LOSS_TOLERANCE:
-            faults.append(f"{where}: the loss is {answers[f'{number}/loss']}; gradient.onnx has {loss_sum / weight}")
-        records.append(
-            OrtParitySpec(
-                batch=probe["input_ids"].shape[0],
-                sequence=probe["input_ids"].shape[1],
-                loss_relative=max(losses),
-                gradient_relative=comparison.worst,
-            )
-        )
-    if faults:
-        raise ParityError(
-            f"the official artifacts do not compute what gradient.onnx computes; nothing was written{listed(faults)}"
-        )
-    return tuple(records)

@@ -113,15 +113,28 @@ def _complete(graph: ir.Graph) -> None:
     graph.outputs[:] = [loss, *outputs.values()]
     kept = {id(value) for value in (*graph.inputs, *graph.outputs)}
     for node in graph:
-        if node.op_type == "LayerNormalization" and len(node.outputs) < 3:
-            # Its gradient reads mean and inverse deviation, which the operator leaves out unless they are named.
-            node.resize_outputs(3)
-            for number, name in ((1, "mean"), (2, "inv_std_dev")):
-                node.outputs[number].name = f"{node.name}.{name}"
-                node.outputs[number].type = ir.TensorType(ir.DataType.FLOAT)
+        if node.op_type == "LayerNormalization":
+            _write_out(node, graph)
         for value in node.outputs:
             if id(value) not in kept:
                 value.shape = None  # the symbolic rank is in some of them, and the rank is a number now
+
+
+def _write_out(node: ir.Node, graph: ir.Graph) -> None:
+    """Name what a LayerNormalization may leave out, and its gradient reads: bias, mean and inverse deviation."""
+    scale = node.inputs[1]
+    if len(node.inputs) < 3:
+        assert scale is not None
+        assert scale.const_value is not None
+        bias = _initializer(f"{node.name}.bias", np.zeros(scale.const_value.shape.numpy(), np.float32))
+        graph.register_initializer(bias)
+        node.resize_inputs(3)
+        node.replace_input_with(2, bias)
+    if len(node.outputs) < 3:
+        node.resize_outputs(3)
+        for number, name in ((1, "mean"), (2, "inv_std_dev")):
+            node.outputs[number].name = f"{node.name}.{name}"
+            node.outputs[number].type = ir.TensorType(ir.DataType.FLOAT)
 
 
 def _initializer(name: str, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> ir.Value:

@@ -50,8 +50,38 @@ def generate(request: dict[str, Any], import_training: Any) -> None:
     for name in FILES[:3]:
         # The onnx package writes its own newest IR version, which this runtime may be too old for.
         written = onnx.load(str(out / name))
+        if name == FILES[0]:
+            leave_padding(written, **request["padding"])
         written.ir_version = model.ir_version
         onnx.save(written, str(out / name))
+
+
+def leave_padding(training: Any, index: int, axes: dict[str, int]) -> None:
+    """Let no gradient reach one token's row or column of some parameters, as torch's padding_idx does.
+
+    Args:
+        training: the training model, which is changed.
+        index: the token.
+        axes: parameter → its axis of tokens.
+    """
+    import onnx
+
+    sizes = {
+        value.name: [each.dim_value for each in value.type.tensor_type.shape.dim] for value in training.graph.input
+    }
+    for name, axis in axes.items():
+        gradient = f"{name}_grad"
+        place, accumulator = next(
+            (number, node)
+            for number, node in enumerate(training.graph.node)
+            if node.op_type == "InPlaceAccumulatorV2" and gradient in node.input
+        )
+        mask = np.ones([size if each == axis else 1 for each, size in enumerate(sizes[name])], np.float32)
+        mask[tuple(index if each == axis else 0 for each in range(mask.ndim))] = 0
+        training.graph.initializer.append(onnx.numpy_helper.from_array(mask, f"{name}.padding"))
+        masked = onnx.helper.make_node("Mul", [gradient, f"{name}.padding"], [f"{gradient}.masked"])
+        accumulator.input[list(accumulator.input).index(gradient)] = f"{gradient}.masked"
+        training.graph.node.insert(place, masked)
 
 
 def answer(request: dict[str, Any], import_training: Any) -> None:

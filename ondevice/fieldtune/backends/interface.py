@@ -56,7 +56,7 @@ class TrainingBackend(Protocol):
         """Return copies of all that the optimizer needs to continue, for a checkpoint."""
 
     def load_state(self, state: State) -> None:
-        """Take over what ``state`` returned.
+        """Take over what ``state`` returned, and drop what is held.
 
         Raises:
             CheckpointError: if it is not this optimizer's; every fault is listed.

@@ -110,7 +110,8 @@ class OrtTrainingBackend:
         """Return the summed loss and what accuracy is counted from, of the adapter as it is now."""
         self._module.eval()
         loss, found = self._run(batch)
-        return Evaluated(float(loss) * labelled_count(batch), found)
+        weight = labelled_count(batch)
+        return Evaluated(float(loss) * weight if weight else 0.0, found)  # the mean of no label is no number
 
     def theta(self) -> FloatArray:
         """Return a copy of the adapter, float32, shape ``(size,)``."""

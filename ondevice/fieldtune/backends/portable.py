@@ -104,8 +104,9 @@ class PortableBackend:
         return self._optimizer.state()
 
     def load_state(self, state: State) -> None:
-        """Take over what ``state`` returned."""
+        """Take over what ``state`` returned, and drop what is held."""
         self._optimizer.load_state(state)
+        self._drop()
 
     def _drop(self) -> None:
         self._gradient.fill(0)

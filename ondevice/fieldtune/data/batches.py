@@ -63,7 +63,7 @@ def static_shape(inputs: Sequence[TensorSpec]) -> tuple[int | None, int | None]:
 
 
 def batch_of(
-    examples: Sequence[Encoded] | Sequence[EncodedImage],
+    examples: Sequence[Encoded | EncodedImage],
     indices: npt.ArrayLike,
     manifest: Manifest,
     inputs: Sequence[TensorSpec],
