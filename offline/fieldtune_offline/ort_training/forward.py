@@ -51,6 +51,7 @@ def forward_model(root: Path, manifest: Manifest, adapter: Adapter) -> ir.Model:
         ir.convenience.replace_all_uses_with(fed, nodes[-1].outputs[0] if nodes else held)
         front += nodes
     graph.insert_before(graph[0], front)
+    graph.meta["trained"] = {parameter.key for parameter in manifest.layout.parameters}
     _complete(graph)
     weights = sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value is not None)
     if weights > _PROTOBUF_LIMIT:
@@ -112,9 +113,11 @@ def _complete(graph: ir.Graph) -> None:
     graph.append(mean)
     graph.outputs[:] = [loss, *outputs.values()]
     kept = {id(value) for value in (*graph.inputs, *graph.outputs)}
-    for node in graph:
+    for node in list(graph):
         if node.op_type == "LayerNormalization":
             _write_out(node, graph)
+        if node.op_type == "BatchNormalization":
+            _unfold(node, graph)
         for value in node.outputs:
             if id(value) not in kept:
                 value.shape = None  # the symbolic rank is in some of them, and the rank is a number now
@@ -135,6 +138,32 @@ def _write_out(node: ir.Node, graph: ir.Graph) -> None:
         for number, name in ((1, "mean"), (2, "inv_std_dev")):
             node.outputs[number].name = f"{node.name}.{name}"
             node.outputs[number].type = ir.TensorType(ir.DataType.FLOAT)
+
+
+def _unfold(node: ir.Node, graph: ir.Graph) -> None:
+    """Write a BatchNormalization with frozen statistics as a product and a sum.
+
+    The gradient that ONNX Runtime has of it is that of training, with the batch's own statistics.
+    """
+    x, *held = node.inputs
+    values = [value.const_value.numpy() for value in held if value is not None and value.const_value is not None]
+    if len(values) < 4 or any(value is not None and value.name in graph.meta["trained"] for value in held):
+        raise UnsupportedModel(f"{node.name}: a batch normalization that is trained has no official artifacts")
+    scale, bias, mean, variance = (value.astype(np.float64) for value in values)
+    epsilon = node.attributes["epsilon"].as_float()
+    factor = scale / np.sqrt(variance + epsilon)
+    shape = (-1, 1, 1)
+    terms = []
+    for name, array in (("factor", factor), ("offset", bias - mean * factor)):
+        terms.append(_initializer(f"{node.name}.{name}", array.astype(np.float32).reshape(shape)))
+        graph.register_initializer(terms[-1])
+    product = ir.node("Mul", [x, terms[0]], name=f"{node.name}.Mul")
+    result = ir.node("Add", [product.outputs[0], terms[1]], name=f"{node.name}.Add")
+    for made in (product, result):
+        made.outputs[0].name, made.outputs[0].type = f"{made.name}.out", ir.TensorType(ir.DataType.FLOAT)
+    graph.insert_before(node, [product, result])
+    ir.convenience.replace_all_uses_with(node.outputs[0], result.outputs[0])
+    graph.remove(node, safe=True)
 
 
 def _initializer(name: str, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> ir.Value:
