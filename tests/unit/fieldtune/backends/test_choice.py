@@ -24,6 +24,7 @@ def choose(asked, *, training=True, artifacts=True, optimizer=None, provider=CPU
     manifest = Manifest(
         base=BaseModelSpec(id="", revision=None, sha256="", architecture="", licence=None, dtypes={}),
         task=TaskSpec(name="text-generation", labels=()),
+        image=None,
         text=TextSpec(max_length=8, pad_token_id=0, stop_token_ids=(), special_tokens={}, chat_template=None),
         peft_config={}, layout=Layout(()), graphs={}, parity=(), tools={}, files={},
         ort_training=ARTIFACTS if artifacts else None,
