@@ -39,6 +39,7 @@ from fieldtune_offline.weights import bind_weights, write_weights
 
 _TRACE_SHAPE = (3, 10)
 _PARITY_SHAPES = ((3, 17), (2, 34))
+_MOST_LABELS_SHOWN = 10
 _TOOLS = ("fieldtune", "torch", "transformers", "peft", "onnx-ir", "onnxruntime")
 
 Report = Callable[[str], None]
@@ -66,7 +67,7 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         if base.new_modules:
             report(f"new, saved with the adapter: {', '.join(base.new_modules)}")
         if task_name in CLASSIFICATION_TASKS:
-            report(f"labels: {', '.join(base.model.config.id2label.values())}")
+            report(f"labels: {_shown(list(base.model.config.id2label.values()))}")
         adapted = adapt(base, spec, task_name)
         text = _text(base, spec)
         task = _task(task_name, adapted, base)
@@ -82,6 +83,11 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
             manifest = add_ort_training(staging, manifest, initial, training, report)
         (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
+
+
+def _shown(names: list[str]) -> str:
+    more = len(names) - _MOST_LABELS_SHOWN
+    return ", ".join(names[:_MOST_LABELS_SHOWN]) + (f", … and {more} more" if more > 0 else "")
 
 
 def _check_spec(spec: BuildSpec) -> None:

@@ -21,6 +21,8 @@ from fieldtune_offline.quiet import quiet_tracing
 from fieldtune_offline.tasks import Traceable
 
 RANK_AXIS = "rank"
+_MODEL_ERRORS = (AttributeError, IndexError, RuntimeError, TypeError, ValueError)
+"""What a model's own code raises where it meets what it was not written for, such as PEFT's layers."""
 
 
 def trace_gradient(source: Traceable, static: frozenset[str]) -> tuple[ExportedProgram, list[Input]]:
@@ -124,7 +126,7 @@ def _export(module: nn.Module, arguments: dict[str, Any], inputs: Sequence[Input
                 f"torch cannot trace the model with sizes that vary: {_brief(error)}; "
                 "try static shapes (--batch, --sequence)"
             ) from error
-        except (RuntimeError, TypeError, ValueError, IndexError, torch._dynamo.exc.TorchDynamoException) as error:
+        except (*_MODEL_ERRORS, torch._dynamo.exc.TorchDynamoException) as error:
             raise UnsupportedModel(f"torch cannot trace the model: {_brief(error)}") from error
 
 

@@ -76,7 +76,7 @@ def ort_parity_table(manifest: "Manifest") -> "Table":
     table = new_table(title, ("batch, sequence", "loss", "gradients"))
     for record in artifacts.parity:
         figures = (record.loss_relative, record.gradient_relative)
-        table.add_row(f"{record.batch}, {record.sequence}", *(f"{figure:.1e}" for figure in figures))
+        table.add_row(_shape(record.batch, record.sequence), *(f"{figure:.1e}" for figure in figures))
     return table
 
 
@@ -88,8 +88,12 @@ def parity_table(manifest: "Manifest") -> "Table":
     table = new_table("Largest differences from torch, relative", columns)
     for record in manifest.parity:
         figures = (record.loss_relative, record.gradient_relative, record.inference_relative)
-        table.add_row(f"{record.batch}, {record.sequence}", *(f"{figure:.1e}" for figure in figures))
+        table.add_row(_shape(record.batch, record.sequence), *(f"{figure:.1e}" for figure in figures))
     vanishing = sorted({key for record in manifest.parity for key in record.vanishing_gradients})
     if vanishing:
         table.caption = f"Gradients that vanish in torch, too: {', '.join(vanishing)}"
     return table
+
+
+def _shape(batch: int, sequence: int) -> str:
+    return f"{batch}, {sequence or '-'}"  # images have no sequence

@@ -133,7 +133,7 @@ def _check_flags(command: Run, task: "TaskSpec") -> None:
     if not wrong and task.name == IMAGE_CLASSIFICATION:
         other, wrong = "text classification", _changed(command, default, ("max_length", "strict"))
     if wrong:
-        raise UsageError(f"{', '.join(wrong)}: of {other} only, and that is not what {command.bundle} is for")
+        raise UsageError(f"{', '.join(wrong)}: of {other} only, and {command.bundle} is for {task.name}")
 
 
 def _changed(value: object, default: object, names: Sequence[str]) -> list[str]:
