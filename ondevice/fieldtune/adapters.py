@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fieldtune.errors import InvalidAdapter, OutputError, listed
-from fieldtune.fields import Table
-from fieldtune.manifest import Manifest, check_version
+from fieldtune.fields import Table, check_version
+from fieldtune.manifest import Manifest
 from fieldtune.tensors import TensorFile, read_tensors
 
 CONFIG_NAME = "adapter_config.json"

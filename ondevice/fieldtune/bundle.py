@@ -12,8 +12,8 @@ from fieldtune.manifest import (
     ImageSpec,
     Manifest,
     TextSpec,
-    read_manifest,
 )
+from fieldtune.manifest_reading import read_manifest
 
 TOKENIZER_NAME = "tokenizer.json"
 
@@ -88,7 +88,6 @@ def open_bundle(path: str | Path) -> Bundle:
     except UnicodeDecodeError as error:
         raise CorruptFile(f"{manifest_path}: not UTF-8 text ({error}); copy the bundle again") from error
     manifest = read_manifest(text, str(manifest_path))
-    _check_modality(manifest, str(manifest_path))
     faults = [fault for name, spec in manifest.files.items() if (fault := _fault(root, name, spec))]
     named = {path for graph in manifest.graphs.values() for path in (graph.path, graph.nodes)}
     named |= {TOKENIZER_NAME} if manifest.text else set()
@@ -106,22 +105,6 @@ def file_spec(path: Path) -> FileSpec:
         while block := file.read(1 << 20):
             digest.update(block)
     return FileSpec(sha256=digest.hexdigest(), size_bytes=path.stat().st_size)
-
-
-def _check_modality(manifest: Manifest, where: str) -> None:
-    image = manifest.image
-    if (manifest.text is None) == (image is None):
-        found = "neither" if image is None else "both"
-        raise InvalidBundle(f"{where}: {found} of text and image; expected one of them; build the bundle again")
-    if image is None:
-        return
-    if image.channels not in (1, 3):
-        raise InvalidBundle(f"{where}: image: 'channels' is {image.channels}; expected 1 (grey) or 3 (RGB)")
-    if not len(image.mean) == len(image.std) == image.channels or 0 in image.std:
-        raise InvalidBundle(
-            f"{where}: image: 'mean' is {list(image.mean)} and 'std' {list(image.std)}; expected {image.channels} "
-            "number(s) each, and no std of 0"
-        )
 
 
 def _fault(root: Path, name: str, spec: FileSpec) -> str | None:

@@ -4,11 +4,12 @@ No validation framework: a dataclass is filled by a function that names each key
 nobody asked for are faults, too.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fieldtune.errors import FieldtuneError
+from fieldtune.errors import FieldtuneError, UnsupportedFormat
 
 T = TypeVar("T")
 
@@ -174,3 +175,25 @@ def _kind(value: object) -> str:
 
 def _plural(keys: list[str]) -> str:
     return "key" if len(keys) == 1 else "keys"
+
+
+def check_version(found: str, known: str, where: str) -> bool:
+    """Check a ``major.minor`` version: return whether it is a later minor one (after a warning).
+
+    Raises:
+        UnsupportedFormat: another major version, or not of that form.
+    """
+    try:
+        major, minor = (int(part) for part in found.split("."))
+    except ValueError:
+        raise UnsupportedFormat(f"{where}: format_version is {found!r}; expected major.minor, as {known}") from None
+    known_major, known_minor = (int(part) for part in known.split("."))
+    if major != known_major:
+        advice = "update fieldtune" if major > known_major else "build it again"
+        raise UnsupportedFormat(f"{where}: format_version is {found}; this fieldtune reads {known_major}.x: {advice}")
+    if minor > known_minor:
+        warnings.warn(
+            f"{where}: format {found} is later than {known}; keys that this fieldtune does not know are ignored",
+            stacklevel=3,
+        )
+    return minor > known_minor

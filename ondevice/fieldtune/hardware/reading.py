@@ -11,7 +11,7 @@ from typing import TypeVar, get_args
 
 from fieldtune.backends import Backend
 from fieldtune.errors import InvalidProfile, UnsupportedFormat, listed
-from fieldtune.fields import Table
+from fieldtune.fields import Table, check_version
 from fieldtune.hardware.fit import profile_faults
 from fieldtune.hardware.specs import (
     Accelerator,
@@ -34,7 +34,6 @@ from fieldtune.hardware.specs import (
     Support,
     TrainingSpec,
 )
-from fieldtune.manifest import check_version
 
 if sys.version_info >= (3, 11):
     import tomllib
