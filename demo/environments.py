@@ -1,7 +1,6 @@
 """Environments that hold only the device half: the built wheel and one ONNX Runtime, nothing of the dev box."""
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -75,18 +74,6 @@ def site_packages_mb(environment: Path) -> float:
     tops = [top for top in site.iterdir() if not tools.match(top.name)]
     files = [file for top in tops for file in ([top] if top.is_file() else top.rglob("*")) if file.is_file()]
     return sum(file.stat().st_size for file in files) / 1e6
-
-
-def find_python(name: str) -> str | None:
-    """Return the interpreter called ``python3.10`` (or its path), from PATH or from pyenv, that runs; else None."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    # A pyenv shim on PATH fails for versions that are not active, so every candidate is tried.
-    for candidate in (shutil.which(name), *map(str, sorted(pyenv.glob(f"*/bin/{Path(name).name}"), reverse=True))):
-        if candidate is not None:
-            run = subprocess.run([candidate, "-c", "import ensurepip, venv"], capture_output=True, check=False)
-            if run.returncode == 0:
-                return candidate
-    return None
 
 
 def _pip(python: str, *arguments: str) -> None:

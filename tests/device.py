@@ -19,6 +19,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "demo"))
 
 import environments  # noqa: E402  (a script's folder, put on the path above)
+from fieldtune_offline.environments import find_python  # noqa: E402
 
 COMBINATIONS = (
     ("python3.10", "onnxruntime==1.16.3"),
@@ -55,7 +56,7 @@ def training_combination() -> tuple[str, str] | None:
     if platform.machine().lower() not in ("x86_64", "amd64"):
         print(f"{TRAINING}: not tested, it has no wheel for {platform.machine()}", flush=True)
         return None
-    python = next((name for name in TRAINING_PYTHONS if environments.find_python(name)), None)
+    python = next((name for name in TRAINING_PYTHONS if find_python(name)), None)
     if python is None:
         names = " and no ".join(TRAINING_PYTHONS)
         print(f"{TRAINING}: not tested, no working {names} on PATH or under pyenv", flush=True)
@@ -82,7 +83,7 @@ def main() -> int:
         wanted = [*(() if arguments.training else COMBINATIONS), *([training] if training else [])]
     failed = []
     for name, ort in wanted:
-        python = environments.find_python(name)
+        python = find_python(name)
         if python is None:
             print(f"{name} with {ort}: not tested, no working {name} on PATH or under pyenv", flush=True)
             if arguments.python:

@@ -52,6 +52,16 @@ def environment_python(
     return found
 
 
+def find_python(name: str) -> str | None:
+    """Return the interpreter called ``python3.10`` (or its path), from PATH or from pyenv, that runs; else None."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    # A pyenv shim on PATH fails for versions that are not active, so every candidate is tried.
+    for candidate in (shutil.which(name), *map(str, sorted(pyenv.glob(f"*/bin/{Path(name).name}"), reverse=True))):
+        if candidate is not None and _version(candidate):
+            return candidate
+    return None
+
+
 def _make(name: str, python: str, requirements: Path, folder: Path) -> None:
     """Install beside the place and rename, so that an interrupted or a second installation leaves nothing half done."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -82,10 +92,8 @@ def _run(name: str, *command: str) -> None:
 def _find_python(name: str, versions: Sequence[tuple[int, int]], candidates: Sequence[str] | None) -> tuple[str, str]:
     wanted = {f"{major}.{minor}" for major, minor in versions}
     if candidates is None:
-        pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-        names = [f"python{major}.{minor}" for major, minor in reversed(versions)]
-        installed = [str(path) for each in names for path in sorted(pyenv.glob(f"*/bin/{each}"), reverse=True)]
-        candidates = [sys.executable, *names, *installed]
+        found = (find_python(f"python{major}.{minor}") for major, minor in reversed(versions))
+        candidates = [sys.executable, *filter(None, found)]
     seen = []
     for candidate in candidates:
         version = _version(candidate)

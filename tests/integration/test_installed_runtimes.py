@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("torch")  # of the development environment, which builds the wheel
 
+from fieldtune_offline.environments import find_python
+
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -30,7 +32,7 @@ def neither(environments, cache):
 
 @pytest.fixture(scope="module")
 def both(environments, cache):
-    python = next(filter(None, map(environments.find_python, ("python3.11", "python3.12"))), None)
+    python = next(filter(None, map(find_python, ("python3.11", "python3.12"))), None)
     if python is None or platform.machine().lower() not in ("x86_64", "amd64"):
         pytest.skip(f"{TRAINING} has wheels for 64-bit x86 and Python up to 3.12 alone")
     return environments.device_environment(cache, python, TRAINING, [STOCK])

@@ -51,8 +51,7 @@ def forward_model(root: Path, manifest: Manifest, adapter: Adapter) -> ir.Model:
         ir.convenience.replace_all_uses_with(fed, nodes[-1].outputs[0] if nodes else held)
         front += nodes
     graph.insert_before(graph[0], front)
-    graph.meta["trained"] = {parameter.key for parameter in manifest.layout.parameters}
-    _complete(graph)
+    _complete(graph, {parameter.key for parameter in manifest.layout.parameters})
     weights = sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value is not None)
     if weights > _PROTOBUF_LIMIT:
         raise UnsupportedModel(
@@ -104,7 +103,7 @@ def _nodes(held: ir.Value, parameter: ParameterSpec, factor: float, rank: int, g
     return nodes
 
 
-def _complete(graph: ir.Graph) -> None:
+def _complete(graph: ir.Graph, trained: set[str]) -> None:
     """Make the mean loss the first output, and the graph what the gradient builder takes."""
     outputs = {str(value.name): value for value in graph.outputs}
     mean = ir.node("Div", [outputs.pop("loss_sum"), outputs.pop("weight")], name="mean_loss")
@@ -117,7 +116,7 @@ def _complete(graph: ir.Graph) -> None:
         if node.op_type == "LayerNormalization":
             _write_out(node, graph)
         if node.op_type == "BatchNormalization":
-            _unfold(node, graph)
+            _unfold(node, graph, trained)
         for value in node.outputs:
             if id(value) not in kept:
                 value.shape = None  # the symbolic rank is in some of them, and the rank is a number now
@@ -140,14 +139,14 @@ def _write_out(node: ir.Node, graph: ir.Graph) -> None:
             node.outputs[number].type = ir.TensorType(ir.DataType.FLOAT)
 
 
-def _unfold(node: ir.Node, graph: ir.Graph) -> None:
+def _unfold(node: ir.Node, graph: ir.Graph, trained: set[str]) -> None:
     """Write a BatchNormalization with frozen statistics as a product and a sum.
 
     The gradient that ONNX Runtime has of it is that of training, with the batch's own statistics.
     """
     x, *held = node.inputs
     values = [value.const_value.numpy() for value in held if value is not None and value.const_value is not None]
-    if len(values) < 4 or any(value is not None and value.name in graph.meta["trained"] for value in held):
+    if len(values) < 4 or any(value is not None and value.name in trained for value in held):
         raise UnsupportedModel(f"{node.name}: a batch normalization that is trained has no official artifacts")
     scale, bias, mean, variance = (value.astype(np.float64) for value in values)
     epsilon = node.attributes["epsilon"].as_float()

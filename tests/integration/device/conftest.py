@@ -37,6 +37,30 @@ def opened(bundle_folder):
 
 
 @pytest.fixture(scope="session")
+def exported(opened):
+    """The function from a bundle's name to the bundle, where that has the official training artifacts."""
+
+    def find(name):
+        bundle = opened(name)
+        if bundle.manifest.ort_training is None:
+            pytest.skip(f"the bundle {name} has no official training artifacts; its build could not make them")
+        return bundle
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def official(exported):
+    """As ``exported``, where the runtime can train with the artifacts, too."""
+    pytest.importorskip("onnxruntime")
+    from fieldtune.runtime import features
+
+    if not features().has_training_api:
+        pytest.skip(f"ONNX Runtime {features().version} is not a training build; onnxruntime-training-cpu is")
+    return exported
+
+
+@pytest.fixture(scope="session")
 def profile():
     from fieldtune.hardware import load_profile
 

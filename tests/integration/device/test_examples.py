@@ -17,26 +17,9 @@ from fieldtune.adapter_inputs import to_theta
 from fieldtune.adapters import read_adapter
 from fieldtune.backends.ort_checkpoint import read_adamw, read_parameters
 from fieldtune.backends.training_api import import_training
-from fieldtune.runtime import features
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 OFFICIAL = EXAMPLES / "official_api.py"
-
-
-@pytest.fixture
-def artifacts(opened):
-    """The function from a small bundle's name to the bundle, where that and the runtime have the official API."""
-    pytest.importorskip("onnxruntime")
-    if not features().has_training_api:
-        pytest.skip(f"ONNX Runtime {features().version} is not a training build; onnxruntime-training-cpu is")
-
-    def find(name):
-        bundle = opened(name)
-        if bundle.manifest.ort_training is None:
-            pytest.skip(f"the bundle {name} has no official training artifacts; its build could not make them")
-        return bundle
-
-    return find
 
 
 def run(script, *arguments):
@@ -61,8 +44,8 @@ def test_the_official_api_example_is_thirty_lines_of_code_without_the_project():
 
 
 @pytest.mark.parametrize("name", ["tiny-classifier", "tiny-lm"])
-def test_the_official_api_example_learns_its_texts_and_saves_what_loads(artifacts, name, tmp_path):
-    bundle = artifacts(name)
+def test_the_official_api_example_learns_its_texts_and_saves_what_loads(official, name, tmp_path):
+    bundle = official(name)
     saved = tmp_path / "checkpoint"
     losses = [float(loss) for loss in re.findall(r"step \d+: loss (\S+)", run(OFFICIAL, bundle.root, saved))]
     assert len(losses) == 10

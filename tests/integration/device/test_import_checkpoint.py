@@ -12,22 +12,9 @@ from fieldtune.adapters import read_adapter
 from fieldtune.cli import main
 
 
-@pytest.fixture
-def official(opened):
-    """The function that returns a small bundle with official artifacts, by name."""
-
-    def find(name):
-        bundle = opened(name)
-        if bundle.manifest.ort_training is None:
-            pytest.skip(f"{name} was built without the official artifacts")
-        return bundle
-
-    return find
-
-
 @pytest.mark.parametrize("name", ["tiny-classifier", "tiny-lm"])
-def test_a_checkpoint_becomes_the_adapter_that_it_holds(name, official, tmp_path, capsys):
-    bundle = official(name)
+def test_a_checkpoint_becomes_the_adapter_that_it_holds(name, exported, tmp_path, capsys):
+    bundle = exported(name)
     checkpoint = bundle.root / bundle.manifest.ort_training.checkpoint
     assert main(["import-checkpoint", str(bundle.root), str(checkpoint), "--out", str(tmp_path / "out"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
@@ -46,8 +33,8 @@ def test_a_checkpoint_becomes_the_adapter_that_it_holds(name, official, tmp_path
     assert main([*again, "--overwrite"]) == 0
 
 
-def test_what_is_no_checkpoint_of_this_bundle_is_refused(official, tmp_path, capsys):
-    bundle, other = official("tiny-lm"), official("tiny-classifier")
+def test_what_is_no_checkpoint_of_this_bundle_is_refused(exported, tmp_path, capsys):
+    bundle, other = exported("tiny-lm"), exported("tiny-classifier")
     artifacts = bundle.manifest.ort_training
     whole = (bundle.root / artifacts.checkpoint).read_bytes()
     (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])

@@ -39,22 +39,6 @@ NORM_TOLERANCE = 5e-6
 ADAMW = AdamWConfig(weight_decay=0.1)
 
 
-@pytest.fixture(scope="session")
-def official(opened):
-    """The function from a bundle's name to the bundle, where that and the runtime can train by the official API."""
-    pytest.importorskip("onnxruntime")
-    if not features().has_training_api:
-        pytest.skip(f"ONNX Runtime {features().version} is not a training build; onnxruntime-training-cpu is")
-
-    def find(name):
-        bundle = opened(name)
-        if bundle.manifest.ort_training is None:
-            pytest.skip(f"the bundle {name} has no official training artifacts; its build could not make them")
-        return bundle
-
-    return find
-
-
 @pytest.fixture
 def backend(official, profile):
     """The function that opens a backend on a bundle at the perturbed adapter, or at another theta."""
