@@ -1,7 +1,7 @@
 """NAME.nodes.json: what a graph computes, for a device that has no onnx package.
 
-Format 1.0. Sizes are lists of factors, integers and expressions of symbolic dimensions ("batch*sequence"), whose
-product is meant; ``macs`` counts multiply-accumulate operations of products and convolutions.
+``fieldtune.node_tables`` reads it. Sizes are lists of factors, integers and expressions of symbolic dimensions
+("batch*sequence"), whose product is meant; ``macs`` counts multiply-accumulate operations of products and convolutions.
 """
 
 import json
@@ -9,7 +9,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-FORMAT_VERSION = "1.0"
+from fieldtune.node_tables import FORMAT_VERSION
+
+_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def node_table(model: ir.Model) -> str:
@@ -22,6 +24,8 @@ def node_table(model: ir.Model) -> str:
             entry["bytes"] = value.const_value.length
         elif value.const_value is not None:
             entry["bytes"] = value.const_value.nbytes
+            if value.const_value.size == 1:
+                entry["value"] = value.const_value.numpy().reshape(()).item()
         values[str(value.name)] = entry
     nodes = [
         {
@@ -30,15 +34,16 @@ def node_table(model: ir.Model) -> str:
             "module": node.metadata_props.get("module", ""),
             "inputs": [value.name if value else "" for value in node.inputs],
             "outputs": [value.name for value in node.outputs],
-            "attributes": {name: attribute.value for name, attribute in node.attributes.items()},
+            "attributes": {name: _attribute(attribute) for name, attribute in node.attributes.items()},
             "macs": _macs(node),
-            "quantization": None,
+            "quantization": _quantization(node),
         }
         for node in graph
     ]
     table = {
         "format_version": FORMAT_VERSION,
         "graph": graph.name,
+        "opset": model.opset_imports[""],
         "inputs": [value.name for value in graph.inputs],
         "outputs": [value.name for value in graph.outputs],
         "initializers": list(graph.initializers),
@@ -46,6 +51,36 @@ def node_table(model: ir.Model) -> str:
         "nodes": nodes,
     }
     return json.dumps(table, separators=(",", ":")) + "\n"
+
+
+def _attribute(attribute: ir.Attr) -> Any:
+    """Return an attribute's value; of a graph the operators in it, of a tensor its dtype and shape."""
+    if attribute.type == ir.AttributeType.GRAPH:
+        return {"operators": [node.op_type for node in attribute.as_graph().all_nodes()]}
+    if attribute.type == ir.AttributeType.TENSOR:
+        tensor = attribute.as_tensor()
+        return {"dtype": str(tensor.dtype), "shape": list(tensor.shape.numpy())}
+    return attribute.value
+
+
+def _quantization(node: ir.Node) -> dict[str, Any] | None:
+    """Return the parameters of a QuantizeLinear or DequantizeLinear whose scale is a constant."""
+    if node.op_type not in _QUANTIZERS:
+        return None
+    _, scale, zero_point = (*node.inputs, None)[:3]
+    if scale is None or scale.const_value is None:
+        return None
+    scales = scale.const_value.numpy()
+    zeros = None if zero_point is None or zero_point.const_value is None else zero_point.const_value.numpy()
+    quantized = node.outputs[0] if node.op_type == "QuantizeLinear" else node.inputs[0]
+    assert quantized is not None
+    axis = node.attributes.get_int("axis", 1)
+    return {
+        "scale": scales.reshape(-1).tolist(),
+        "zero_point": [0] * scales.size if zeros is None else zeros.reshape(-1).tolist(),
+        "axis": None if scales.ndim == 0 else axis,
+        "dtype": _dtype(quantized),
+    }
 
 
 def _dtype(value: ir.Value) -> str:

@@ -92,6 +92,7 @@ def open_bundle(path: str | Path) -> Bundle:
     named = {path for graph in manifest.graphs.values() for path in (graph.path, graph.nodes)}
     named |= {TOKENIZER_NAME} if manifest.text else set()
     named |= set(manifest.ort_training.paths) if manifest.ort_training else set()
+    named |= {target.reference for target in manifest.targets.values()}
     faults += [f"{name}: used, but the manifest has no digest of it" for name in sorted(named - set(manifest.files))]
     if faults:
         raise CorruptFile(f"{root}: {len(faults)} faulty file(s); copy or build the bundle again{listed(faults)}")

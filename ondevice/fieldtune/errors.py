@@ -9,6 +9,8 @@ FieldtuneError                  anything a user can cause or repair; printed as 
 ├── InvalidAdapter              a directory that is not a PEFT adapter
 │   └── AdapterMismatch         an adapter for another base model, target set, rank or label count
 ├── ProviderUnavailable         no ONNX Runtime, two of them, or not the execution provider that was asked for
+├── PlacementRefused            what the accelerator would refuse, or too little of the model placed on it
+├── CompileError                compiling for the accelerator failed, or what was compiled is stale or foreign
 ├── BackendUnavailable          a training backend that was asked for and cannot be used here
 ├── TrainingDiverged            the loss or the gradient is no longer a number
 ├── CheckpointError             a checkpoint that cannot be read or written
@@ -58,6 +60,14 @@ class AdapterMismatch(InvalidAdapter):
 
 class ProviderUnavailable(FieldtuneError):
     """ONNX Runtime or the execution provider that was asked for is not there."""
+
+
+class PlacementRefused(FieldtuneError):
+    """A graph that the accelerator would refuse, or of which too little or in too many pieces would run on it."""
+
+
+class CompileError(FieldtuneError):
+    """Compiling for the accelerator failed, or what was compiled before does not belong to what is to run."""
 
 
 class BackendUnavailable(FieldtuneError):

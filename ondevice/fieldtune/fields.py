@@ -110,9 +110,9 @@ class Table:
         values = self._get(key, list, _REQUIRED)
         return [self._child(value, f"{key}[{index}]") for index, value in enumerate(values)]
 
-    def named_tables(self, key: str) -> dict[str, "Table"]:
+    def named_tables(self, key: str, default: Mapping[str, Any] = _REQUIRED) -> dict[str, "Table"]:
         """Return the table of tables at a key, by name."""
-        outer = self.table(key)
+        outer = self.table(key, default)
         return {name: outer.table(name) for name in outer}
 
     def plain(self, key: str, default: Mapping[str, Any] = _REQUIRED) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """manifest.json: what is in a bundle.
 
 The dev box fills these dataclasses and writes them; ``manifest_reading`` reads them.
-Format 1.1: 1.0 and ``ort_training``. A reader refuses another major version and warns on a later minor one.
+Format 1.1: 1.0 and ``ort_training``; 1.2: ``split`` and ``targets``. A reader refuses another major
+version and warns on a later minor one.
 """
 
 import dataclasses
@@ -9,12 +10,17 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
+from fieldtune.hardware.specs import ActivationType, Precision
 from fieldtune.layout import Layout
 
-FORMAT_VERSION = "1.1"
+FORMAT_VERSION = "1.2"
 MANIFEST_NAME = "manifest.json"
 WEIGHTS_NAME = "graphs/weights.safetensors"
 ADAPTER_NAME = "adapter"
+PREFIX_GRAPH = "prefix"
+"""The frozen prefix in float32, for any batch; the graph of a target is named in its TargetSpec."""
+SUFFIX_GRAPHS: Mapping[str, str] = {name: f"suffix_{name}" for name in ("gradient", "eval", "infer")}
+"""Whole graph → what is left of it behind the prefix."""
 IGNORE_INDEX = -100
 """The label of a position that does not count, as torch.nn.CrossEntropyLoss has it."""
 
@@ -197,8 +203,75 @@ class OrtTrainingSpec:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SplitSpec:
+    """Where the graphs are cut: the frozen prefix gives the boundary, and the suffix graphs take it.
+
+    Attributes:
+        boundary: outputs of every prefix graph, and inputs of the suffix graphs under the same names; float32, batch
+            first, each row of its own sample alone.
+    """
+
+    boundary: tuple[TensorSpec, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class QuantizedAccuracy:
+    """What quantizing the prefix cost, on examples.
+
+    Attributes:
+        measure: what the accuracies are of: ``model``, or ``linear probe`` (ridge regression on the boundary, means
+            over all but the batch and channel axes) where the head is new and knows nothing yet.
+        examples: how many were counted.
+        before: accuracy with the float32 prefix.
+        after: accuracy with the quantized prefix.
+        boundary_snr_db: power of the float32 boundary over the power of its difference from the quantized one, in dB.
+    """
+
+    measure: str
+    examples: int
+    before: float
+    after: float
+    boundary_snr_db: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TargetSpec:
+    """The prefix, quantized and fixed in its shapes for one accelerator.
+
+    Attributes:
+        profile: name of the hardware profile that it was made for.
+        target: the compiler's name of the accelerator.
+        graph: name of its graph.
+        precision: what it was quantized to.
+        activation_type: of quantized activations.
+        zero_point: of quantized activations.
+        batch: samples in a run.
+        quantizer: name and version of what quantized it.
+        calibration_examples: from how many examples the ranges were taken.
+        accuracy: what quantizing cost; None where the examples have no classes.
+        reference: path of stored inputs and the outputs expected for them (safetensors), relative to the bundle.
+    """
+
+    profile: str
+    target: str
+    graph: str
+    precision: Precision
+    activation_type: ActivationType
+    zero_point: int
+    batch: int
+    quantizer: str
+    calibration_examples: int
+    accuracy: QuantizedAccuracy | None
+    reference: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """All of manifest.json: ``text`` or ``image`` says what goes in; ``ort_training`` is None unless asked for."""
+    """All of manifest.json.
+
+    ``text`` or ``image`` says what goes in; ``ort_training`` and ``split`` are None unless asked for. ``targets`` has
+    the name of a hardware profile → the prefix made for it.
+    """
 
     base: BaseModelSpec
     task: TaskSpec
@@ -211,6 +284,8 @@ class Manifest:
     tools: Mapping[str, str]
     files: Mapping[str, FileSpec]
     ort_training: OrtTrainingSpec | None = None
+    split: SplitSpec | None = None
+    targets: Mapping[str, TargetSpec] = dataclasses.field(default_factory=dict)
     format_version: str = FORMAT_VERSION
 
     def to_json(self) -> str:

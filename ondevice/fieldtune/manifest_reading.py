@@ -5,10 +5,13 @@ from typing import get_args
 
 from fieldtune.errors import InvalidBundle
 from fieldtune.fields import Table, check_version
+from fieldtune.hardware.specs import ActivationType, Precision
 from fieldtune.layout import ROLES, Layout, ParameterSpec
 from fieldtune.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
+    PREFIX_GRAPH,
+    SUFFIX_GRAPHS,
     BaseModelSpec,
     FileSpec,
     GraphSpec,
@@ -17,7 +20,10 @@ from fieldtune.manifest import (
     OrtParitySpec,
     OrtTrainingSpec,
     ParitySpec,
+    QuantizedAccuracy,
     Resample,
+    SplitSpec,
+    TargetSpec,
     TaskSpec,
     TensorSpec,
     TextSpec,
@@ -50,10 +56,13 @@ def read_manifest(text: str, where: str = MANIFEST_NAME) -> Manifest:
         tools=_strings(table.table("tools")),
         files={name: _file(file) for name, file in table.named_tables("files").items()},
         ort_training=_ort_training(table.optional_table("ort_training")),
+        split=_split(table.optional_table("split")),
+        targets={name: _target(target) for name, target in table.named_tables("targets", {}).items()},
     )
     if not later:
         table.done()
     _check_modality(manifest, where)
+    _check_split(manifest, where)
     return manifest
 
 
@@ -180,6 +189,40 @@ def _ort_training(table: Table | None) -> OrtTrainingSpec | None:
     )
 
 
+def _split(table: Table | None) -> SplitSpec | None:
+    return None if table is None else SplitSpec(boundary=_tensors(table, "boundary"))
+
+
+def _target(table: Table) -> TargetSpec:
+    precision = table.choice("precision", get_args(Precision))
+    activation_type = table.choice("activation_type", get_args(ActivationType))
+    return TargetSpec(
+        profile=table.text("profile"),
+        target=table.text("target"),
+        graph=table.text("graph"),
+        precision=next(known for known in get_args(Precision) if known == precision),
+        activation_type=next(known for known in get_args(ActivationType) if known == activation_type),
+        zero_point=table.integer("zero_point"),
+        batch=table.integer("batch", least=1),
+        quantizer=table.text("quantizer"),
+        calibration_examples=table.integer("calibration_examples", least=1),
+        accuracy=_accuracy(table.optional_table("accuracy")),
+        reference=table.text("reference"),
+    )
+
+
+def _accuracy(table: Table | None) -> QuantizedAccuracy | None:
+    if table is None:
+        return None
+    return QuantizedAccuracy(
+        measure=table.text("measure"),
+        examples=table.integer("examples", least=1),
+        before=table.number("before"),
+        after=table.number("after"),
+        boundary_snr_db=table.number("boundary_snr_db"),
+    )
+
+
 def _strings(table: Table) -> dict[str, str]:
     return {key: table.text(key) for key in table}
 
@@ -198,3 +241,15 @@ def _check_modality(manifest: Manifest, where: str) -> None:
             f"{where}: image: 'mean' is {list(image.mean)} and 'std' {list(image.std)}; expected {image.channels} "
             "number(s) each, and no std of 0"
         )
+
+
+def _check_split(manifest: Manifest, where: str) -> None:
+    if manifest.split is None:
+        if manifest.targets:
+            raise InvalidBundle(f"{where}: has targets and no split; build the bundle again")
+        return
+    whole = [name for name in SUFFIX_GRAPHS if name in manifest.graphs]
+    needed = [PREFIX_GRAPH, *(SUFFIX_GRAPHS[name] for name in whole), *(t.graph for t in manifest.targets.values())]
+    missing = [name for name in needed if name not in manifest.graphs]
+    if missing:
+        raise InvalidBundle(f"{where}: is split, but has no graph {', '.join(missing)}; build the bundle again")

@@ -206,7 +206,8 @@ def test_adapter_inputs_have_a_symbolic_rank(bundle):
 def test_the_node_table_is_the_graph(bundle, name):
     graph = load(bundle, name).graph
     table = json.loads((bundle.root / "graphs" / f"{name}.nodes.json").read_text())
-    assert table["format_version"] == "1.0"
+    assert table["format_version"] == "1.1"
+    assert table["opset"] == 18
     assert table["graph"] == name
     assert table["inputs"] == [value.name for value in graph.input]
     assert table["outputs"] == [value.name for value in graph.output]

@@ -1,0 +1,66 @@
+"""PlacementReport: what was asked to run where, and what does."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from fieldtune.providers import CPU_PROVIDER
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ProviderShare:
+    """What one provider runs of a graph.
+
+    Attributes:
+        provider: ONNX Runtime's name of it; where the accelerator is emulated, that of the one that is emulated.
+        nodes: how many operators of the graph.
+        macs: their multiply-accumulate operations in one run.
+    """
+
+    provider: str
+    nodes: int
+    macs: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PlacementReport:
+    """Where a graph runs.
+
+    Attributes:
+        profile: name of the hardware profile.
+        target: the compiler's name of the accelerator; "" where there is none.
+        graph: name of the graph.
+        requested: the provider that was asked for.
+        actual: the provider that ONNX Runtime runs it with.
+        emulated: whether the CPU stands in for the accelerator.
+        reason: why this provider, in words.
+        batch: samples in one run.
+        shares: of each provider, the accelerator's first.
+        partitions: pieces that the graph is cut into on the accelerator.
+        boundary_bytes: that cross between accelerator and CPU in one run.
+        cpu_operators: ONNX operator → how many of them run on the CPU.
+        cache_identity: digest of all that the compiled form depends on; "" where nothing is compiled.
+        estimated_run_s: one run on the accelerator at its peak rate, worked out and never measured; None where the
+            profile states no peak rate.
+    """
+
+    profile: str
+    target: str
+    graph: str
+    requested: str
+    actual: str
+    emulated: bool
+    reason: str
+    batch: int | None
+    shares: tuple[ProviderShare, ...]
+    partitions: int
+    boundary_bytes: int
+    cpu_operators: Mapping[str, int]
+    cache_identity: str
+    estimated_run_s: float | None
+
+    @property
+    def offload(self) -> float:
+        """The share, 0 to 1, of multiply-accumulates that do not run on the CPU; 0 where there are none."""
+        total = sum(share.macs for share in self.shares)
+        on_cpu = sum(share.macs for share in self.shares if share.provider == CPU_PROVIDER)
+        return (total - on_cpu) / total if total else 0.0
