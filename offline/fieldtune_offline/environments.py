@@ -10,15 +10,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fieldtune.cache_folder import cache_folder
 from fieldtune.errors import ExportError
 
 _STAMP = "fieldtune.json"
-
-
-def cache_folder() -> Path:
-    """Return the folder for what can be made again: FIELDTUNE_CACHE, else fieldtune in the user's cache."""
-    named = os.environ.get("FIELDTUNE_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fieldtune"
 
 
 def environment_python(

@@ -2,12 +2,11 @@ import stat
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 
 from fieldtune.errors import ExportError
-from fieldtune_offline.environments import cache_folder, environment_python
+from fieldtune_offline.environments import environment_python
 
 HERE = sys.version_info[:2]
 VERSION = f"{HERE[0]}.{HERE[1]}"
@@ -133,13 +132,3 @@ def test_interpreters_are_found_on_path_and_under_pyenv(requirements, tmp_path, 
     _python(tmp_path, "python3.11", "exit 127")
     with pytest.raises(ExportError, match=f"cannot be made: {found} -m venv"):
         environment_python("things", requirements(""), [(3, 11)], lambda _: None)
-
-
-def test_the_cache_is_the_users_own_unless_it_is_named(monkeypatch):
-    monkeypatch.delenv("FIELDTUNE_CACHE", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert cache_folder() == Path.home() / ".cache" / "fieldtune"
-    monkeypatch.setenv("XDG_CACHE_HOME", "/var/tmp/mine")
-    assert cache_folder() == Path("/var/tmp/mine/fieldtune")
-    monkeypatch.setenv("FIELDTUNE_CACHE", "/var/tmp/other")
-    assert cache_folder() == Path("/var/tmp/other")
