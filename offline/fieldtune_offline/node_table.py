@@ -2,6 +2,8 @@
 
 ``fieldtune.node_tables`` reads it. Sizes are lists of factors, integers and expressions of symbolic dimensions
 ("batch*sequence"), whose product is meant; ``macs`` counts multiply-accumulate operations of products and convolutions.
+Any graph has a table, so that what is wrong with it can be told: a size that nothing is known of is ``UNKNOWN_SIZE``, a
+shape of unknown rank ``UNKNOWN_SHAPE``, an unknown dtype ``UNKNOWN_DTYPE``.
 """
 
 import json
@@ -9,9 +11,17 @@ from typing import Any
 
 import onnx_ir as ir
 
-from fieldtune.node_tables import FORMAT_VERSION
+from fieldtune.node_tables import FORMAT_VERSION, UNKNOWN_DTYPE, UNKNOWN_SHAPE, UNKNOWN_SIZE
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+_PLAIN_ATTRIBUTES = (
+    ir.AttributeType.FLOAT,
+    ir.AttributeType.FLOATS,
+    ir.AttributeType.INT,
+    ir.AttributeType.INTS,
+    ir.AttributeType.STRING,
+    ir.AttributeType.STRINGS,
+)
 
 
 def node_table(model: ir.Model) -> str:
@@ -19,21 +29,23 @@ def node_table(model: ir.Model) -> str:
     graph = model.graph
     values: dict[str, Any] = {}
     for value in (*graph.inputs, *graph.initializers.values(), *(out for node in graph for out in node.outputs)):
+        if not value.name:  # an optional output that is left out
+            continue
         entry: dict[str, Any] = {"dtype": _dtype(value), "shape": _shape(value)}
         if isinstance(value.const_value, ir.ExternalTensor):
             entry["bytes"] = value.const_value.length
         elif value.const_value is not None:
             entry["bytes"] = value.const_value.nbytes
             if value.const_value.size == 1:
-                entry["value"] = value.const_value.numpy().reshape(()).item()
+                entry["value"] = _scalar(value.const_value)
         values[str(value.name)] = entry
     nodes = [
         {
-            "name": node.name,
+            "name": node.name or "",
             "op": node.op_type,
             "module": node.metadata_props.get("module", ""),
             "inputs": [value.name if value else "" for value in node.inputs],
-            "outputs": [value.name for value in node.outputs],
+            "outputs": [value.name or "" for value in node.outputs],
             "attributes": {name: _attribute(attribute) for name, attribute in node.attributes.items()},
             "macs": _macs(node),
             "quantization": _quantization(node),
@@ -42,8 +54,8 @@ def node_table(model: ir.Model) -> str:
     ]
     table = {
         "format_version": FORMAT_VERSION,
-        "graph": graph.name,
-        "opset": model.opset_imports[""],
+        "graph": graph.name or "",
+        "opset": model.opset_imports.get(""),
         "inputs": [value.name for value in graph.inputs],
         "outputs": [value.name for value in graph.outputs],
         "initializers": list(graph.initializers),
@@ -54,13 +66,30 @@ def node_table(model: ir.Model) -> str:
 
 
 def _attribute(attribute: ir.Attr) -> Any:
-    """Return an attribute's value; of a graph the operators in it, of a tensor its dtype and shape."""
+    """Return an attribute's value; of a graph what is in it, of a tensor its dtype and shape."""
     if attribute.type == ir.AttributeType.GRAPH:
-        return {"operators": [node.op_type for node in attribute.as_graph().all_nodes()]}
+        return _subgraph(attribute.as_graph())
     if attribute.type == ir.AttributeType.TENSOR:
         tensor = attribute.as_tensor()
         return {"dtype": str(tensor.dtype), "shape": list(tensor.shape.numpy())}
-    return attribute.value
+    return attribute.value if attribute.type in _PLAIN_ATTRIBUTES else str(attribute.type)
+
+
+def _subgraph(graph: ir.Graph) -> dict[str, list[str]]:
+    """Return the operators of a branch or loop body and the values around it that they read."""
+    nodes = list(graph.all_nodes())
+    own = {id(value) for node in nodes for value in node.outputs}
+    for inner in (graph, *graph.subgraphs()):
+        own |= {id(value) for value in (*inner.inputs, *inner.initializers.values())}
+    read = (*(value for node in nodes for value in node.inputs if value is not None), *graph.outputs)
+    captured = {str(value.name): None for value in read if id(value) not in own}
+    return {"operators": [node.op_type for node in nodes], "captured": list(captured)}
+
+
+def _scalar(tensor: ir.TensorProtocol) -> float | int | bool | str:
+    value: float | int | bool | str = tensor.numpy().reshape(()).item()
+    # The item of a bfloat16 or 8-bit float is NumPy's, which JSON does not know.
+    return value if isinstance(value, (float, int, bool, str)) else float(value)
 
 
 def _quantization(node: ir.Node) -> dict[str, Any] | None:
@@ -76,21 +105,22 @@ def _quantization(node: ir.Node) -> dict[str, Any] | None:
     assert quantized is not None
     axis = node.attributes.get_int("axis", 1)
     return {
-        "scale": scales.reshape(-1).tolist(),
-        "zero_point": [0] * scales.size if zeros is None else zeros.reshape(-1).tolist(),
+        "scale": scales.reshape(-1).astype("float64").tolist(),
+        "zero_point": [0] * scales.size if zeros is None else zeros.reshape(-1).astype("int64").tolist(),
         "axis": None if scales.ndim == 0 else axis,
         "dtype": _dtype(quantized),
     }
 
 
 def _dtype(value: ir.Value) -> str:
-    assert value.dtype is not None
-    return str(value.dtype.numpy())  # as the manifest has it: float32, int64, bool
+    # As the manifest has it: float32, int64, bool.
+    return UNKNOWN_DTYPE if value.dtype is None else str(value.dtype.numpy())
 
 
 def _shape(value: ir.Value) -> list[int | str]:
-    assert value.shape is not None
-    return [dim if isinstance(dim, int) else str(dim.value) for dim in value.shape]
+    if value.shape is None:
+        return list(UNKNOWN_SHAPE)
+    return [dim if isinstance(dim, int) else str(dim.value or UNKNOWN_SIZE) for dim in value.shape]
 
 
 def _macs(node: ir.Node) -> list[int | str]:
@@ -104,5 +134,6 @@ def _macs(node: ir.Node) -> list[int | str]:
         return [*_shape(node.outputs[0]), *_shape(right)[1:]]
     if node.op_type == "ConvTranspose":
         return [*_shape(left), *_shape(right)[1:]]
-    inner = _shape(left)[0 if node.op_type == "Gemm" and node.attributes["transA"].as_int() else -1]
+    transposed = node.op_type == "Gemm" and node.attributes.get_int("transA", 0) == 1
+    inner = _shape(left)[0 if transposed else -1]
     return [*_shape(node.outputs[0]), inner]

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import operator
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,6 +18,11 @@ from fieldtune.fields import Table, check_version
 from fieldtune.manifest import Shape
 
 FORMAT_VERSION = "1.1"
+UNKNOWN_SIZE = "?"
+"""A dimension that nothing is known of."""
+UNKNOWN_SHAPE: Shape = ("*",)
+"""The shape of a tensor whose rank is unknown."""
+UNKNOWN_DTYPE = "unknown"
 
 Sizes: TypeAlias = Mapping[str, int]
 """Symbolic dimension → its size."""
@@ -28,6 +34,7 @@ _OPERATIONS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
     ast.FloorDiv: operator.floordiv,
 }
 _NO_SIZES: Sizes = {}
+_BITS = re.compile(r"\d+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +81,8 @@ class Node:
         module: path of the torch module that it comes from; "" where that is not known.
         inputs: names of values; "" for an optional input that is left out.
         outputs: names of values.
-        attributes: those that are written out; a graph's are ``{"operators": [...]}``.
+        attributes: those that are written out; a graph's is ``{"operators": [...], "captured": [...]}``, the values
+            around it that it reads.
         macs: factors of the number of multiply-accumulate operations; empty where there are none.
         quantization: of QuantizeLinear and DequantizeLinear with constant scales, else None.
     """
@@ -87,6 +95,17 @@ class Node:
     attributes: Mapping[str, Any]
     macs: Shape
     quantization: Quantization | None
+
+    @property
+    def subgraphs(self) -> tuple[Mapping[str, Any], ...]:
+        """Branches and loop bodies, as ``attributes`` has them."""
+        return tuple(value for value in self.attributes.values() if isinstance(value, dict) and "operators" in value)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every value that it needs: its inputs, and what its branches or loop body read from around them."""
+        captured = (name for subgraph in self.subgraphs for name in subgraph.get("captured", ()))
+        return tuple(dict.fromkeys(name for name in (*self.inputs, *captured) if name))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,6 +170,19 @@ def product(dims: Iterable[int | str], sizes: Sizes = _NO_SIZES) -> int:
     return math.prod(dim if isinstance(dim, int) else _evaluate(dim, sizes) for dim in dims)
 
 
+def tensor_bytes(value: Value, sizes: Sizes = _NO_SIZES) -> int:
+    """Return the bytes of a tensor in memory; types of less than eight bits are packed.
+
+    Raises:
+        KeyError: a symbolic dimension without a size.
+        ValueError: an unknown dtype or dimension.
+    """
+    bits = _BITS.search(value.dtype)  # int8, float32, bfloat16, float8_e4m3fn; the first number is the width
+    if not bits and value.dtype != "bool":
+        raise ValueError(f"a {value.dtype} has no size that is known")
+    return -(-product(value.shape, sizes) * (int(bits[0]) if bits else 8) // 8)
+
+
 def _evaluate(expression: str, sizes: Sizes) -> int:
     def walk(node: ast.expr) -> int:
         if isinstance(node, ast.Constant) and isinstance(node.value, int):
@@ -161,7 +193,10 @@ def _evaluate(expression: str, sizes: Sizes) -> int:
             return _OPERATIONS[type(node.op)](walk(node.left), walk(node.right))
         raise ValueError(f"{expression!r} is not an expression of sizes")
 
-    return walk(ast.parse(expression, mode="eval").body)
+    try:
+        return walk(ast.parse(expression, mode="eval").body)
+    except SyntaxError as error:  # UNKNOWN_SIZE
+        raise ValueError(f"{expression!r} is not an expression of sizes") from error
 
 
 def _value(data: Mapping[str, Any]) -> Value:

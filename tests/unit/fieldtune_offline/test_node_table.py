@@ -1,0 +1,94 @@
+"""Any graph becomes a node table that the device can read, however odd the graph is."""
+
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper
+
+from fieldtune.node_tables import UNKNOWN_SHAPE, product, read_node_table, tensor_bytes
+from fieldtune_offline.node_table import node_table
+
+FLOAT, BFLOAT16, BOOL = TensorProto.FLOAT, TensorProto.BFLOAT16, TensorProto.BOOL
+
+
+@pytest.fixture
+def table_of(tmp_path):
+    def write(nodes, inputs, outputs, initializers=()):
+        graph = helper.make_graph(nodes, "odd", inputs, outputs, initializers)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+        path = tmp_path / "odd.nodes.json"
+        path.write_text(node_table(ir.serde.deserialize_model(model)), encoding="utf-8")
+        return read_node_table(path)
+
+    return write
+
+
+def info(name, dtype=FLOAT, shape=(1, 4)):
+    return helper.make_tensor_value_info(name, dtype, shape)
+
+
+def test_values_that_nothing_is_known_of(table_of):
+    table = table_of([helper.make_node("Relu", ["x"], ["y"])], [info("x", shape=(None, 4))], [info("z")])
+    assert table.nodes[0].name == ""
+    assert table.values["x"].shape == ("?", 4)
+    assert table.values["y"].shape == UNKNOWN_SHAPE
+    assert table.values["y"].dtype == "unknown"
+    for value in table.values.values():
+        with pytest.raises(ValueError, match=r"'\?' is not an expression|a unknown has no size"):
+            tensor_bytes(value)
+    with pytest.raises(ValueError, match=r"'\*' is not an expression of sizes"):
+        product(table.values["y"].shape)
+
+
+def test_outputs_that_are_left_out_have_no_value(table_of):
+    lstm = helper.make_node("LSTM", ["x", "w", "r"], ["", "h"], hidden_size=4)
+    shapes = {"x": (2, 1, 4), "w": (1, 16, 4), "r": (1, 16, 4)}
+    table = table_of([lstm], [info(name, shape=shape) for name, shape in shapes.items()], [info("h", shape=(1, 1, 4))])
+    assert table.nodes[0].outputs == ("", "h")
+    assert set(table.values) == {"x", "w", "r", "h"}
+
+
+def test_a_branch_says_what_it_computes_and_what_it_reads_around_it(table_of):
+    def branch(op):
+        inner = info("inner")
+        nodes = [helper.make_node(op, ["y", "own"], ["sum"]), helper.make_node("Relu", ["sum"], ["inner"])]
+        return helper.make_graph(nodes, op, [], [inner], [helper.make_tensor("own", FLOAT, (1,), [1.0])])
+
+    nodes = [
+        helper.make_node("Relu", ["x"], ["y"]),
+        helper.make_node("If", ["c"], ["z"], then_branch=branch("Add"), else_branch=branch("Mul")),
+    ]
+    node = table_of(nodes, [info("x"), info("c", BOOL, ())], [info("z")]).nodes[1]
+    assert node.attributes["then_branch"] == {"operators": ["Add", "Relu"], "captured": ["y"]}
+    assert node.attributes["else_branch"] == {"operators": ["Mul", "Relu"], "captured": ["y"]}
+    assert node.reads == ("c", "y")
+
+
+def test_bfloat16_constants_and_attributes_that_are_not_numbers(table_of):
+    nodes = [
+        helper.make_node("Add", ["x", "one"], ["y"]),
+        helper.make_node("Constant", [], ["k"], value=helper.make_tensor("k", FLOAT, (2,), [1.0, 2.0])),
+        helper.make_node("Optional", [], ["o"], type=helper.make_tensor_type_proto(FLOAT, (1,))),
+    ]
+    one = helper.make_tensor("one", BFLOAT16, (1,), [1.5])
+    table = table_of(nodes, [info("x", BFLOAT16)], [info("y", BFLOAT16)], [one])
+    assert table.values["one"].dtype == "bfloat16"
+    assert table.values["one"].value == 1.5
+    assert tensor_bytes(table.values["x"]) == 8
+    assert table.nodes[1].attributes == {"value": {"dtype": "FLOAT", "shape": [2]}}
+    assert table.nodes[2].attributes == {"type": "TYPE_PROTO"}
+
+
+def test_a_product_that_leaves_its_attributes_out_is_counted(table_of):
+    gemm = helper.make_node("Gemm", ["x", "w"], ["y"])
+    table = table_of([gemm], [info("x", shape=(3, 4)), info("w", shape=(4, 5))], [info("y", shape=(3, 5))])
+    assert table.macs(table.nodes[0]) == 3 * 5 * 4
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [(TensorProto.INT4, 6), (TensorProto.INT8, 12), (BOOL, 12), (TensorProto.DOUBLE, 96)]
+)
+def test_bytes_of_a_tensor(table_of, dtype, expected):
+    table = table_of([helper.make_node("Identity", ["x"], ["y"])], [info("x", dtype, (3, "n"))], [info("y")])
+    assert tensor_bytes(table.values["x"], {"n": 4}) == expected
+    with pytest.raises(KeyError):
+        tensor_bytes(table.values["x"])
