@@ -12,13 +12,14 @@ import numpy.typing as npt
 from fieldtune.adapter_inputs import inference_inputs
 from fieldtune.adapters import Adapter, read_adapter
 from fieldtune.bundle import Bundle
+from fieldtune.compilation.targets import choose_for
 from fieldtune.data.batches import Batch, batch_of, labelled_count, plan_evaluation, static_shape
 from fieldtune.data.examples import CLASSIFICATIONS, EncodedSet
 from fieldtune.errors import InvalidData
 from fieldtune.hardware import HardwareProfile
 from fieldtune.manifest import IGNORE_INDEX, Manifest
-from fieldtune.providers import ProviderChoice, choose_provider
-from fieldtune.runtime import features
+from fieldtune.on_missing import OnMissing
+from fieldtune.providers import ProviderChoice
 from fieldtune.session import open_session, run_session
 
 Ticks: TypeAlias = Callable[[int, int], None]
@@ -140,6 +141,7 @@ def evaluate(
     adapter: Adapter | None = None,
     *,
     batch_size: int | None = None,
+    on_missing: OnMissing | None = None,
     ticks: Ticks = lambda *_: None,
 ) -> Evaluation:
     """Evaluate an adapter, or the bundle's initial one.
@@ -150,14 +152,16 @@ def evaluate(
         profile: of the device.
         adapter: of any rank and alpha.
         batch_size: examples in a batch; the profile's if None.
+        on_missing: what to do where the profile's provider is not there; what the profile says if None.
         ticks: told after each batch.
 
     Raises:
         AdapterMismatch: the adapter does not fit the bundle; every mismatch is listed.
         InvalidData: no example has a label.
         ProviderUnavailable: the profile's provider is not there.
+        InvalidBundle: the bundle has no prefix for the profile's accelerator.
     """
-    choice = choose_provider(profile, features().providers)
+    choice = choose_for(bundle, profile, on_missing=on_missing)
     forward = EvaluationGraph(bundle, choice).forward(adapter or read_adapter(bundle.adapter_path))
     return evaluate_with(forward, encoded, bundle.manifest, batch_size or profile.training.batch_size, ticks)
 

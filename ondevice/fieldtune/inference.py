@@ -13,6 +13,7 @@ import numpy.typing as npt
 from fieldtune.adapter_inputs import inference_inputs
 from fieldtune.adapters import Adapter, adapter_labels, read_adapter
 from fieldtune.bundle import Bundle
+from fieldtune.compilation.targets import choose_for
 from fieldtune.data.batches import batch_of, plan_evaluation
 from fieldtune.data.examples import (
     IMAGE_CLASSIFICATION,
@@ -28,7 +29,7 @@ from fieldtune.hardware import HardwareProfile
 from fieldtune.layout import FloatArray
 from fieldtune.manifest import IGNORE_INDEX, GraphSpec
 from fieldtune.native_adapters import native_adapter, run_options
-from fieldtune.providers import choose_provider
+from fieldtune.on_missing import OnMissing
 from fieldtune.runtime import features
 from fieldtune.sampling import softmax
 from fieldtune.session import open_session, run_session
@@ -89,12 +90,14 @@ class Runner:
         bundle: the bundle.
         profile: of the device.
         provider: ONNX Runtime's name of a provider to use whatever the profile says.
+        on_missing: what to do where the profile's provider is not there; what the profile says if None.
         native_adapters: whether adapters go by ONNX Runtime's LoraAdapter, or by name as any other input; None is the
             former where the runtime has it. The results are the same, bit for bit. So is the time, as measured on the
             CPU; a provider with a memory of its own can keep a native adapter there.
 
     Raises:
-        InvalidBundle: the bundle has no infer.onnx, or ONNX Runtime cannot load it.
+        InvalidBundle: the bundle has no infer.onnx, or ONNX Runtime cannot load it; or it has no prefix for the
+            profile's accelerator.
         ProviderUnavailable: there is no ONNX Runtime, or not the provider.
     """
 
@@ -104,12 +107,13 @@ class Runner:
         profile: HardwareProfile,
         *,
         provider: str | None = None,
+        on_missing: OnMissing | None = None,
         native_adapters: bool | None = None,
     ) -> None:
         runtime = features()
         self.bundle = bundle
         self.profile = profile
-        self.choice = choose_provider(profile, runtime.providers, provider)
+        self.choice = choose_for(bundle, profile, provider, on_missing)
         self._native = runtime.has_lora_adapter if native_adapters is None else native_adapters
         self._session = open_session(bundle.graph_path("infer"), self.choice)
         self._tokenizer: tokenizers.Tokenizer | None = None

@@ -2,9 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fieldtune.errors import ProviderUnavailable
 from fieldtune.hardware import GraphOptimization, HardwareProfile
+from fieldtune.hardware.stacks import STACKS
+from fieldtune.on_missing import OnMissing
 
 CPU_PROVIDER = "CPUExecutionProvider"
 
@@ -15,6 +18,7 @@ _INSTALL = {
     "DmlExecutionProvider": "install onnxruntime-directml instead of onnxruntime",
     "OpenVINOExecutionProvider": "install onnxruntime-openvino instead of onnxruntime",
     "QNNExecutionProvider": "install onnxruntime-qnn instead of onnxruntime",
+    # Of the Vitis AI provider, the stack that the profile names tells more.
     "VitisAIExecutionProvider": "install AMD's Vitis AI or Ryzen AI package for this device; it replaces onnxruntime",
 }
 
@@ -40,16 +44,42 @@ class SessionSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ProviderChoice:
-    """The execution provider that was chosen, its options, how sessions are opened, and the reason in words."""
+    """The execution provider that was chosen.
+
+    Attributes:
+        provider: that runs the graphs.
+        requested: that was asked for, by the profile or by name.
+        emulated: whether the CPU stands in for the accelerator of the one that was asked for.
+        options: of the provider.
+        plugin_library: the file that it is loaded from; "" where it is built in.
+        session_settings: how sessions are opened.
+        reason: why this one, in words.
+    """
 
     provider: str
+    requested: str
+    emulated: bool = False
     options: Mapping[str, str]
+    plugin_library: str = ""
     session_settings: SessionSettings
     reason: str
 
+    def to_json(self) -> dict[str, Any]:
+        """Return it as json.dumps takes it, of the options the names alone: a value may be an encryption key."""
+        return {**dataclasses.asdict(self), "options": sorted(self.options)}
 
-def choose_provider(profile: HardwareProfile, available: Sequence[str], requested: str | None = None) -> ProviderChoice:
-    """Choose the execution provider: the requested one, else the profile's, else what its ``on_missing`` says.
+    def __str__(self) -> str:
+        """Return it on one line, for people."""
+        return f"{self.provider}{', emulated' if self.emulated else ''}, {self.reason}"
+
+
+def choose_provider(
+    profile: HardwareProfile,
+    available: Sequence[str],
+    requested: str | None = None,
+    on_missing: OnMissing | None = None,
+) -> ProviderChoice:
+    """Choose the execution provider: the requested one, else the profile's, else what ``on_missing`` says.
 
     A request is never replaced by another provider. The profile's options go to the profile's provider only.
 
@@ -57,26 +87,51 @@ def choose_provider(profile: HardwareProfile, available: Sequence[str], requeste
         profile: of the device.
         available: what the installed ONNX Runtime has: ``onnxruntime.get_available_providers()``.
         requested: ONNX Runtime's name of a provider to use whatever the profile says.
+        on_missing: what to do where it is not available; the profile's if None.
 
     Raises:
         ProviderUnavailable: if it is not available, with what was found and what to install.
     """
     execution = profile.execution
     wanted = execution.provider if requested is None else requested
+    settings = session_settings(profile)
     if wanted in available:
-        options = dict(execution.options) if wanted == execution.provider else {}
-        reason = f"as the profile {profile.name} says" if requested is None else "as requested"
+        own = wanted == execution.provider
         return ProviderChoice(
-            provider=wanted, options=options, session_settings=session_settings(profile), reason=reason
+            provider=wanted,
+            requested=wanted,
+            options=dict(execution.options) if own else {},
+            plugin_library=execution.plugin_library if own else "",
+            session_settings=settings,
+            reason=f"as the profile {profile.name} says" if requested is None else "as requested",
         )
-    if requested is None and execution.on_missing == "cpu" and CPU_PROVIDER in available:
+    policy = on_missing or execution.on_missing
+    emulates = policy == "emulate" and profile.accelerator is not None
+    if requested is None and CPU_PROVIDER in available and (policy == "cpu" or emulates):
+        said = "as was asked for" if on_missing else f"as the profile {profile.name} says"
+        missing = f'{wanted} is not available, and on_missing is "{policy}", {said}'
         return ProviderChoice(
             provider=CPU_PROVIDER,
+            requested=wanted,
+            emulated=emulates,
             options={},
-            session_settings=session_settings(profile),
-            reason=f'{wanted} is not available, and the profile {profile.name} says on_missing = "cpu"',
+            session_settings=settings,
+            reason=f"{missing}: the CPU emulates {profile.accelerator.target}"
+            if profile.accelerator and emulates
+            else missing,
         )
-    raise ProviderUnavailable(_unavailable(profile, wanted, available, requested))
+    raise ProviderUnavailable(_unavailable(profile, wanted, available, requested, policy))
+
+
+def cpu_choice(profile: HardwareProfile) -> ProviderChoice:
+    """Return the choice for what runs on the CPU whatever the profile's provider is: all behind the frozen prefix."""
+    return ProviderChoice(
+        provider=CPU_PROVIDER,
+        requested=CPU_PROVIDER,
+        options=dict(profile.execution.options) if profile.execution.provider == CPU_PROVIDER else {},
+        session_settings=session_settings(profile),
+        reason="runs on the CPU beside any accelerator",
+    )
 
 
 def session_settings(profile: HardwareProfile) -> SessionSettings:
@@ -91,13 +146,26 @@ def session_settings(profile: HardwareProfile) -> SessionSettings:
     )
 
 
-def _unavailable(profile: HardwareProfile, wanted: str, available: Sequence[str], requested: str | None) -> str:
+def _unavailable(
+    profile: HardwareProfile, wanted: str, available: Sequence[str], requested: str | None, policy: OnMissing
+) -> str:
     asked = f"is what the profile {profile.name} asks for" if requested is None else "was requested"
-    message = f"{wanted} {asked}, but the installed ONNX Runtime has only: {', '.join(available) or 'none'}"
-    install = _INSTALL.get(wanted, "install a build of ONNX Runtime that has it")
-    if requested is None and profile.execution.on_missing == "emulate":
-        return (
-            f'{message}; on_missing = "emulate" needs an emulation profile, which this release cannot read yet: '
-            f"{install}, or request {CPU_PROVIDER}"
-        )
-    return f"{message}; {install}" + (f", or request {CPU_PROVIDER}" if CPU_PROVIDER in available else "")
+    found = f"the installed ONNX Runtime has only: {', '.join(available) or 'none'}"
+    message = f"{wanted} {asked}, but {found}; {_install(profile, wanted)}"
+    if requested is not None:
+        return f"{message}, or request {CPU_PROVIDER}" if CPU_PROVIDER in available else message
+    if profile.accelerator is None:
+        if policy == "emulate":
+            return f"{message}; the profile has no [accelerator] that could be emulated: --on-missing cpu uses the CPU"
+        return f"{message}, or use the CPU with --on-missing cpu"
+    if CPU_PROVIDER not in available:
+        return message
+    return (
+        f"{message}, or use --on-missing emulate to have the CPU emulate {profile.accelerator.target}; nothing was run"
+    )
+
+
+def _install(profile: HardwareProfile, wanted: str) -> str:
+    if wanted == profile.execution.provider and profile.execution.stack:
+        return STACKS[profile.execution.stack].install
+    return _INSTALL.get(wanted, "install a build of ONNX Runtime that has it")

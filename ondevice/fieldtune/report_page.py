@@ -163,6 +163,7 @@ def _device_rows(report: TrainReport) -> Rows:
     rows = [
         ("hardware profile", report.profile),
         ("execution provider", f"{provider.provider}, {provider.reason}"),
+        ("emulated", "yes: the CPU stands in for the accelerator" if provider.emulated else "no"),
         ("training backend", f"{report.backend.name}: {report.backend.reason}"),
     ]
     return [*rows, *report.environment.items()]

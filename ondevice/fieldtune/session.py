@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from fieldtune.errors import FieldtuneError, InvalidBundle, ProviderUnavailable
 from fieldtune.hardware import GraphOptimization
+from fieldtune.plugins import plugin_device
 from fieldtune.providers import CPU_PROVIDER, ProviderChoice, SessionSettings
 from fieldtune.runtime import load_runtime
 
@@ -21,30 +22,42 @@ _LEVELS: Mapping[GraphOptimization, str] = {
     "basic": "ORT_ENABLE_BASIC",
     "off": "ORT_DISABLE_ALL",
 }
+_NO_CONFIG: Mapping[str, str] = {}
 _PROVIDER_ERRORS = ("EPFail", "EngineError", "DeviceReset")
 _LOG_ERRORS = 3
 # How ONNX Runtime says that memory ran out: with the arena, without it, and by the Python binding.
 _MEMORY_SIGNS = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 
 
-def open_session(path: Path, choice: ProviderChoice) -> "InferenceSession":
+def open_session(path: Path, choice: ProviderChoice, config: Mapping[str, str] = _NO_CONFIG) -> "InferenceSession":
     """Open a graph with the provider that was chosen, and with no other beside the CPU's.
+
+    Args:
+        path: of the .onnx file.
+        choice: the provider, its options, and how sessions are opened.
+        config: further entries of ONNX Runtime's session configuration; those that a version does not know it ignores.
 
     Raises:
         InvalidBundle: if ONNX Runtime cannot load the graph.
         ProviderUnavailable: if there is no ONNX Runtime, or the session would run without the chosen provider.
     """
     runtime = load_runtime()
+    options = session_options(runtime, choice.session_settings)
+    for name, value in config.items():
+        options.add_session_config_entry(name, value)
+    device = plugin_device(choice.plugin_library, choice.provider) if choice.plugin_library else None
     # A provider that is not there only causes a warning in ONNX Runtime, and the CPU silently takes over.
     available = runtime.get_available_providers()
-    if choice.provider not in available:
+    if device is None and choice.provider not in available:
         raise ProviderUnavailable(f"{choice.provider}: not in this ONNX Runtime; it has {', '.join(available)}")
     errors: tuple[type[Exception], ...] = (*runtime_errors(), ValueError, RuntimeError, MemoryError)
     try:
+        if device is not None:
+            options.add_provider_for_devices([device], dict(choice.options))
         session = runtime.InferenceSession(
             str(path),
-            session_options(runtime, choice.session_settings),
-            providers=[(choice.provider, dict(choice.options))],
+            options,
+            providers=[(choice.provider, dict(choice.options))] if device is None else None,
             enable_fallback=0,  # known since 1.17; before, the check below finds the fallback
         )
     except errors as error:

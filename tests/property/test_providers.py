@@ -16,7 +16,7 @@ PROVIDERS = (CPU, "CUDAExecutionProvider", "VitisAIExecutionProvider", "NobodysE
 
 @st.composite
 def profiles(draw: st.DrawFn) -> HardwareProfile:
-    base = load_profile("cpu-generic")
+    base = load_profile(draw(st.sampled_from(["cpu-generic", "vek280"])))
     return dataclasses.replace(
         base,
         cpu=dataclasses.replace(base.cpu, cores=draw(st.none() | st.integers(1, 64))),
@@ -41,31 +41,44 @@ AVAILABLE = st.lists(st.sampled_from(PROVIDERS), unique=True)
 REQUESTS = st.none() | st.sampled_from(PROVIDERS)
 
 
-@given(profiles(), AVAILABLE, REQUESTS)
-def test_a_choice_can_run_and_an_error_names_what_was_wanted_and_found(profile, available, requested):
+POLICIES = st.none() | st.sampled_from(["error", "emulate", "cpu"])
+
+
+def _stands_in(profile, available, policy):
+    """Whether the CPU may take the place of a provider that is missing."""
+    return CPU in available and (policy == "cpu" or (policy == "emulate" and profile.accelerator is not None))
+
+
+@given(profiles(), AVAILABLE, REQUESTS, POLICIES)
+def test_a_choice_can_run_and_an_error_names_what_was_wanted_and_found(profile, available, requested, asked):
     wanted = requested or profile.execution.provider
-    falls_back = requested is None and profile.execution.on_missing == "cpu" and CPU in available
+    falls_back = requested is None and _stands_in(profile, available, asked or profile.execution.on_missing)
     if wanted not in available and not falls_back:
         with pytest.raises(ProviderUnavailable) as caught:
-            choose_provider(profile, available, requested)
+            choose_provider(profile, available, requested, asked)
         assert all(name in str(caught.value) for name in (wanted, *available))
         return
-    choice = choose_provider(profile, available, requested)
+    choice = choose_provider(profile, available, requested, asked)
     assert choice.provider == (wanted if wanted in available else CPU)
+    assert choice.requested == wanted
     own = choice.provider == profile.execution.provider
     assert choice.options == (profile.execution.options if own else {})
 
 
-@given(profiles(), AVAILABLE, REQUESTS)
-def test_a_provider_other_than_the_wanted_one_is_never_silent(profile, available, requested):
+@given(profiles(), AVAILABLE, REQUESTS, POLICIES)
+def test_a_provider_other_than_the_wanted_one_is_never_silent(profile, available, requested, asked):
     wanted = requested or profile.execution.provider
     try:
-        choice = choose_provider(profile, available, requested)
+        choice = choose_provider(profile, available, requested, asked)
     except ProviderUnavailable:
         return
-    if choice.provider != wanted:
+    policy = asked or profile.execution.on_missing
+    replaced = choice.provider != wanted
+    assert choice.emulated == (replaced and policy == "emulate")
+    if replaced:
         assert wanted in choice.reason
-        assert "on_missing" in choice.reason
+        assert f'on_missing is "{policy}"' in choice.reason
+        assert ("the CPU emulates" in choice.reason) == choice.emulated
 
 
 @given(profiles())

@@ -9,6 +9,7 @@ from fieldtune.cli.flags import (
     ColumnFlags,
     FilePath,
     JsonFlag,
+    OnMissingFlag,
     OptionalFolder,
     ProfileName,
 )
@@ -41,6 +42,10 @@ class Evaluate:
     profile: ProfileName = DEFAULT_PROFILE
     """Hardware profile: a name that fieldtune profiles lists, or a .toml file."""
 
+    on_missing: OnMissingFlag = None
+    """Where the installed ONNX Runtime lacks the profile's provider: fail, emulate its accelerator on the CPU, or just
+    use the CPU; if not given, what the profile says."""
+
     batch_size: int | None = None
     """Examples that go through the graph together; if not given, the profile's."""
 
@@ -62,6 +67,7 @@ def run(command: Evaluate, console: "Console") -> int:
     from fieldtune.bundle import open_bundle
     from fieldtune.cli.progress import counted, evaluation_progress
     from fieldtune.cli.results import evaluation_rows, new_table, print_json, print_tables
+    from fieldtune.compilation.targets import choose_for
     from fieldtune.data.encoding import encode
     from fieldtune.data.reading import load_examples
     from fieldtune.evaluation import evaluate
@@ -69,6 +75,8 @@ def run(command: Evaluate, console: "Console") -> int:
     from fieldtune.training.report import DataCounts
 
     profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
+    choice = choose_for(bundle, profile, on_missing=command.on_missing)
+    console.print(f"provider: {choice}", markup=False, highlight=False, soft_wrap=True)
     adapter = read_adapter(command.adapter or bundle.adapter_path)
     batch_size, max_length = _sizes(command, bundle, profile)
     task = dataclasses.replace(bundle.manifest.task, labels=adapter_labels(adapter, bundle.manifest))
@@ -77,13 +85,16 @@ def run(command: Evaluate, console: "Console") -> int:
     encoded = encode(examples, bundle, max_length=max_length, strict=command.strict)
     counts = DataCounts(examples=len(encoded.examples), truncated=encoded.truncated, dropped=encoded.dropped)
     with evaluation_progress(console) as ticks:
-        found = evaluate(bundle, encoded, profile, adapter, batch_size=batch_size, ticks=ticks)
+        found = evaluate(
+            bundle, encoded, profile, adapter, batch_size=batch_size, on_missing=command.on_missing, ticks=ticks
+        )
     if command.as_json:
         print_json(
             {
                 "bundle": bundle.root,
                 "adapter": adapter.where,
                 "data": command.data,
+                "provider": choice.to_json(),
                 "counts": counts,
                 "evaluation": found,
             }

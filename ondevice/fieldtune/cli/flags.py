@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import tyro
 
+from fieldtune.on_missing import OnMissing
+
 if TYPE_CHECKING:
     from fieldtune.data.examples import Columns
 
@@ -17,6 +19,7 @@ FolderPath: TypeAlias = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 OptionalFolder: TypeAlias = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 ProfileName: TypeAlias = Annotated[str, tyro.conf.arg(metavar="NAME")]
 ColumnName: TypeAlias = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
+OnMissingFlag: TypeAlias = Annotated[OnMissing | None, tyro.conf.arg(metavar="{error,emulate,cpu}")]
 JsonFlag: TypeAlias = Annotated[bool, tyro.conf.arg(name="json")]
 
 

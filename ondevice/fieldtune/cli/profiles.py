@@ -38,17 +38,25 @@ class Profiles:
 
 def run(command: Profiles, _console: "Console") -> int:
     """Print the profiles; return the exit code."""
+    from rich.markup import escape
+
     from fieldtune.cli.results import new_table, print_json, print_tables
     from fieldtune.hardware import load_profile, load_profiles
+    from fieldtune.json_text import json_value
 
     if command.name == _DETECT:
         return _detect(as_json=command.as_json)
     if command.name is not None:
         profile = load_profile(command.name)
+        here = _here(profile)
         if command.as_json:
-            print_json(profile)
-        else:
-            print_tables(*profile_tables(profile))
+            print_json({**json_value(profile), "here": here})
+            return 0
+        print_tables(*profile_tables(profile))
+        table = new_table("With the ONNX Runtime of this machine")
+        for key, value in here.items():
+            table.add_row(key, escape(_text(key, value)))
+        print_tables(table)
         return 0
     profiles = sorted(load_profiles(), key=lambda profile: profile.name)
     if command.as_json:
@@ -119,6 +127,18 @@ def _detect(*, as_json: bool) -> int:
     else:
         print_tables(*proposal_tables(facts, proposal))
     return 0
+
+
+def _here(profile: "HardwareProfile") -> dict[str, object]:
+    """Return where a run with the profile would go with the installed ONNX Runtime, or why it would not start."""
+    from fieldtune.errors import ProviderUnavailable
+    from fieldtune.plugins import choose_here
+
+    try:
+        choice = choose_here(profile)
+    except ProviderUnavailable as error:
+        return {"error": str(error)}
+    return {"provider": choice.provider, "emulated": choice.emulated, "reason": choice.reason}
 
 
 def _next_steps(facts: "MachineFacts", proposal: "Proposal") -> list[str]:

@@ -57,7 +57,7 @@ class _TrainingProgress:
             self._print(_evaluated(event))
 
     def _started(self, event: Started) -> None:
-        self._print(f"provider: {event.provider.provider}, {event.provider.reason}")
+        self._print(f"provider: {event.provider}")
         self._print(f"backend: {event.backend.name}, {event.backend.reason}")
         for name, counts in (("training", event.train_data), ("held out", event.evaluation_data)):
             if counts:

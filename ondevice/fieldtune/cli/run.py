@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from fieldtune.cli.flags import DEFAULT_PROFILE, BundlePath, ColumnFlags, JsonFlag, ProfileName
+from fieldtune.cli.flags import DEFAULT_PROFILE, BundlePath, ColumnFlags, JsonFlag, OnMissingFlag, ProfileName
 from fieldtune.generation_settings import GenerationSettings
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ class Run:
     profile: ProfileName = DEFAULT_PROFILE
     """Hardware profile: a name that fieldtune profiles lists, or a .toml file."""
 
+    on_missing: OnMissingFlag = None
+    """Where the installed ONNX Runtime lacks the profile's provider: fail, emulate its accelerator on the CPU, or just
+    use the CPU; if not given, what the profile says."""
+
     as_json: JsonFlag = False
     """Print one JSON object a line on stdout, for each text or image and adapter."""
 
@@ -84,13 +88,18 @@ def run(command: Run, console: "Console") -> int:
     """Answer every text with every adapter; return the exit code."""
     from fieldtune.bundle import open_bundle
     from fieldtune.cli.run_inputs import read_images, read_prompts, read_texts
+    from fieldtune.compilation.targets import choose_for
     from fieldtune.data.examples import IMAGE_CLASSIFICATION, TEXT_GENERATION
     from fieldtune.hardware import load_profile
     from fieldtune.inference import Runner
+    from fieldtune.providers import CPU_PROVIDER
 
     profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
     task = bundle.manifest.task
     _check_flags(command, task)
+    choice = choose_for(bundle, profile, on_missing=command.on_missing)
+    if (choice.provider, choice.requested) != (CPU_PROVIDER, CPU_PROVIDER):
+        console.print(f"provider: {choice}", markup=False, highlight=False, soft_wrap=True)
     # What is wrong with them is told before a session is opened, which can take a while.
     texts: list[str] = []
     images: list[Path] = []
@@ -101,7 +110,7 @@ def run(command: Run, console: "Console") -> int:
         prompts = read_prompts(command, task, console)
     else:
         texts = read_texts(command, task, console)
-    runner = Runner(bundle, profile)
+    runner = Runner(bundle, profile, on_missing=command.on_missing)
     named = [(path, str(path)) for path in command.adapter] or [(bundle.adapter_path, INITIAL)]
     adapters = [runner.load_adapter(path, name) for path, name in named]
     if images:
@@ -156,7 +165,7 @@ def _classify(command: Run, runner: "Runner", adapters: "Sequence[LoadedAdapter]
     cut = sum(found.truncated for found in results[0])
     if cut:
         warnings.warn(f"{cut} of {len(texts)} text(s) cut: longer than the limit (--max-length)", stacklevel=2)
-    _print_classes(command, "text", texts, adapters, results)
+    _print_classes(command, runner, "text", texts, adapters, results)
 
 
 def _classify_images(
@@ -168,11 +177,12 @@ def _classify_images(
         results = [runner.classify_images(images, adapter, batch_size=command.batch_size) for adapter in adapters]
     except ValueError as error:
         raise UsageError(str(error)) from error
-    _print_classes(command, "image", list(map(str, images)), adapters, results)
+    _print_classes(command, runner, "image", list(map(str, images)), adapters, results)
 
 
 def _print_classes(
     command: Run,
+    runner: "Runner",
     kind: Literal["text", "image"],
     items: Sequence[str],
     adapters: "Sequence[LoadedAdapter]",
@@ -190,6 +200,7 @@ def _print_classes(
                 "label": found.label,
                 "probability": found.probability,
                 "probabilities": found.probabilities,
+                "emulated": runner.choice.emulated,
             }
             # Nothing of an image is ever cut off for its length.
             _print_line(record if kind == "image" else {**record, "truncated": found.truncated})

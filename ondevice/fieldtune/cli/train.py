@@ -14,6 +14,7 @@ from fieldtune.cli.flags import (
     FilePath,
     FolderPath,
     JsonFlag,
+    OnMissingFlag,
     OptionalFolder,
     ProfileName,
 )
@@ -65,6 +66,10 @@ class Train:
     profile: ProfileName = DEFAULT_PROFILE
     """Hardware profile: a name that fieldtune profiles lists, or a .toml file."""
 
+    on_missing: OnMissingFlag = None
+    """Where the installed ONNX Runtime lacks the profile's provider: fail, emulate its accelerator on the CPU, or just
+    use the CPU; if not given, what the profile says."""
+
     overwrite: bool = False
     """Replace the output folder if it holds an adapter."""
 
@@ -80,12 +85,14 @@ def run(command: Train, console: "Console") -> int:
     from fieldtune.adapters import CONFIG_NAME, read_adapter
     from fieldtune.bundle import open_bundle
     from fieldtune.cli.signals import undisturbed
+    from fieldtune.compilation.targets import choose_for
     from fieldtune.errors import OutputError
     from fieldtune.hardware import load_profile
     from fieldtune.output_folder import output_folder
     from fieldtune.training.files import rescue, write_run
 
     profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
+    choose_for(bundle, profile, on_missing=command.on_missing)  # a provider that is missing is told before any work
     start = read_adapter(command.adapter or bundle.adapter_path)
     needed = len(start.tensors.to_bytes()) + _REPORT_BYTES
     report: TrainReport | None = None
@@ -125,7 +132,14 @@ def _train(
     try:
         with training_progress(console) as progress:
             report = train_adapter(
-                bundle, examples, command.training, profile, evaluation=held_out, start=start, progress=progress
+                bundle,
+                examples,
+                command.training,
+                profile,
+                evaluation=held_out,
+                start=start,
+                on_missing=command.on_missing,
+                progress=progress,
             )
     except RunDiverged as error:
         return error.report, str(error)

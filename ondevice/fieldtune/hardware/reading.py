@@ -26,7 +26,6 @@ from fieldtune.hardware.specs import (
     GraphOptimization,
     HardwareProfile,
     MemorySpec,
-    OnMissing,
     Precision,
     RuntimeSpec,
     Source,
@@ -34,6 +33,7 @@ from fieldtune.hardware.specs import (
     Support,
     TrainingSpec,
 )
+from fieldtune.on_missing import OnMissing
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from fieldtune.backends import Backend
+from fieldtune.on_missing import OnMissing
 
 Support: TypeAlias = Literal["current", "legacy"]
 Architecture: TypeAlias = Literal["x86_64", "aarch64", "any"]
-OnMissing: TypeAlias = Literal["error", "emulate", "cpu"]
 GraphOptimization: TypeAlias = Literal["all", "extended", "basic", "off"]
 StackName: TypeAlias = Literal[
     "", "vitis-ai-3.0", "vitis-ai-3.5", "ryzen-ai-1.4", "ryzen-ai-1.5", "ryzen-ai-1.6", "vitis-ai-6"

@@ -31,6 +31,7 @@ class Stack:
         values: options whose values are listed by the vendor.
         disk_cache: the value of enable_cache_file_io_in_mem with which a compiled int8 model is written to the cache
             directory; None where that option does not exist.
+        install: how its provider comes onto the device, as an imperative sentence.
         documentation: where the vendor says so.
     """
 
@@ -40,6 +41,7 @@ class Stack:
     optional: tuple[str, ...]
     values: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     disk_cache: str | None = None
+    install: str
     documentation: str
 
     @property
@@ -74,6 +76,7 @@ _ALL = (
         families=("dpu",),
         required=_DPU_CONFIG,
         optional=("cacheDir", "cacheKey"),
+        install="install AMD's Vitis AI 3.0 for this board, whose ONNX Runtime with VOE replaces onnxruntime",
         documentation="ONNX Runtime's page on the provider until May 2025 (changed by microsoft/onnxruntime#24739)",
     ),
     Stack(
@@ -81,6 +84,8 @@ _ALL = (
         families=("dpu",),
         required=_DPU_CONFIG,
         optional=("cacheDir", "cacheKey"),
+        install="install AMD's Vitis AI 3.5 for this board: vitis_ai_2023.1-r3.5.0.tar.gz "
+        "and the wheels voe and onnxruntime_vitisai 1.16.0, which replace onnxruntime",
         documentation="Vitis AI Library User Guide (UG1354) 3.5, Runtime Options",
     ),
     Stack(
@@ -88,6 +93,7 @@ _ALL = (
         families=("npu",),
         required=_OVERLAY,
         optional=("cache_dir", "cache_key", "config_file", "encryptionKey"),
+        install="install AMD's Ryzen AI Software 1.4, whose wheel onnxruntime_vitisai replaces onnxruntime",
         documentation="https://ryzenai.docs.amd.com/en/1.4/modelrun.html",
     ),
     Stack(
@@ -97,6 +103,7 @@ _ALL = (
         optional=_RYZEN_OPTIONS,
         values=_RYZEN_VALUES,
         disk_cache="0",
+        install="install AMD's Ryzen AI Software 1.5, whose wheel onnxruntime_vitisai replaces onnxruntime",
         documentation="https://ryzenai.docs.amd.com/en/1.5/modelrun.html",
     ),
     Stack(
@@ -106,6 +113,7 @@ _ALL = (
         optional=(*_RYZEN_OPTIONS, "target", "xclbin"),
         values={**_RYZEN_VALUES, "target": ("X1", "X2")},
         disk_cache="0",
+        install="install AMD's Ryzen AI Software 1.6 or 1.7, whose wheel onnxruntime_vitisai replaces onnxruntime",
         documentation="https://ryzenai.docs.amd.com/en/1.6/modelrun.html",
     ),
     Stack(
@@ -117,6 +125,7 @@ _ALL = (
         },
         optional=("cache_dir", "cache_key"),
         values={"target": ("VAIML",)},
+        install="install AMD's Vitis AI 6 for this board, whose ONNX Runtime replaces onnxruntime",
         documentation="https://vitisai.docs.amd.com/projects/gen2/en/latest/docs/model_compilation/ep-config-file.html",
     ),
 )

@@ -10,14 +10,16 @@ from fieldtune.adapter_inputs import to_theta
 from fieldtune.adapters import Adapter, adapter_labels, read_adapter
 from fieldtune.backends.choice import BackendChoice, choose_backend, open_backend
 from fieldtune.bundle import Bundle
+from fieldtune.compilation.targets import choose_for
 from fieldtune.data.batches import labelled_count
 from fieldtune.data.encoding import encode
 from fieldtune.data.examples import EncodedSet, Example
 from fieldtune.errors import AdapterMismatch, InvalidData, listed
 from fieldtune.hardware import HardwareProfile
 from fieldtune.layout import FloatArray
+from fieldtune.on_missing import OnMissing
 from fieldtune.optimizers import AdamWConfig, OptimizerConfig, SGDConfig
-from fieldtune.providers import ProviderChoice, choose_provider
+from fieldtune.providers import ProviderChoice
 from fieldtune.runtime import features
 from fieldtune.training.config import TrainConfig
 from fieldtune.training.events import Progress, Started
@@ -37,6 +39,7 @@ def train_adapter(
     *,
     evaluation: Examples | None = None,
     start: Adapter | None = None,
+    on_missing: OnMissing | None = None,
     progress: Progress = lambda _: None,
 ) -> TrainReport:
     """Train an adapter on examples.
@@ -52,6 +55,7 @@ def train_adapter(
         profile: of the device.
         evaluation: held-out examples; they are evaluated before, in between and after.
         start: the adapter to continue, at the bundle's own rank and alpha; the bundle's initial one if None.
+        on_missing: what to do where the profile's provider is not there; what the profile says if None.
         progress: is told what happens, as it happens.
 
     Raises:
@@ -60,18 +64,19 @@ def train_adapter(
         RunDiverged: a TrainingDiverged; its report holds the last good adapter.
         BackendUnavailable: the backend that config or profile name cannot be used here.
         ProviderUnavailable: the profile's provider is not there.
+        InvalidBundle: the bundle has no prefix for the profile's accelerator.
         ValueError: sizes that the bundle's static graphs cannot take, or ``keep="best"`` without evaluation examples.
     """
     started = time.perf_counter()
     if config.keep == "best" and evaluation is None:
         raise ValueError("keep is 'best', which needs held-out examples to evaluate on")
+    choice = choose_for(bundle, profile, on_missing=on_missing)
     settled = settle(config, profile, bundle.manifest)
     start = start or read_adapter(bundle.adapter_path)
     theta = _starting_theta(start, bundle)
     train_set = _encoded(bundle, settled, examples)
     held_out = _encoded(bundle, settled, evaluation) if evaluation is not None else None
     optimizer, found = _optimizer(settled), features()
-    choice = choose_provider(profile, found.providers)
     backend = choose_backend(settled.backend or "auto", found, choice, bundle, optimizer)
     run = Run(
         bundle=bundle,

@@ -150,8 +150,7 @@ class TrainReport:
         """Return everything but the adapter, as json.dumps takes it; what is not a number is None."""
         names = [field.name for field in dataclasses.fields(self) if field.name != "adapter"]
         found: dict[str, Any] = json_value({name: getattr(self, name) for name in names})
-        # A provider's option may be an encryption key.
-        found["provider"]["options"] = sorted(self.provider.options)
+        found["provider"] = self.provider.to_json()
         return {"format_version": FORMAT_VERSION, **found}
 
 

@@ -161,7 +161,7 @@ def test_the_command_line_from_folders_to_labels(bundle_folder, folder, tmp_path
     lines = [json.loads(line) for line in shown.out.splitlines()]
     assert [line["image"] for line in lines] == [str(one), *map(str, sorted(held_out.rglob("*.npy")))]
     assert sum(line["label"] in line["image"] for line in lines[1:]) == pytest.approx(20 * evaluated["accuracy"])
-    assert set(lines[0]) == {"image", "adapter", "label", "probability", "probabilities"}
+    assert set(lines[0]) == {"image", "adapter", "label", "probability", "probabilities", "emulated"}
     assert main(["run", bundle, str(one), "--adapter", out]) == 0
     (row,) = [line for line in capsys.readouterr().out.splitlines() if str(one) in line]
     assert "light" in row

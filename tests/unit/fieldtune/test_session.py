@@ -10,7 +10,11 @@ from fieldtune.session import open_session, run_session
 pytest.importorskip("onnxruntime")
 
 CHOICE = ProviderChoice(
-    provider="CPUExecutionProvider", options={}, session_settings=SessionSettings(intra_op_threads=1), reason="test"
+    provider="CPUExecutionProvider",
+    requested="CPUExecutionProvider",
+    options={},
+    session_settings=SessionSettings(intra_op_threads=1),
+    reason="test",
 )
 SETTINGS = [
     SessionSettings(

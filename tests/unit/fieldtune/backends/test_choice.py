@@ -30,7 +30,7 @@ def choose(asked, *, training=True, artifacts=True, optimizer=None, provider=CPU
         ort_training=ARTIFACTS if artifacts else None,
     )  # fmt: skip
     features = RuntimeFeatures(version="1.19.2", has_lora_adapter=False, has_training_api=training, providers=())
-    choice = ProviderChoice(provider=provider, options={}, reason="", session_settings=SETTINGS)
+    choice = ProviderChoice(provider=provider, requested=provider, options={}, reason="", session_settings=SETTINGS)
     return choose_backend(asked, features, choice, Bundle(Path(folder), manifest), optimizer or AdamWConfig())
 
 

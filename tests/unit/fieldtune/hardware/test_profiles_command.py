@@ -31,6 +31,19 @@ def test_a_profile_is_shown_with_limits_and_options(capsys):
     assert shown["detect.device_tree"] == ["Versal", "vek280"]
 
 
+def test_a_profile_tells_where_it_would_run_here(capsys):
+    pytest.importorskip("onnxruntime")
+    assert main(["profiles", "vek280"]) == 0
+    said = " ".join(capsys.readouterr().out.split("With the ONNX Runtime of this machine\n")[1].split())
+    assert said.startswith("error VitisAIExecutionProvider is what the profile vek280 asks for")
+    assert main(["profiles", "kr260", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["here"] == {
+        "provider": "CPUExecutionProvider",
+        "emulated": False,
+        "reason": "as the profile kr260 says",
+    }
+
+
 def test_a_profile_as_json_has_its_limits(capsys):
     assert main(["profiles", "kv260", "--json"]) == 0
     accelerator = json.loads(capsys.readouterr().out)["accelerator"]
