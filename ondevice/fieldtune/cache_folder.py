@@ -40,3 +40,22 @@ def private_folder(path: Path) -> Path:
             "a place that can be written"
         ) from error
     return path
+
+
+def open_private(path: Path) -> int:
+    """Open a file for reading and writing, made if it is not there, that its owner alone can read.
+
+    Returns:
+        Its descriptor.
+
+    Raises:
+        OSError: it cannot be opened, or is a link.
+    """
+    flags = os.O_RDWR | os.O_CREAT
+    for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY"):
+        flags |= getattr(os, name, 0)
+    descriptor = os.open(path, flags, 0o600)
+    if hasattr(os, "fchmod"):
+        # A umask only takes away, but a file that is there already may be open to others.
+        os.fchmod(descriptor, 0o600)
+    return descriptor

@@ -1,0 +1,173 @@
+"""ActivationCache: records of samples by digest, in memory and on disk, as many as their limits let in."""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from fieldtune.activations.folders import PrefixName, clear_activations, list_activations, prefix_folder
+from fieldtune.activations.records import ENTRY_BYTES, RecordFiles
+from fieldtune.activations.settings import CacheMode, CacheSettings
+from fieldtune.errors import OutputError
+
+_OVERHEAD_BYTES = 200
+"""Of a record in memory: two bytes objects and their place in a dict."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class CacheStatistics:
+    """What a cache was good for.
+
+    Attributes:
+        mode: where it kept records in the end.
+        hits: samples asked for that were there.
+        misses: samples asked for that had to be computed.
+        samples: that are kept.
+        memory_bytes: that they take in memory.
+        disk_bytes: that they take on disk.
+        full: whether some were not kept because a limit was reached.
+        folder: of those on disk; "" where there is none.
+        note: why the mode is not the one asked for; "" where it is.
+    """
+
+    mode: CacheMode
+    hits: int
+    misses: int
+    samples: int
+    memory_bytes: int
+    disk_bytes: int
+    full: bool
+    folder: str
+    note: str
+
+
+class ActivationCache:
+    """Records of samples by digest.
+
+    Whatever comes first is kept, and nothing makes room for what comes later: every epoch asks for every sample once,
+    and of such an order the least recently used one is the next to be asked for. Only whole folders of other prefixes
+    make room, the longest unused first: they are mostly those of bundles that have been replaced.
+
+    Args:
+        settings: its limits.
+        files: on disk, if any; the cache closes them.
+        folder: that they are in.
+        note: why there are none although the settings ask for them.
+    """
+
+    def __init__(
+        self, settings: CacheSettings, files: RecordFiles | None = None, folder: Path | None = None, note: str = ""
+    ) -> None:
+        self._settings = settings
+        self._files, self._folder, self._note = files, folder, note
+        self._memory: dict[bytes, bytes] = {}
+        self._memory_bytes = 0
+        self._memory_full = self._disk_full = False
+        self._hits = self._misses = 0
+        others = () if files is None else list_activations()
+        self._others_bytes = sum(stored.size_bytes for stored in others if stored.path != folder)
+
+    @property
+    def statistics(self) -> CacheStatistics:
+        """What it was good for until now."""
+        mode = self._settings.activation_cache
+        on_disk = 0 if self._files is None else len(self._files)
+        in_memory = sum(self._files is None or digest not in self._files for digest in self._memory)
+        return CacheStatistics(
+            mode="memory" if mode == "disk" and self._files is None else mode,
+            hits=self._hits,
+            misses=self._misses,
+            samples=on_disk + in_memory,
+            memory_bytes=self._memory_bytes,
+            disk_bytes=0 if self._files is None else self._files.size_bytes,
+            full=self._memory_full and (self._disk_full or self._files is None),
+            folder="" if self._files is None else str(self._folder),
+            note=self._note,
+        )
+
+    def get(self, digest: bytes) -> bytes | None:
+        """Return a sample's record, or None if it is not there."""
+        record = self._memory.get(digest)
+        if record is None and self._files is not None:
+            record = self._files.read(digest)
+            if record is not None:
+                self._hold(digest, record)
+        if record is None:
+            self._misses += 1
+        else:
+            self._hits += 1
+        return record
+
+    def put(self, records: Mapping[bytes, bytes]) -> None:
+        """Keep records as far as there is room; a disk that fails is not used any more, after a warning."""
+        for digest, record in records.items():
+            self._hold(digest, record)
+        if self._files is None:
+            return
+        fitting: dict[bytes, bytes] = {}
+        more_bytes = 0
+        try:
+            for digest, record in records.items():
+                if digest in self._files:
+                    continue
+                more_bytes += len(record) + ENTRY_BYTES
+                if not self._fits_on_disk(more_bytes):
+                    break
+                fitting[digest] = record
+            self._files.append(fitting)
+        except OutputError as error:
+            self._give_up_disk(str(error))
+
+    def close(self) -> None:
+        """Let other processes have the files."""
+        if self._files is not None:
+            self._files.close()
+
+    def _hold(self, digest: bytes, record: bytes) -> None:
+        size = len(record) + _OVERHEAD_BYTES
+        if digest in self._memory:
+            return
+        if self._memory_bytes + size > self._settings.memory_bytes:
+            self._memory_full = True
+            return
+        self._memory[digest] = record
+        self._memory_bytes += size
+
+    def _fits_on_disk(self, more_bytes: int) -> bool:
+        """Whether so many bytes still fit; folders of other prefixes are removed for them."""
+        assert self._files is not None
+        allowed = self._settings.disk_bytes - self._files.size_bytes - more_bytes
+        if self._disk_full or self._others_bytes <= allowed:
+            return not self._disk_full
+        others = [stored for stored in list_activations() if stored.path != self._folder]
+        self._others_bytes = sum(stored.size_bytes for stored in others)
+        for stored in others:
+            if allowed < 0 or self._others_bytes <= allowed:
+                break
+            self._others_bytes -= sum(removed.size_bytes for removed in clear_activations([stored]).removed)
+        self._disk_full = self._others_bytes > allowed
+        return not self._disk_full
+
+    def _give_up_disk(self, why: str) -> None:
+        warnings.warn(f"{why}; boundary activations are kept in memory only", stacklevel=3)
+        self._note = why
+        self.close()
+        self._files = None
+
+
+def open_cache(settings: CacheSettings, identity: str, prefix: PrefixName) -> ActivationCache:
+    """Open the cache of a prefix; where its files cannot be used, a warning says why, and memory alone is.
+
+    Args:
+        settings: mode and limits.
+        identity: of the prefix and of all that its results depend on.
+        prefix: what people know it by.
+    """
+    if not settings.disk_bytes:
+        return ActivationCache(settings)
+    try:
+        folder = prefix_folder(identity, prefix)
+        return ActivationCache(settings, RecordFiles(folder), folder)
+    except OutputError as error:
+        warnings.warn(f"{error}; boundary activations are kept in memory only", stacklevel=2)
+        return ActivationCache(settings, note=str(error))
