@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.metadata
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import onnx_ir as ir
 from fieldtune import __version__
 from fieldtune.adapters import read_adapter
 from fieldtune.bundle import TOKENIZER_NAME, file_spec
+from fieldtune.data.examples import IMAGE_CLASSIFICATION
 from fieldtune.errors import UnsupportedModel
 from fieldtune.manifest import (
     ADAPTER_NAME,
@@ -29,8 +30,10 @@ from fieldtune_offline.models import CLASSIFICATION_TASKS, BaseModel, canonical_
 from fieldtune_offline.node_table import node_table
 from fieldtune_offline.ort_training.export import add_ort_training, training_python
 from fieldtune_offline.parity import check_parity, open_sessions
+from fieldtune_offline.passes.split_prefix import Split, split_prefix
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
+from fieldtune_offline.split_parity import check_split
 from fieldtune_offline.tasks import Task
 from fieldtune_offline.tasks.image_classification import ImageClassification
 from fieldtune_offline.tasks.text_classification import TextClassification
@@ -57,8 +60,8 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         ParityError: the graphs do not compute what torch computes; nothing is left behind.
         OutputError: ``out`` exists, or cannot be written.
     """
-    _check_spec(spec)
     task_name = canonical_task(spec.task)
+    _check_spec(spec, task_name)
     # What could be missing on this machine shows before the minutes of a build.
     training = training_python(report) if spec.ort_training else None
     with output_folder(spec.out, overwrite=spec.overwrite, marks=(MANIFEST_NAME,)) as staging:
@@ -72,12 +75,18 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         text = _text(base, spec)
         task = _task(task_name, adapted, base)
         graphs = _trace(spec, adapted, task, report)
+        split = _split(spec, graphs, report)
+        graphs += split.graphs if split else ()
         report("writing weights and graphs")
         _write(staging, graphs, base, adapted)
         report("comparing with torch on stock ONNX Runtime")
         manifest = _manifest(task_name, base, adapted, text, graphs, staging)
+        manifest = dataclasses.replace(manifest, split=split.spec if split else None)
         sessions, initial = open_sessions(staging / "graphs"), read_adapter(staging / ADAPTER_NAME)
-        parity = check_parity(sessions, adapted, task, manifest, initial, _parity_shapes(spec, base))
+        shapes = _parity_shapes(spec, base)
+        parity = check_parity(sessions, adapted, task, manifest, initial, shapes)
+        if split:
+            check_split(staging / "graphs", adapted, task, manifest, initial, shapes)
         manifest = dataclasses.replace(manifest, parity=parity)
         if training:
             manifest = add_ort_training(staging, manifest, initial, training, report)
@@ -90,13 +99,28 @@ def _shown(names: list[str]) -> str:
     return ", ".join(names[:_MOST_LABELS_SHOWN]) + (f", … and {more} more" if more > 0 else "")
 
 
-def _check_spec(spec: BuildSpec) -> None:
+def _check_spec(spec: BuildSpec, task: str) -> None:
     for name in ("batch", "sequence"):
         value = getattr(spec, name)
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; expected at least 1")
     if spec.lora.rank < 1:
         raise ValueError(f"rank is {spec.lora.rank}; expected at least 1")
+    if spec.split == "none":
+        return
+    if isinstance(spec.split, int) and spec.split < 1:
+        raise ValueError(f"split is {spec.split}; expected at least 1 block, auto or none")
+    if task == "text-generation":
+        raise UnsupportedModel(
+            "text-generation cannot be split: decoding on an accelerator would need graphs of its own for the prompt "
+            "and for one token; build without --split"
+        )
+    if spec.batch is not None:
+        raise ValueError("a split bundle takes any batch; leave --batch out (a target's batch is its profile's)")
+    if task != IMAGE_CLASSIFICATION and spec.sequence is None:
+        raise ValueError(
+            "a split of texts needs --sequence: what is carried across the boundary has one size for every text"
+        )
 
 
 def _task(name: str, adapted: Adapted, base: BaseModel) -> Task:
@@ -156,6 +180,17 @@ def _trace(spec: BuildSpec, adapted: Adapted, task: Task, report: Report) -> lis
     served = frozenset[str]() if isinstance(task, TextGeneration) else static
     inference = adapted_graph("infer", task.inference(batch, sequence), adapted, served)
     return [gradient, evaluation, inference]
+
+
+def _split(spec: BuildSpec, graphs: Sequence[Graph], report: Report) -> Split | None:
+    if spec.split == "none":
+        return None
+    report("cutting the frozen prefix off")
+    gradient, *others = graphs
+    split = split_prefix(gradient, others)
+    carried = ", ".join(f"{tensor.name} {tensor.shape[1:]}" for tensor in split.spec.boundary)
+    report(f"carried across the boundary for each sample: {carried}")
+    return split
 
 
 def _parity_shapes(spec: BuildSpec, base: BaseModel) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """The three graphs of a bundle: gradient.onnx, eval.onnx and infer.onnx, from one adapted model."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import onnx_ir as ir
 import torch
@@ -118,7 +118,7 @@ def _close(
         passed = tensor.value.producer() is None or any(tensor is earlier for earlier in results.values())
         results[key] = build.op("Identity", [tensor], tensor.dtype, tensor.dims) if passed else tensor
         results[key].value.name = key
-    nodes = _needed(build.nodes, [tensor.value for tensor in results.values()])
+    nodes = needed_nodes(build.nodes, [tensor.value for tensor in results.values()])
     used = {id(value) for node in nodes for value in node.inputs if value is not None}
     weights = [tensor.value for tensor in lowered.weights.values() if id(tensor.value) in used]
     defaults = [tensor.value for tensor in adapter if tensor.value.const_value is not None]
@@ -148,14 +148,16 @@ def _close(
     )
 
 
-def _needed(nodes: Sequence[ir.Node], outputs: Sequence[ir.Value]) -> list[ir.Node]:
-    """Return the nodes that an output depends on, in order."""
-    needed = {id(value) for value in outputs}
+def needed_nodes(
+    nodes: Sequence[ir.Node], outputs: Sequence[ir.Value], given: Collection[int] = frozenset()
+) -> list[ir.Node]:
+    """Return the nodes that compute the outputs, in order; values whose ids are given need not be computed."""
+    needed = {id(value) for value in outputs if id(value) not in given}
     kept: list[ir.Node] = []
     for node in reversed(nodes):
         if any(id(value) in needed for value in node.outputs):
             kept.append(node)
-            needed.update(id(value) for value in node.inputs if value is not None)
+            needed.update(id(value) for value in node.inputs if value is not None and id(value) not in given)
     return kept[::-1]
 
 

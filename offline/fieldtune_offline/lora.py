@@ -13,6 +13,7 @@ from torch import nn
 from fieldtune.adapters import Adapter, read_adapter
 from fieldtune.errors import InvalidAdapter, UnsupportedModel, listed
 from fieldtune.layout import Layout, ParameterSpec, Role
+from fieldtune_offline.last_blocks import in_last_blocks
 from fieldtune_offline.lora_settings import check_config, check_names, check_targeted, new_config, stored_config
 from fieldtune_offline.models import BaseModel
 from fieldtune_offline.quiet import quiet_loading
@@ -66,6 +67,10 @@ def _new(base: BaseModel, spec: BuildSpec, task: str) -> Any:
             # What PEFT warns of here is an error below.
             warnings.filterwarnings("ignore", message=r"The following (rank|alpha)_pattern keys")
             model = get_peft_model(base.model, config)
+            if isinstance(spec.split, int):
+                named = in_last_blocks(base.model, model.targeted_module_names, spec.split)
+                torch.manual_seed(spec.seed)
+                model = get_peft_model(model.unload(), dataclasses.replace(asked, target_modules=named))
     except (ValueError, NotImplementedError, re.error) as error:
         raise UnsupportedModel(f"{spec.model}: PEFT refuses the adapter: {error}") from error
     check_targeted(model.targeted_module_names, asked)

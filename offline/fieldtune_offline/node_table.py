@@ -47,7 +47,7 @@ def node_table(model: ir.Model) -> str:
             "inputs": [value.name if value else "" for value in node.inputs],
             "outputs": [value.name or "" for value in node.outputs],
             "attributes": {name: _attribute(attribute) for name, attribute in node.attributes.items()},
-            "macs": _macs(node),
+            "macs": multiply_accumulates(node),
             "quantization": _quantization(node),
         }
         for node in graph
@@ -123,7 +123,7 @@ def _shape(value: ir.Value) -> list[int | str]:
     return [dim if isinstance(dim, int) else str(dim.value or UNKNOWN_SIZE) for dim in value.shape]
 
 
-def _macs(node: ir.Node) -> list[int | str]:
+def multiply_accumulates(node: ir.Node) -> list[int | str]:
     """Return the factors of a product's multiply-accumulate count; none for other operators."""
     if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
         return []

@@ -119,7 +119,7 @@ def check_parity(
     """
     faults: list[str] = []
     records: list[ParitySpec] = []
-    with _perturbed(adapted) as theta:
+    with perturbed(adapted) as theta:
         adapter = inference_inputs(from_theta(theta, manifest, initial, manifest.task.labels, None), manifest)
         for seed, (batch, sequence) in enumerate(shapes):
             where = f"batch {batch}, sequence {sequence}"
@@ -144,7 +144,7 @@ def check_parity(
 
 
 @contextlib.contextmanager
-def _perturbed(adapted: Adapted) -> Iterator[FloatArray]:
+def perturbed(adapted: Adapted) -> Iterator[FloatArray]:
     """Move the adapter away from its initialization, by torch's generator with a fixed seed, and back afterwards."""
     tensors = dict(adapted.model.named_parameters())
     parameters = {key: tensors[name] for key, name in adapted.names.items()}

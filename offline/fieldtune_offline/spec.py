@@ -61,6 +61,9 @@ class BuildSpec:
     seed: int = 0
     """Seed of a new head and of lora_A."""
 
+    split: Literal["none", "auto"] | int = "none"
+    """Cut the frozen part off, to run once a sample: auto where that is cheapest; N adapts the last N blocks only."""
+
     ort_training: bool = False
     """Also make ONNX Runtime's official training artifacts, in an environment of their own."""
 
