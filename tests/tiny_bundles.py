@@ -153,12 +153,17 @@ def build_all(out: Path) -> None:
         BuildSpec(model=str(models_folder / "vision"), task="image-classification", out=out / "static-vision",
                   labels=("dark", "light"), lora=LoraSpec(rank=4, alpha=8, target_modules=("convolution",)), batch=4,
                   overwrite=True),
+        BuildSpec(model=str(models_folder / "vision"), task="image-classification", out=out / "split-vision",
+                  labels=("dark", "light"), lora=LoraSpec(rank=4, alpha=8, target_modules=("convolution",)), split=1,
+                  overwrite=True),
+        BuildSpec(model=str(models_folder / "classifier"), task="text-classification", out=out / "split-classifier",
+                  labels=labels, lora=every, sequence=16, split=1, overwrite=True),
         BuildSpec(model=str(models_folder / "lm"), task="text-generation", out=out / "tiny-lm", lora=linear,
                   overwrite=True),
     ]  # fmt: skip
     for spec in specs:
         print(f"building {spec.out}", flush=True)
-        build_bundle(dataclasses.replace(spec, ort_training=official))
+        build_bundle(dataclasses.replace(spec, ort_training=official and spec.split == "none"))
     stamp.write_text(json.dumps(key))
 
 

@@ -27,6 +27,7 @@ class Build:
       fieldtune-offline build ./smollm2 --task text-generation --target-modules q_proj v_proj --out artifacts/smollm2
       fieldtune-offline build ./llama --task text-generation --target-modules all-linear --rank 16 --out artifacts/llama
       fieldtune-offline build ./minilm --task text-classification --ort-training --out artifacts/minilm
+      fieldtune-offline build ./minilm --task text-classification --sequence 128 --split 2 --out artifacts/minilm
       fieldtune-offline build ./minilm --task text-classification --adapter ./my-adapter --out artifacts/minilm-v2
     """
 
