@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fieldtune.errors import ProviderUnavailable
-from fieldtune.hardware import GraphOptimization, HardwareProfile
+from fieldtune.hardware import ArenaExtend, GraphOptimization, HardwareProfile
 from fieldtune.hardware.stacks import STACKS
 from fieldtune.on_missing import OnMissing
 
@@ -31,6 +31,7 @@ class SessionSettings:
         intra_op_threads: threads of one operator; 0 lets ONNX Runtime take one for every core that it finds.
         prepacking: whether weights are kept a second time in the order that the kernels like.
         arena: whether freed memory is kept for the next run.
+        arena_extend: how the arena grows.
         memory_pattern: whether the memory of a run is planned from the shapes of the one before it.
         graph_optimization: how far the graph is rewritten when it is loaded.
     """
@@ -38,6 +39,7 @@ class SessionSettings:
     intra_op_threads: int = 0
     prepacking: bool = True
     arena: bool = True
+    arena_extend: ArenaExtend = "power-of-two"
     memory_pattern: bool = True
     graph_optimization: GraphOptimization = "all"
 
@@ -141,6 +143,7 @@ def session_settings(profile: HardwareProfile) -> SessionSettings:
         intra_op_threads=runtime.threads or profile.cpu.cores or 0,
         prepacking=runtime.prepacking,
         arena=runtime.arena,
+        arena_extend=runtime.arena_extend,
         memory_pattern=runtime.memory_pattern,
         graph_optimization=runtime.graph_optimization,
     )

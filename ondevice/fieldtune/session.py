@@ -12,6 +12,7 @@ from fieldtune.hardware import GraphOptimization
 from fieldtune.plugins import plugin_device
 from fieldtune.providers import CPU_PROVIDER, ProviderChoice, SessionSettings
 from fieldtune.runtime import load_runtime
+from fieldtune.shared_arena import register_shared_arena
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, RunOptions, SessionOptions
@@ -124,6 +125,9 @@ def session_options(runtime: Any, settings: SessionSettings) -> "SessionOptions"
     options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, _LEVELS[settings.graph_optimization])
     options.enable_cpu_mem_arena = settings.arena
     options.enable_mem_pattern = settings.memory_pattern
+    if settings.arena and settings.arena_extend == "as-requested":
+        register_shared_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
     options.log_severity_level = _LOG_ERRORS
     options.add_session_config_entry("session.disable_prepacking", "0" if settings.prepacking else "1")
     # Denormals count, as in torch, with which the graphs were compared; small gradients come near them.

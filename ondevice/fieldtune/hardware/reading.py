@@ -18,6 +18,7 @@ from fieldtune.hardware.specs import (
     Activation,
     ActivationType,
     Architecture,
+    ArenaExtend,
     CpuSpec,
     DetectSpec,
     DpuLimits,
@@ -145,6 +146,7 @@ def _runtime(table: Table) -> RuntimeSpec:
         threads=table.integer("threads", default.threads, least=0),
         prepacking=table.flag("prepacking", default.prepacking),
         arena=table.flag("arena", default.arena),
+        arena_extend=_one_of(table, "arena_extend", get_args(ArenaExtend), default.arena_extend),
         memory_pattern=table.flag("memory_pattern", default.memory_pattern),
         graph_optimization=_one_of(
             table, "graph_optimization", get_args(GraphOptimization), default.graph_optimization

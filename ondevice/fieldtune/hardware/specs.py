@@ -10,6 +10,7 @@ from fieldtune.on_missing import OnMissing
 Support: TypeAlias = Literal["current", "legacy"]
 Architecture: TypeAlias = Literal["x86_64", "aarch64", "any"]
 GraphOptimization: TypeAlias = Literal["all", "extended", "basic", "off"]
+ArenaExtend: TypeAlias = Literal["power-of-two", "as-requested"]
 StackName: TypeAlias = Literal[
     "", "vitis-ai-3.0", "vitis-ai-3.5", "ryzen-ai-1.4", "ryzen-ai-1.5", "ryzen-ai-1.6", "vitis-ai-6"
 ]
@@ -81,6 +82,8 @@ class RuntimeSpec:
         threads: of one operator; 0 is one for every core.
         prepacking: whether weights are kept a second time in the order that the kernels like: faster, and more memory.
         arena: whether freed memory is kept for the next step: faster, and more memory.
+        arena_extend: how the arena grows: by regions of doubling size, or by what is asked for and no more; the latter
+            arena is one for all sessions of the process.
         memory_pattern: whether the memory of a step is planned from the shapes of the one before it.
         graph_optimization: how far graphs are rewritten when they are loaded.
     """
@@ -89,6 +92,7 @@ class RuntimeSpec:
     threads: int = 0
     prepacking: bool = True
     arena: bool = True
+    arena_extend: ArenaExtend = "power-of-two"
     memory_pattern: bool = True
     graph_optimization: GraphOptimization = "all"
 

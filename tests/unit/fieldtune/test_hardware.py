@@ -109,6 +109,7 @@ ort_version = "1.17"
 threads = 2
 prepacking = false
 arena = false
+arena_extend = "as-requested"
 memory_pattern = false
 graph_optimization = "basic"
 [training]
@@ -170,6 +171,7 @@ where = "the label"
         threads=2,
         prepacking=False,
         arena=False,
+        arena_extend="as-requested",
         memory_pattern=False,
         graph_optimization="basic",
     )
@@ -225,6 +227,10 @@ where = "the label"
         (LEAST + "[execution]\non_missing = 'ignore'", "expected one of error, emulate, cpu"),
         (LEAST + "[execution.options]\nopt_level = 2", "board.toml: execution: options: 'opt_level' is an integer (2)"),
         (LEAST + "[runtime]\nort_version = 'new'", "board.toml: runtime: 'ort_version' is 'new'"),
+        (
+            LEAST + '[runtime]\narena_extend = "double"',
+            "board.toml: runtime: 'arena_extend' is 'double'; expected one of power-of-two, as-requested",
+        ),
         (LEAST + "[runtime]\narena = 1", "board.toml: runtime: 'arena' is an integer (1); expected true or false"),
         (LEAST + "[training]\nbatch_size = 0", "board.toml: training: 'batch_size' is 0; expected at least 1"),
         (LEAST + "[accelerator]\npeak_tops = 1", "board.toml: accelerator: the key 'target' is missing"),

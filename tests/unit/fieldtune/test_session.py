@@ -64,6 +64,23 @@ def test_a_graph_runs_with_every_setting_and_takes_scalars(tmp_path, settings):
     assert options.get_session_config_entry("session.disable_prepacking") == ("0" if settings.prepacking else "1")
 
 
+def test_sessions_share_an_arena_that_grows_as_requested(tmp_path):
+    settings = SessionSettings(intra_op_threads=1, arena_extend="as-requested")
+    choice = dataclasses.replace(CHOICE, session_settings=settings)
+    for name in ("one", "two"):  # an allocator can be registered once in a process
+        session = open_session(_scaled_product(tmp_path / f"{name}.onnx"), choice)
+        assert session.get_session_options().get_session_config_entry("session.use_env_allocators") == "1"
+        (found,) = run_session(session, ["y"], {"x": np.ones((2, 3), np.float32), "s": np.float32(0.5)})
+        np.testing.assert_array_equal(found, [[3.0, 4.5], [3.0, 4.5]])
+
+
+def test_without_an_arena_none_is_shared(tmp_path):
+    settings = SessionSettings(intra_op_threads=1, arena=False, arena_extend="as-requested")
+    session = open_session(_scaled_product(tmp_path / "g.onnx"), dataclasses.replace(CHOICE, session_settings=settings))
+    with pytest.raises(Exception, match="use_env_allocators"):
+        session.get_session_options().get_session_config_entry("session.use_env_allocators")
+
+
 def test_a_provider_that_is_not_there_is_an_error_and_not_the_cpu(tmp_path):
     choice = dataclasses.replace(CHOICE, provider="VitisAIExecutionProvider")
     with pytest.raises(ProviderUnavailable, match=r"VitisAIExecutionProvider: not in this ONNX Runtime; it has .*CPU"):
