@@ -210,6 +210,7 @@ def _limits(table: Table) -> DpuLimits:
     )
     return dataclasses.replace(
         stated,
+        kernel_area_max=_optional(table, "kernel_area_max"),
         channel_groups_max=table.integer("channel_groups_max", stated.channel_groups_max, least=1),
         leaky_relu_alpha=table.number("leaky_relu_alpha", stated.leaky_relu_alpha),
         shift_cut_min=table.integer("shift_cut_min", stated.shift_cut_min),

@@ -120,10 +120,10 @@ class DpuLimits:
 
     With kh × kw the kernel, ic its input channels, and pos = −log2 of a tensor's scale:
 
-    * kernel_min ≤ kh, kw ≤ kernel_max, and stride_min ≤ both strides ≤ stride_max;
-    * ic ≤ input_channels_max;
+    * kernel_min ≤ kh, kw ≤ kernel_max and kh · kw ≤ kernel_area_max; stride_min ≤ both strides ≤ stride_max;
+    * input channels times dilation, and output channels ≤ channels_max;
     * kh · kw · ⌈ic / bank_width⌉ · ⌈output_channel_parallel / bank_num⌉ ≤ bank_depth;
-    * each padding ≤ the dilated kernel in its direction;
+    * each padding ≤ (kernel - 1) · dilation in its direction;
     * a convolution or Gemm shifts its sum right by pos(weight) + pos(input) − pos(output), which lies in
       shift_cut_min … shift_cut_max;
     * an addition shifts an operand by at most add_shift_read_max to meet the other one;
@@ -135,13 +135,14 @@ class DpuLimits:
         pixel_parallel: pixels computed in one cycle (PP).
         kernel_min: smallest height and width of a kernel.
         kernel_max: largest height and width of a kernel.
+        kernel_area_max: largest height times width of a kernel; None where only kernel_max holds.
         stride_min: smallest stride.
         stride_max: largest stride.
         bank_num: banks of on-chip memory for weights.
         bank_width: channels in one row of a bank.
         bank_depth: rows of a bank.
         activations: what may be fused behind a convolution.
-        channel_groups_max: groups of input_channel_parallel channels that one convolution may read.
+        channel_groups_max: groups of input_channel_parallel channels that one convolution may read or make.
         leaky_relu_alpha: the one slope of a leaky ReLU: 26 / 256.
         shift_cut_min: of the right shift of a convolution's sum.
         shift_cut_max: of the right shift of a convolution's sum.
@@ -159,6 +160,7 @@ class DpuLimits:
     bank_width: int
     bank_depth: int
     activations: tuple[Activation, ...]
+    kernel_area_max: int | None = None
     channel_groups_max: int = 256
     leaky_relu_alpha: float = 26 / 256
     shift_cut_min: int = 0
@@ -166,8 +168,8 @@ class DpuLimits:
     add_shift_read_max: int = 7
 
     @property
-    def input_channels_max(self) -> int:
-        """The most input channels of one convolution."""
+    def channels_max(self) -> int:
+        """The most input channels, times dilation, and the most output channels of one convolution."""
         return self.channel_groups_max * self.input_channel_parallel
 
 

@@ -147,12 +147,14 @@ def test_limits_are_those_of_the_targets():
             (limits.kernel_max, limits.stride_max),
             bank,
             len(limits.activations),
-            limits.input_channels_max,
+            limits.channels_max,
         )
 
     assert row("kv260") == row("zcu104") == ((16, 16, 8), (16, 8), (16, 16, 2048), 3, 4096)
     assert row("vck190") == ((16, 32, 8), (16, 8), (16, 16, 8192), 5, 4096)
     assert row("vek280") == ((32, 32, 4), (16, 16), (4, 16, 32768), 5, 8192)
+    areas = {name: load_profile(name).accelerator.limits.kernel_area_max for name in ("kv260", "vck190", "vek280")}
+    assert areas == {"kv260": None, "vck190": 64, "vek280": 13760 // 256}
     limits = load_profile("vek280").accelerator.limits
     assert (limits.shift_cut_min, limits.shift_cut_max, limits.add_shift_read_max) == (0, 16, 7)
     assert limits.leaky_relu_alpha == 26 / 256
