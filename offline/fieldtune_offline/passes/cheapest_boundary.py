@@ -39,19 +39,16 @@ def cheapest_boundary(graph: ir.Graph, trained: Collection[str]) -> list[ir.Valu
         UnsupportedModel: no product or convolution is frozen: there is nothing worth cutting off.
     """
     frozen = frozen_nodes(graph, trained)
-    cuts = (_cut(graph, frozen, trained, price) for price in _MACS_A_BYTE)
-    carried = next((values for values in cuts if any(multiply_accumulates(node) for node in _before(values))), None)
-    if carried is None:
-        raise UnsupportedModel(
-            "nothing worth a split: what is adapted begins before the first frozen product; adapt the last blocks only "
-            "(--split N, or target modules of later blocks)"
-        )
-    passed = [value.name for value in carried if value.producer() is None]
-    if passed:
-        raise UnsupportedModel(
-            f"the split would have to carry the input {', '.join(map(str, passed))} itself: an adapted module reads it"
-        )
-    return carried
+    for price in _MACS_A_BYTE:
+        carried = _cut(graph, frozen, trained, price)
+        below = [value.producer() for value in carried]
+        # An input that is carried would have to be kept for every sample, and the prefix would compute it from itself.
+        if None not in below and any(multiply_accumulates(node) for node in _before(carried)):
+            return carried
+    raise UnsupportedModel(
+        "nothing worth a split: what is adapted begins before the first frozen product; adapt the last blocks only "
+        "(--split N, or target modules of later blocks)"
+    )
 
 
 def reads_batch(node: ir.Node) -> bool:
