@@ -1,0 +1,95 @@
+"""Pieces in the order in which they run, and the picture that is drawn of them."""
+
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from fieldtune.node_tables import Node, NodeTable, Value
+from fieldtune.placement.picture import placement_picture
+from fieldtune.placement.pieces import Piece, pieces_of
+from fieldtune.placement.plan import CpuNode, Partition, PlacementPlan
+
+
+def table(*operators):
+    nodes = tuple(
+        Node(
+            name=f"{op}_{index}", op=op, module="", inputs=(f"v{index}",), outputs=(f"v{index + 1}",), attributes={},
+            macs=("batch", 10) if op == "Conv" else (), quantization=None,
+        )
+        for index, op in enumerate(operators)
+    )  # fmt: skip
+    values = {f"v{index}": Value(dtype="float32", shape=("batch",)) for index in range(len(operators) + 1)}
+    return NodeTable(
+        graph="prefix_board", opset=17, inputs=("v0",), outputs=(f"v{len(operators)}",), initializers=(),
+        values=values, nodes=nodes,
+    )  # fmt: skip
+
+
+def plan(partitions, cpu):
+    return PlacementPlan(
+        partitions=tuple(Partition(nodes=nodes, macs=0, bytes_in=0, bytes_out=0) for nodes in partitions),
+        cpu=tuple(CpuNode(index=index, op="", macs=0, reason="") for index in cpu),
+    )
+
+
+def test_neighbours_of_one_side_are_one_piece():
+    graph = table("Quantize", "Conv", "Conv", "Softmax", "Reshape", "Conv", "Dequantize")
+    pieces = pieces_of(graph, plan([(1, 2), (5,)], [0, 3, 4, 6]), {"batch": 3})
+    assert [piece.partition for piece in pieces] == [None, 0, None, 1, None]
+    assert [piece.nodes for piece in pieces] == [1, 2, 2, 1, 1]
+    assert [piece.macs for piece in pieces] == [0, 60, 0, 30, 0]
+    assert pieces[1].operators == {"Conv": 2}
+
+
+def test_a_partition_runs_when_its_last_node_can():
+    # Node 1 belongs to the partition, and node 2, which it waits for beside node 3, does not.
+    graph = table("Quantize", "Conv", "Softmax", "Conv")
+    assert [piece.partition for piece in pieces_of(graph, plan([(1, 3)], [0, 2]), {"batch": 1})] == [None, 0]
+
+
+def test_without_a_plan_the_cpu_runs_all():
+    (piece,) = pieces_of(table("Conv", "Relu"), None, {"batch": 2})
+    assert (piece.partition, piece.macs, piece.operators) == (None, 20, {"Conv": 1, "Relu": 1})
+
+
+PIECES = (
+    Piece(graph="prefix_board", partition=None, operators={"QuantizeLinear": 1}, macs=0),
+    Piece(graph="prefix_board", partition=0, operators={"Conv": 3}, macs=9_000_000),
+    Piece(graph="suffix_infer", partition=None, operators={"Gemm": 1}, macs=1_000_000),
+)
+
+
+def drawn(pieces, **words):
+    texts = {"accelerator": "a <board>", "source": "pixels", "boundary": "8 bytes", "result": "logits", **words}
+    return placement_picture(pieces, **texts)
+
+
+def test_the_picture_is_well_formed_and_has_every_piece():
+    root = ET.fromstring(drawn(PIECES))
+    groups = [group for group in root if group.tag == "g"]
+    assert [group.get("class") for group in groups] == ["piece cpu", "piece accelerator", "piece cpu"]
+    titles = [group.find("title").text for group in groups]
+    assert titles[1] == "partition 1: 3 nodes, 9.0 M MACs (3 Conv)"
+    words = [text.text for text in root.iter("text")]
+    assert {"a <board>", "CPU", "pixels", "logits", "8 bytes"} <= set(words)
+
+
+def test_the_cut_is_drawn_where_one_graph_ends_and_says_what_is_kept():
+    assert drawn(PIECES[:2]).count('class="cut"') == 0
+    assert drawn(PIECES).count('class="cut"') == 1
+    assert "8 bytes, kept for later epochs" in drawn(PIECES, cached=True)
+
+
+@pytest.mark.parametrize("count", [1, 3, 80, 400])
+def test_boxes_stay_inside_the_picture_side_by_side(count):
+    pieces = [
+        Piece(graph="prefix_board", partition=index % 2 or None, operators={"Conv": 1}, macs=index * 1000)
+        for index in range(count)
+    ]
+    boxes = re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)" height="60"', drawn(pieces))
+    places = [(float(x), float(width)) for x, width in boxes]
+    assert len(places) == count
+    assert all(x + width <= 1000 - 79 for x, width in places)
+    for (x, width), (following, _) in zip(places, places[1:], strict=False):
+        assert following >= x + width - 0.11
