@@ -1,5 +1,6 @@
 """Pieces in the order in which they run, and the picture that is drawn of them."""
 
+import itertools
 import re
 import xml.etree.ElementTree as ET
 
@@ -91,5 +92,5 @@ def test_boxes_stay_inside_the_picture_side_by_side(count):
     places = [(float(x), float(width)) for x, width in boxes]
     assert len(places) == count
     assert all(x + width <= 1000 - 79 for x, width in places)
-    for (x, width), (following, _) in zip(places, places[1:], strict=False):
+    for (x, width), (following, _) in itertools.pairwise(places):
         assert following >= x + width - 0.11
