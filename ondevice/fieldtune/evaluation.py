@@ -9,11 +9,13 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from fieldtune.activations.settings import CacheSettings
 from fieldtune.adapter_inputs import inference_inputs
 from fieldtune.adapters import Adapter, read_adapter
+from fieldtune.batch_source import BatchSource, open_batches
 from fieldtune.bundle import Bundle
 from fieldtune.compilation.targets import choose_for
-from fieldtune.data.batches import Batch, batch_of, labelled_count, plan_evaluation, static_shape
+from fieldtune.data.batches import Batch, labelled_count, plan_evaluation
 from fieldtune.data.examples import CLASSIFICATIONS, EncodedSet
 from fieldtune.errors import InvalidData
 from fieldtune.hardware import HardwareProfile
@@ -21,6 +23,8 @@ from fieldtune.manifest import IGNORE_INDEX, Manifest
 from fieldtune.on_missing import OnMissing
 from fieldtune.providers import ProviderChoice
 from fieldtune.session import open_session, run_session
+
+_DEFAULT_CACHE = CacheSettings()
 
 Ticks: TypeAlias = Callable[[int, int], None]
 """Is told how many batches are done, and of how many."""
@@ -63,16 +67,16 @@ class Evaluation:
 
 
 class EvaluationGraph:
-    """One session of eval.onnx, for adapters of any rank and alpha.
+    """One session of eval.onnx, or of the graph that is opened for it, for adapters of any rank and alpha.
 
     Raises:
         InvalidBundle: if ONNX Runtime cannot load the graph.
         ProviderUnavailable: if the provider cannot take it.
     """
 
-    def __init__(self, bundle: Bundle, choice: ProviderChoice) -> None:
+    def __init__(self, bundle: Bundle, choice: ProviderChoice, graph: str = "eval") -> None:
         self._manifest = bundle.manifest
-        self._session = open_session(bundle.graph_path("eval"), choice)
+        self._session = open_session(bundle.graph_path(graph), choice)
         self._outputs = ("loss_sum", "logits" if _classifies(bundle.manifest) else "correct")
 
     def forward(self, adapter: Adapter) -> Forward:
@@ -91,7 +95,12 @@ class EvaluationGraph:
 
 
 def evaluate_with(
-    forward: Forward, encoded: EncodedSet, manifest: Manifest, batch_size: int, ticks: Ticks = lambda *_: None
+    forward: Forward,
+    encoded: EncodedSet,
+    manifest: Manifest,
+    source: BatchSource,
+    batch_size: int,
+    ticks: Ticks = lambda *_: None,
 ) -> Evaluation:
     """Evaluate on examples.
 
@@ -99,6 +108,7 @@ def evaluate_with(
         forward: evaluates one batch.
         encoded: the examples; those without a label enter no figure.
         manifest: of the bundle.
+        source: makes the batches.
         batch_size: examples in a batch; a static graph's own takes its place.
         ticks: told after each batch.
 
@@ -107,11 +117,10 @@ def evaluate_with(
     """
     started = time.perf_counter()
     classify = _classifies(manifest)
-    inputs = manifest.graphs["eval"].inputs
-    batches = plan_evaluation(encoded.lengths, static_shape(inputs)[0] or batch_size)
+    batches = plan_evaluation(encoded.lengths, source.batch_size(batch_size))
     loss, labels, correct = 0.0, 0, 0
     for done, indices in enumerate(batches, start=1):
-        batch = batch_of(encoded.examples, indices, manifest, inputs)
+        batch = source.batch("eval", encoded, indices)
         if count := labelled_count(batch):
             batch_loss, found = forward(batch)
             loss += batch_loss
@@ -142,6 +151,7 @@ def evaluate(
     *,
     batch_size: int | None = None,
     on_missing: OnMissing | None = None,
+    cache: CacheSettings = _DEFAULT_CACHE,
     ticks: Ticks = lambda *_: None,
 ) -> Evaluation:
     """Evaluate an adapter, or the bundle's initial one.
@@ -153,6 +163,7 @@ def evaluate(
         adapter: of any rank and alpha.
         batch_size: examples in a batch; the profile's if None.
         on_missing: what to do where the profile's provider is not there; what the profile says if None.
+        cache: settings of the activation cache, where the bundle is split.
         ticks: told after each batch.
 
     Raises:
@@ -162,8 +173,22 @@ def evaluate(
         InvalidBundle: the bundle has no prefix for the profile's accelerator.
     """
     choice = choose_for(bundle, profile, on_missing=on_missing)
-    forward = EvaluationGraph(bundle, choice).forward(adapter or read_adapter(bundle.adapter_path))
-    return evaluate_with(forward, encoded, bundle.manifest, batch_size or profile.training.batch_size, ticks)
+    with open_batches(bundle, profile, choice, cache, on_missing=on_missing) as source:
+        return evaluate_on(source, bundle, encoded, adapter, batch_size or profile.training.batch_size, ticks)
+
+
+def evaluate_on(
+    source: BatchSource,
+    bundle: Bundle,
+    encoded: EncodedSet,
+    adapter: Adapter | None,
+    batch_size: int,
+    ticks: Ticks = lambda *_: None,
+) -> Evaluation:
+    """Evaluate as ``evaluate`` does, with batches from a source that is open."""
+    graph = EvaluationGraph(bundle, source.choice, source.graphs["eval"])
+    forward = graph.forward(adapter or read_adapter(bundle.adapter_path))
+    return evaluate_with(forward, encoded, bundle.manifest, source, batch_size, ticks)
 
 
 def _classifies(manifest: Manifest) -> bool:

@@ -19,7 +19,8 @@ WEIGHTS_NAME = "graphs/weights.safetensors"
 ADAPTER_NAME = "adapter"
 PREFIX_GRAPH = "prefix"
 """The frozen prefix in float32, for any batch; the graph of a target is named in its TargetSpec."""
-SUFFIX_GRAPHS: Mapping[str, str] = {name: f"suffix_{name}" for name in ("gradient", "eval", "infer")}
+WHOLE_GRAPHS: Mapping[str, str] = {name: name for name in ("gradient", "eval", "infer")}
+SUFFIX_GRAPHS: Mapping[str, str] = {name: f"suffix_{name}" for name in WHOLE_GRAPHS}
 """Whole graph → what is left of it behind the prefix."""
 IGNORE_INDEX = -100
 """The label of a position that does not count, as torch.nn.CrossEntropyLoss has it."""

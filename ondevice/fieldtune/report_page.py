@@ -54,7 +54,7 @@ def report_page(report: TrainReport) -> str:
         sections=[
             ("Run", _run_rows(report)),
             ("Model", _model_rows(report)),
-            ("Settings", [(field.name, _said(getattr(report.config, field.name))) for field in _fields(report.config)]),
+            ("Settings", _setting_rows(report)),
             ("Device", _device_rows(report)),
         ],
     )
@@ -137,9 +137,26 @@ def _run_rows(report: TrainReport) -> Rows:
     # Each image that counts has one label.
     count, unit = (sum(step.labels for step in report.steps), "images") if images else (report.tokens, "tokens")
     speed = f" ({count / seconds:,.0f} {unit} a second)" if seconds else ""
+    rows += _epoch_rows(report)
     rows.append(("time training", f"{seconds:.1f} s{speed}"))
     rows.append(("time altogether", f"{report.seconds:.1f} s"))
     return rows
+
+
+def _epoch_rows(report: TrainReport) -> Rows:
+    if not report.epochs:
+        return []
+    rows = [("seconds per epoch", ", ".join(f"{epoch.seconds:.2f}" for epoch in report.epochs))]
+    if report.split:
+        rows.append(("of these in the prefix", ", ".join(f"{epoch.prefix_seconds:.2f}" for epoch in report.epochs)))
+    return rows
+
+
+def _setting_rows(report: TrainReport) -> Rows:
+    config, cache = report.config, report.config.cache
+    rows = [(field.name, _said(getattr(config, field.name))) for field in _fields(config) if field.name != "cache"]
+    # Where nothing is split there is nothing to keep.
+    return [*rows, *((field.name, _said(getattr(cache, field.name))) for field in _fields(cache) if report.split)]
 
 
 def _model_rows(report: TrainReport) -> Rows:
@@ -166,6 +183,8 @@ def _device_rows(report: TrainReport) -> Rows:
         ("emulated", "yes: the CPU stands in for the accelerator" if provider.emulated else "no"),
         ("training backend", f"{report.backend.name}: {report.backend.reason}"),
     ]
+    if report.split:
+        rows += [("frozen prefix", str(report.split.placement)), ("activations", str(report.split.activations))]
     return [*rows, *report.environment.items()]
 
 

@@ -40,6 +40,16 @@ class CacheStatistics:
     folder: str
     note: str
 
+    def __str__(self) -> str:
+        """Return it on one line, for people."""
+        if self.mode == "off":
+            return f"off; computed {self.misses:,} times"
+        size = self.disk_bytes or self.memory_bytes
+        kept = f"{self.samples:,} examples, {size / 1e6:.1f} MB {'on disk' if self.disk_bytes else 'in memory'}"
+        said = f"{kept}; found {self.hits:,} times, computed {self.misses:,} times"
+        said += "; full: some were not kept" if self.full else ""
+        return f"{said}; {self.note}" if self.note else said
+
 
 class ActivationCache:
     """Records of samples by digest.
@@ -47,6 +57,10 @@ class ActivationCache:
     Whatever comes first is kept, and nothing makes room for what comes later: every epoch asks for every sample once,
     and of such an order the least recently used one is the next to be asked for. Only whole folders of other prefixes
     make room, the longest unused first: they are mostly those of bundles that have been replaced.
+
+    Attributes:
+        hits: samples asked for that were there.
+        misses: samples asked for that had to be computed.
 
     Args:
         settings: its limits.
@@ -63,7 +77,7 @@ class ActivationCache:
         self._memory: dict[bytes, bytes] = {}
         self._memory_bytes = 0
         self._memory_full = self._disk_full = False
-        self._hits = self._misses = 0
+        self.hits = self.misses = 0
         others = () if files is None else list_activations()
         self._others_bytes = sum(stored.size_bytes for stored in others if stored.path != folder)
 
@@ -75,8 +89,8 @@ class ActivationCache:
         in_memory = sum(self._files is None or digest not in self._files for digest in self._memory)
         return CacheStatistics(
             mode="memory" if mode == "disk" and self._files is None else mode,
-            hits=self._hits,
-            misses=self._misses,
+            hits=self.hits,
+            misses=self.misses,
             samples=on_disk + in_memory,
             memory_bytes=self._memory_bytes,
             disk_bytes=0 if self._files is None else self._files.size_bytes,
@@ -93,9 +107,9 @@ class ActivationCache:
             if record is not None:
                 self._hold(digest, record)
         if record is None:
-            self._misses += 1
+            self.misses += 1
         else:
-            self._hits += 1
+            self.hits += 1
         return record
 
     def put(self, records: Mapping[bytes, bytes]) -> None:

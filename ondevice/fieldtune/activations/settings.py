@@ -15,8 +15,7 @@ class CacheSettings:
     """
 
     activation_cache: CacheMode = "disk"
-    """Where what the frozen prefix of a split bundle gives for an example is kept: disk (in the cache folder, for later
-    runs, too), memory (for this run), or off."""
+    """Where what a split bundle's prefix gives for an example is kept: on disk for later runs, in memory, or nowhere."""
 
     cache_disk_mib: int = 4096
     """Most that all kept activations may take on disk, in MiB; what exceeds it is computed again."""

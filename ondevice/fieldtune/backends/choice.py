@@ -1,12 +1,14 @@
 """Backend choice: what computes gradients and applies them, and why."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from fieldtune.backends import Backend
 from fieldtune.backends.interface import TrainingBackend
 from fieldtune.bundle import Bundle
 from fieldtune.errors import BackendUnavailable, listed
 from fieldtune.layout import FloatArray
+from fieldtune.manifest import WHOLE_GRAPHS
 from fieldtune.optimizers import AdamWConfig, OptimizerConfig
 from fieldtune.providers import CPU_PROVIDER, ProviderChoice
 from fieldtune.runtime import RuntimeFeatures
@@ -21,9 +23,15 @@ class BackendChoice:
 
 
 def choose_backend(
-    asked: Backend, features: RuntimeFeatures, provider: ProviderChoice, bundle: Bundle, optimizer: OptimizerConfig
+    asked: Backend,
+    features: RuntimeFeatures,
+    provider: ProviderChoice,
+    bundle: Bundle,
+    optimizer: OptimizerConfig,
+    *,
+    target: str = "",
 ) -> BackendChoice:
-    """Choose the training backend; ``auto`` takes the official one wherever all that it needs is there.
+    """Choose the training backend; ``auto`` takes the official one where all that it needs is there.
 
     Args:
         asked: by the user or by the profile.
@@ -31,13 +39,14 @@ def choose_backend(
         provider: that was chosen.
         bundle: has the official artifacts, or not.
         optimizer: that is to be used.
+        target: the accelerator that runs the frozen prefix, by its compiler's name; "" where there is none.
 
     Raises:
         BackendUnavailable: ``ort-training`` was asked for and cannot be used; every obstacle is listed.
     """
     if asked == "portable":
         return BackendChoice(name="portable", reason="as asked for")
-    obstacles = _obstacles(features, provider, bundle, optimizer)
+    obstacles = _obstacles(features, provider, bundle, optimizer, target)
     if asked == "ort-training":
         if obstacles:
             raise BackendUnavailable(
@@ -47,6 +56,8 @@ def choose_backend(
         return BackendChoice(name="ort-training", reason="as asked for")
     if obstacles:
         return BackendChoice(name="portable", reason=obstacles[0][0])
+    if bundle.manifest.split is not None:
+        return BackendChoice(name="portable", reason="the bundle is split, and only this backend trains on a split")
     reason = f"ONNX Runtime {features.version} is a training build, and the bundle has artifacts for it"
     return BackendChoice(name="ort-training", reason=reason)
 
@@ -58,6 +69,7 @@ def open_backend(
     theta: FloatArray,
     optimizer: OptimizerConfig,
     max_grad_norm: float,
+    graphs: Mapping[str, str] = WHOLE_GRAPHS,
 ) -> TrainingBackend:
     """Open the backend that was chosen.
 
@@ -68,6 +80,7 @@ def open_backend(
         theta: where to start, float32, shape ``(size,)``.
         optimizer: its settings.
         max_grad_norm: what the mean gradient is clipped to; 0 for no clipping.
+        graphs: of the portable backend: gradient and eval → the graph that is opened for it.
 
     Raises:
         InvalidBundle: if ONNX Runtime cannot load its graphs.
@@ -80,11 +93,11 @@ def open_backend(
         return OrtTrainingBackend(bundle, choice, theta, optimizer, max_grad_norm)
     from fieldtune.backends.portable import PortableBackend
 
-    return PortableBackend(bundle, choice, theta, optimizer, max_grad_norm)
+    return PortableBackend(bundle, choice, theta, optimizer, max_grad_norm, graphs)
 
 
 def _obstacles(
-    features: RuntimeFeatures, provider: ProviderChoice, bundle: Bundle, optimizer: OptimizerConfig
+    features: RuntimeFeatures, provider: ProviderChoice, bundle: Bundle, optimizer: OptimizerConfig, target: str
 ) -> list[tuple[str, str]]:
     """Return what is in the way of the official backend, each with its remedy."""
     found = []
@@ -96,6 +109,9 @@ def _obstacles(
         found.append(("the bundle has no official training artifacts", remedy))
     if not isinstance(optimizer, AdamWConfig):
         found.append(("the official artifacts' optimizer is AdamW", "--optimizer adamw"))
+    if target:
+        remedy = "take a profile without an accelerator"
+        found.append((f"the official artifacts hold the whole model, whose frozen prefix {target} runs", remedy))
     if provider.provider != CPU_PROVIDER:
         remedy = f"take a profile with the provider {CPU_PROVIDER}"
         found.append((f"the official artifacts run on the CPU, and the provider is {provider.provider}", remedy))

@@ -1,6 +1,7 @@
 """The portable backend: gradients from gradient.onnx on stock ONNX Runtime, updates in NumPy."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from fieldtune.bundle import Bundle
 from fieldtune.data.batches import Batch
 from fieldtune.evaluation import Evaluated, EvaluationGraph, Forward
 from fieldtune.layout import FloatArray
+from fieldtune.manifest import WHOLE_GRAPHS
 from fieldtune.optimizers import OptimizerConfig, State, clip_gradient, new_optimizer
 from fieldtune.providers import ProviderChoice
 from fieldtune.session import open_session, run_session
@@ -25,6 +27,7 @@ class PortableBackend:
         theta: where to start, float32, shape ``(size,)``.
         optimizer: its settings.
         max_grad_norm: what the mean gradient is clipped to; 0 for no clipping.
+        graphs: gradient and eval → the graph that is opened for it.
 
     Raises:
         InvalidBundle: if ONNX Runtime cannot load the graph.
@@ -40,9 +43,10 @@ class PortableBackend:
         theta: FloatArray,
         optimizer: OptimizerConfig,
         max_grad_norm: float,
+        graphs: Mapping[str, str] = WHOLE_GRAPHS,
     ) -> None:
-        self._bundle, self._choice = bundle, choice
-        self._session = open_session(bundle.graph_path("gradient"), choice)
+        self._bundle, self._choice, self._graphs = bundle, choice, graphs
+        self._session = open_session(bundle.graph_path(graphs["gradient"]), choice)
         self._optimizer = new_optimizer(optimizer, bundle.manifest.layout.decay_mask())
         self._max_norm = max_grad_norm or math.inf
         self._theta = theta.copy()
@@ -81,8 +85,8 @@ class PortableBackend:
     def evaluate(self, batch: Batch) -> Evaluated:
         """Return the summed loss and what accuracy is counted from, of the adapter as it is now."""
         if self._forward is None:
-            # eval.onnx is opened when it is first asked for: a run without evaluations needs no memory for it.
-            self._evaluation = self._evaluation or EvaluationGraph(self._bundle, self._choice)
+            # It is opened when it is first asked for: a run without evaluations needs no memory for it.
+            self._evaluation = self._evaluation or EvaluationGraph(self._bundle, self._choice, self._graphs["eval"])
             manifest, initial = self._bundle.manifest, read_adapter(self._bundle.adapter_path)
             self._forward = self._evaluation.forward(
                 from_theta(self._theta, manifest, initial, manifest.task.labels, None)

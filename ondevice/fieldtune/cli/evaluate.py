@@ -3,6 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
+from fieldtune.activations.settings import CacheSettings
 from fieldtune.cli.flags import (
     DEFAULT_PROFILE,
     BundlePath,
@@ -59,18 +60,20 @@ class Evaluate:
     """Print one JSON object on stdout."""
 
     columns: ColumnFlags = dataclasses.field(default_factory=ColumnFlags)
+    cache: CacheSettings = dataclasses.field(default_factory=CacheSettings)
 
 
 def run(command: Evaluate, console: "Console") -> int:
     """Evaluate and print the table; return the exit code."""
     from fieldtune.adapters import adapter_labels, read_adapter
+    from fieldtune.batch_source import open_batches
     from fieldtune.bundle import open_bundle
     from fieldtune.cli.progress import counted, evaluation_progress
     from fieldtune.cli.results import evaluation_rows, new_table, print_json, print_tables
     from fieldtune.compilation.targets import choose_for
     from fieldtune.data.encoding import encode
     from fieldtune.data.reading import load_examples
-    from fieldtune.evaluation import evaluate
+    from fieldtune.evaluation import evaluate_on
     from fieldtune.hardware import load_profile
     from fieldtune.training.report import DataCounts
 
@@ -84,10 +87,12 @@ def run(command: Evaluate, console: "Console") -> int:
     console.print(f"{command.data}: {note}", markup=False, highlight=False, soft_wrap=True)
     encoded = encode(examples, bundle, max_length=max_length, strict=command.strict)
     counts = DataCounts(examples=len(encoded.examples), truncated=encoded.truncated, dropped=encoded.dropped)
-    with evaluation_progress(console) as ticks:
-        found = evaluate(
-            bundle, encoded, profile, adapter, batch_size=batch_size, on_missing=command.on_missing, ticks=ticks
-        )
+    with open_batches(bundle, profile, choice, command.cache, on_missing=command.on_missing) as source:
+        if source.split:
+            console.print(f"placement: {source.split.placement}", markup=False, highlight=False, soft_wrap=True)
+        with evaluation_progress(console) as ticks:
+            found = evaluate_on(source, bundle, encoded, adapter, batch_size, ticks)
+        split = source.split
     if command.as_json:
         print_json(
             {
@@ -95,6 +100,7 @@ def run(command: Evaluate, console: "Console") -> int:
                 "adapter": adapter.where,
                 "data": command.data,
                 "provider": choice.to_json(),
+                "split": split,
                 "counts": counts,
                 "evaluation": found,
             }

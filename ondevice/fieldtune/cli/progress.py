@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fieldtune.cli.results import percent
 from fieldtune.evaluation import Evaluation, Ticks
 from fieldtune.training.events import Evaluating, Event, Progress, Started
-from fieldtune.training.report import DataCounts, EvaluationRecord, StepRecord
+from fieldtune.training.report import DataCounts, EpochRecord, EvaluationRecord, StepRecord
 
 if TYPE_CHECKING:
     import rich.progress
@@ -52,6 +52,8 @@ class _TrainingProgress:
                 self._print(f"step {event.step}/{self._planned}: {note}")
         elif isinstance(event, Evaluating):
             self._bars.update(self._evaluating, completed=event.done, total=event.total, visible=True)
+        elif isinstance(event, EpochRecord):
+            self._print(epoch_line(event))
         else:
             self._bars.update(self._evaluating, visible=False)
             self._print(_evaluated(event))
@@ -59,6 +61,8 @@ class _TrainingProgress:
     def _started(self, event: Started) -> None:
         self._print(f"provider: {event.provider}")
         self._print(f"backend: {event.backend.name}, {event.backend.reason}")
+        if event.placement:
+            self._print(f"placement: {event.placement}")
         for name, counts in (("training", event.train_data), ("held out", event.evaluation_data)):
             if counts:
                 self._print(f"{name}: {counted(counts)}")
@@ -75,6 +79,15 @@ def counted(counts: DataCounts) -> str:
     if counts.dropped:
         said += f", {counts.dropped} more dropped: nothing to learn from was left of them"
     return said
+
+
+def epoch_line(record: EpochRecord) -> str:
+    """Say how long the steps of an epoch took, and what of it the frozen prefix did."""
+    said = f"epoch {record.epoch}: {record.seconds:.2f} s"
+    if not record.cached + record.computed:
+        return said
+    prefix = f"prefix {record.prefix_seconds:.2f} s for {record.computed} examples" if record.computed else "no prefix"
+    return f"{said}; {prefix}, {record.cached} from the cache"
 
 
 def _evaluated(record: EvaluationRecord) -> str:

@@ -67,6 +67,7 @@ def batch_of(
     indices: npt.ArrayLike,
     manifest: Manifest,
     inputs: Sequence[TensorSpec],
+    shape: tuple[int | None, int | None] | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays of one batch of texts or images.
 
@@ -75,6 +76,7 @@ def batch_of(
         indices: which ones, shape (rows,).
         manifest: of the bundle.
         inputs: of the graph that is fed; where its shape is static, the batch is filled up.
+        shape: batch and sequence that take the place of the graph's own, None for what may vary.
 
     Raises:
         InvalidData: a text is longer than the static sequence.
@@ -84,7 +86,7 @@ def batch_of(
     chosen = [examples[int(index)] for index in np.atleast_1d(np.asarray(indices))]
     images = [example for example in chosen if isinstance(example, EncodedImage)]
     texts = [example for example in chosen if isinstance(example, Encoded)]
-    shape = static_shape(inputs)
+    shape = static_shape(inputs) if shape is None else shape
     if manifest.image is not None and not texts:
         return collate_images(images, image=manifest.image, batch=shape[0], inputs=inputs)
     if manifest.text is not None and not images:
@@ -164,10 +166,13 @@ def collate_images(
         ValueError: no image, or more than the static batch.
     """
     rows = _rows(len(chosen), batch)
-    pixel_values = np.zeros((rows, image.channels, image.height, image.width), np.float32)
-    pixel_values[: len(chosen)] = normalize(np.stack([example.pixels for example in chosen]), image)
     labels = np.full((rows,), IGNORE_INDEX, np.int64)
     labels[: len(chosen)] = [int(example.labels) for example in chosen]
+    if not any(spec.name == "pixel_values" for spec in inputs):
+        # A suffix graph takes none, and normalizing them could cost more than it.
+        return _named({"labels": labels}, inputs)
+    pixel_values = np.zeros((rows, image.channels, image.height, image.width), np.float32)
+    pixel_values[: len(chosen)] = normalize(np.stack([example.pixels for example in chosen]), image)
     return _named({"pixel_values": pixel_values, "labels": labels}, inputs)
 
 

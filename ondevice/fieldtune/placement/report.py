@@ -58,6 +58,17 @@ class PlacementReport:
     cache_identity: str
     estimated_run_s: float | None
 
+    def __str__(self) -> str:
+        """Return it on one line, for people."""
+        if not self.target:
+            return f"{self.graph} on {self.actual}, {self.batch} samples a run"
+        emulated = f", emulated by {self.actual}" if self.emulated else ""
+        pieces = "1 partition" if self.partitions == 1 else f"{self.partitions} partitions"
+        return (
+            f"{self.graph} on {self.target}{emulated}: {self.offload:.1%} of its multiply-accumulates in {pieces}, "
+            f"{self.batch} samples a run"
+        )
+
     @property
     def offload(self) -> float:
         """The share, 0 to 1, of multiply-accumulates that do not run on the CPU; 0 where there are none."""

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
+from fieldtune.activations.settings import CacheSettings
 from fieldtune.backends import Backend
 from fieldtune.schedules import Schedule, Warmup
 
@@ -73,6 +74,9 @@ class TrainConfig:
 
     keep: Literal["last", "best"] = "last"
     """Which adapter comes out: the last, or the one of the lowest loss in an evaluation."""
+
+    cache: CacheSettings = dataclasses.field(default_factory=CacheSettings)
+    """Of the activations of a split bundle; results do not depend on it."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "max_steps", "batch_size", "gradient_accumulation", "max_length", "evaluate_every"):

@@ -5,17 +5,19 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from fieldtune.backends.choice import BackendChoice
+from fieldtune.placement.report import PlacementReport
 from fieldtune.providers import ProviderChoice
-from fieldtune.training.report import DataCounts, EvaluationRecord, StepRecord
+from fieldtune.training.report import DataCounts, EpochRecord, EvaluationRecord, StepRecord
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Started:
-    """The graphs are open; the first evaluation or step comes next."""
+    """The graphs are open; the first evaluation or step comes next. ``placement`` is of the prefix, if there is one."""
 
     planned_steps: int
     provider: ProviderChoice
     backend: BackendChoice
+    placement: PlacementReport | None
     train_data: DataCounts
     evaluation_data: DataCounts | None
 
@@ -28,5 +30,5 @@ class Evaluating:
     total: int
 
 
-Event: TypeAlias = Started | StepRecord | Evaluating | EvaluationRecord
+Event: TypeAlias = Started | StepRecord | EpochRecord | Evaluating | EvaluationRecord
 Progress: TypeAlias = Callable[[Event], None]

@@ -3,10 +3,11 @@
 import dataclasses
 import math
 
+from fieldtune.batch_source import Counts
 from fieldtune.evaluation import Evaluation
 from fieldtune.layout import FloatArray
 from fieldtune.training.config import TrainConfig
-from fieldtune.training.report import EvaluationRecord, StepRecord
+from fieldtune.training.report import EpochRecord, EvaluationRecord, StepRecord
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class History:
     good: Snapshot
     best: Snapshot | None = None
     steps: list[StepRecord] = dataclasses.field(default_factory=list)
+    epochs: list[EpochRecord] = dataclasses.field(default_factory=list)
     evaluations: list[EvaluationRecord] = dataclasses.field(default_factory=list)
     skipped_steps: int = 0
     skipped_microbatches: int = 0
@@ -43,6 +45,22 @@ class History:
     def last_step(self) -> int:
         """Number of the newest step that was taken; 0 before the first."""
         return self.steps[-1].step if self.steps else 0
+
+    def add_time(self, epoch: int, seconds: float, before: Counts, after: Counts) -> EpochRecord:
+        """Add what a step took to its epoch's record, and return that."""
+        if not self.epochs or self.epochs[-1].epoch != epoch:
+            new = EpochRecord(epoch=epoch, steps=0, seconds=0.0, prefix_seconds=0.0, cached=0, computed=0)
+            self.epochs.append(new)
+        record = self.epochs[-1]
+        self.epochs[-1] = dataclasses.replace(
+            record,
+            steps=record.steps + 1,
+            seconds=record.seconds + seconds,
+            prefix_seconds=record.prefix_seconds + after.prefix_seconds - before.prefix_seconds,
+            cached=record.cached + after.hits - before.hits,
+            computed=record.computed + after.misses - before.misses,
+        )
+        return self.epochs[-1]
 
     def add_evaluation(self, evaluation: Evaluation, snapshot: Snapshot, epoch: float) -> EvaluationRecord:
         """Record the evaluation of a snapshot, and keep the snapshot if it is the best so far."""

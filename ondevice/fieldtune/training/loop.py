@@ -9,6 +9,7 @@ import numpy as np
 from fieldtune.adapter_inputs import to_theta
 from fieldtune.adapters import Adapter, adapter_labels, read_adapter
 from fieldtune.backends.choice import BackendChoice, choose_backend, open_backend
+from fieldtune.batch_source import open_batches
 from fieldtune.bundle import Bundle
 from fieldtune.compilation.targets import choose_for
 from fieldtune.data.batches import labelled_count
@@ -77,28 +78,35 @@ def train_adapter(
     train_set = _encoded(bundle, settled, examples)
     held_out = _encoded(bundle, settled, evaluation) if evaluation is not None else None
     optimizer, found = _optimizer(settled), features()
-    backend = choose_backend(settled.backend or "auto", found, choice, bundle, optimizer)
-    run = Run(
-        bundle=bundle,
-        config=settled,
-        start=start,
-        train_set=train_set,
-        held_out=held_out,
-        backend=open_backend(backend.name, bundle, choice, theta, optimizer, settled.max_grad_norm),
-        progress=progress,
-        history=History(config=settled, good=Snapshot(0, theta)),
-    )
-    progress(
-        Started(
-            planned_steps=run.planned_steps,
-            provider=choice,
-            backend=backend,
-            train_data=_counts(train_set),
-            evaluation_data=_counts(held_out) if held_out else None,
+    target = profile.accelerator.target if profile.accelerator else ""
+    backend = choose_backend(settled.backend or "auto", found, choice, bundle, optimizer, target=target)
+    whole = backend.name != "portable"
+    with open_batches(bundle, profile, choice, settled.cache, on_missing=on_missing, whole=whole) as source:
+        run = Run(
+            bundle=bundle,
+            config=settled,
+            start=start,
+            train_set=train_set,
+            held_out=held_out,
+            source=source,
+            backend=open_backend(
+                backend.name, bundle, source.choice, theta, optimizer, settled.max_grad_norm, source.graphs
+            ),
+            progress=progress,
+            history=History(config=settled, good=Snapshot(0, theta)),
         )
-    )
-    outcome = run.train()
-    report = _report(run, outcome, choice, backend, profile, time.perf_counter() - started)
+        progress(
+            Started(
+                planned_steps=run.planned_steps,
+                provider=choice,
+                backend=backend,
+                placement=source.split.placement if source.split else None,
+                train_data=_counts(train_set),
+                evaluation_data=_counts(held_out) if held_out else None,
+            )
+        )
+        outcome = run.train()
+        report = _report(run, outcome, choice, backend, profile, time.perf_counter() - started)
     if outcome.fault:
         raise RunDiverged(outcome.fault, report)
     return report
@@ -122,8 +130,10 @@ def _report(
         profile=profile.name,
         provider=choice,
         backend=backend,
+        split=run.source.split,
         planned_steps=run.planned_steps,
         steps=tuple(history.steps),
+        epochs=tuple(history.epochs),
         evaluations=tuple(history.evaluations),
         train_data=_counts(run.train_set),
         evaluation_data=_counts(run.held_out) if run.held_out else None,

@@ -11,6 +11,7 @@ import numpy as np
 from fieldtune import __version__
 from fieldtune.adapters import Adapter
 from fieldtune.backends.choice import BackendChoice
+from fieldtune.batch_source import SplitReport
 from fieldtune.errors import TrainingDiverged
 from fieldtune.evaluation import Evaluation
 from fieldtune.json_text import json_value
@@ -19,7 +20,7 @@ from fieldtune.providers import ProviderChoice
 from fieldtune.runtime import features
 from fieldtune.training.config import TrainConfig
 
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 Stopped: TypeAlias = Literal["completed", "interrupted", "diverged"]
 
 
@@ -42,6 +43,27 @@ class StepRecord:
     labels: int
     learning_rate: float
     gradient_norm: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class EpochRecord:
+    """The steps of one epoch, without evaluations; the last one may have been cut short.
+
+    Attributes:
+        epoch: from 1.
+        steps: that were taken.
+        seconds: wall-clock time of its steps.
+        prefix_seconds: how much of it the frozen prefix of a split bundle took, emulation included.
+        cached: samples whose boundary activations were in the cache; 0 where the bundle is not split.
+        computed: samples whose boundary activations the prefix computed.
+    """
+
+    epoch: int
+    steps: int
+    seconds: float
+    prefix_seconds: float
+    cached: int
+    computed: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,8 +123,10 @@ class TrainReport:
         profile: name of the hardware profile.
         provider: the execution provider and why it was chosen.
         backend: what computed the gradients, and why that.
+        split: how the frozen prefix was run, evaluations included; None where the whole graphs were.
         planned_steps: optimizer steps of the whole run.
         steps: those that were taken.
+        epochs: those that were begun, with their times.
         evaluations: before the first step, in between, and after the last; empty without evaluation examples.
         train_data: the examples.
         evaluation_data: the examples held out, if there were any.
@@ -122,8 +146,10 @@ class TrainReport:
     profile: str
     provider: ProviderChoice
     backend: BackendChoice
+    split: SplitReport | None
     planned_steps: int
     steps: tuple[StepRecord, ...]
+    epochs: tuple[EpochRecord, ...]
     evaluations: tuple[EvaluationRecord, ...]
     train_data: DataCounts
     evaluation_data: DataCounts | None

@@ -9,9 +9,10 @@ import numpy as np
 from fieldtune.adapter_inputs import from_theta
 from fieldtune.adapters import Adapter, adapter_labels
 from fieldtune.backends.interface import TrainingBackend
+from fieldtune.batch_source import BatchSource
 from fieldtune.bundle import Bundle
-from fieldtune.data.batches import Batch, batch_of, labelled_count
-from fieldtune.data.examples import Encoded, EncodedSet, IntArray
+from fieldtune.data.batches import labelled_count
+from fieldtune.data.examples import Encoded, EncodedSet
 from fieldtune.evaluation import evaluate_with
 from fieldtune.layout import FloatArray
 from fieldtune.schedules import learning_rate
@@ -45,6 +46,7 @@ class Run:
         start: the adapter that training starts from.
         train_set: what is learned.
         held_out: what is evaluated on, if anything.
+        source: makes the batches.
         backend: holds theta.
         progress: is told what happens.
         history: grows as the run goes on.
@@ -55,6 +57,7 @@ class Run:
     start: Adapter
     train_set: EncodedSet
     held_out: EncodedSet | None
+    source: BatchSource
     backend: TrainingBackend
     progress: Progress
     history: History
@@ -70,7 +73,7 @@ class Run:
         try:
             self._evaluate(0, 0.0)
             for step in plan_steps(self.train_set.lengths, self.config):
-                self._take(step)
+                self._timed(step)
                 if self._is_due(step):
                     self._evaluate(step.number, step.epoch)
             _check_finite(self.backend.theta(), f"after step {history.last_step}")
@@ -82,11 +85,22 @@ class Run:
 
     def adapter(self, snapshot: Snapshot) -> Adapter:
         """Return a snapshot as an adapter whose card says how it came about."""
-        asked = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(self.config)}
+        # Where activations are kept has no part in what comes out.
+        names = [field.name for field in dataclasses.fields(self.config) if field.name != "cache"]
+        asked = {name: getattr(self.config, name) for name in names}
         examples = len(self.train_set.examples)
         training = {**asked, "steps": snapshot.step, "examples": examples, "backend": self.backend.name}
         labels = adapter_labels(self.start, self.bundle.manifest)
         return from_theta(snapshot.theta, self.bundle.manifest, self.start, labels, training)
+
+    def _timed(self, step: PlannedStep) -> None:
+        """Take a step, and tell what its epoch took where it ends one."""
+        started, before = time.perf_counter(), self.source.counts
+        self._take(step)
+        seconds = time.perf_counter() - started
+        epoch = self.history.add_time(math.ceil(step.epoch), seconds, before, self.source.counts)
+        if step.ends_epoch or step.number == self.planned_steps:
+            self.progress(epoch)
 
     def _take(self, step: PlannedStep) -> None:
         started = time.perf_counter()
@@ -122,7 +136,7 @@ class Run:
         """
         loss, weight = 0.0, 0.0
         for indices in step.microbatches:
-            batch = self._batch(indices)
+            batch = self.source.batch("gradient", self.train_set, indices)
             if not labelled_count(batch):
                 self.history.skipped_microbatches += 1
                 continue
@@ -131,10 +145,6 @@ class Run:
             chosen = [self.train_set.examples[index] for index in indices]
             self.history.tokens += sum(len(example.input_ids) for example in chosen if isinstance(example, Encoded))
         return loss, weight
-
-    def _batch(self, indices: IntArray) -> Batch:
-        manifest = self.bundle.manifest
-        return batch_of(self.train_set.examples, indices, manifest, manifest.graphs["gradient"].inputs)
 
     def _rate(self, step: int) -> float:
         return learning_rate(
@@ -159,6 +169,7 @@ class Run:
             self.backend.evaluate,
             self.held_out,
             self.bundle.manifest,
+            self.source,
             self.config.batch_size or 1,
             lambda done, total: self.progress(Evaluating(done=done, total=total)),
         )

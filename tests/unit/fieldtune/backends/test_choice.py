@@ -6,7 +6,7 @@ from fieldtune.backends.choice import BackendChoice, choose_backend
 from fieldtune.bundle import Bundle
 from fieldtune.errors import BackendUnavailable
 from fieldtune.layout import Layout
-from fieldtune.manifest import BaseModelSpec, Manifest, OrtTrainingSpec, TaskSpec, TextSpec
+from fieldtune.manifest import BaseModelSpec, Manifest, OrtTrainingSpec, SplitSpec, TaskSpec, TextSpec
 from fieldtune.optimizers import AdamWConfig, SGDConfig
 from fieldtune.providers import CPU_PROVIDER, ProviderChoice, SessionSettings
 from fieldtune.runtime import RuntimeFeatures
@@ -20,18 +20,22 @@ ARTIFACTS = OrtTrainingSpec(
 )  # fmt: skip
 
 
-def choose(asked, *, training=True, artifacts=True, optimizer=None, provider=CPU_PROVIDER, folder="a"):
+def choose(
+    asked, *, training=True, artifacts=True, optimizer=None, provider=CPU_PROVIDER, folder="a", split=False, target=""
+):
     manifest = Manifest(
         base=BaseModelSpec(id="", revision=None, sha256="", architecture="", licence=None, dtypes={}),
         task=TaskSpec(name="text-generation", labels=()),
         image=None,
         text=TextSpec(max_length=8, pad_token_id=0, stop_token_ids=(), special_tokens={}, chat_template=None),
         peft_config={}, layout=Layout(()), graphs={}, parity=(), tools={}, files={},
-        ort_training=ARTIFACTS if artifacts else None,
+        ort_training=ARTIFACTS if artifacts else None, split=SplitSpec(boundary=()) if split else None,
     )  # fmt: skip
     features = RuntimeFeatures(version="1.19.2", has_lora_adapter=False, has_training_api=training, providers=())
     choice = ProviderChoice(provider=provider, requested=provider, options={}, reason="", session_settings=SETTINGS)
-    return choose_backend(asked, features, choice, Bundle(Path(folder), manifest), optimizer or AdamWConfig())
+    return choose_backend(
+        asked, features, choice, Bundle(Path(folder), manifest), optimizer or AdamWConfig(), target=target
+    )
 
 
 def test_auto_takes_the_official_backend_where_all_is_there():
@@ -44,6 +48,11 @@ OBSTACLES = [
     ({"training": False}, "ONNX Runtime 1.19.2 is not a training build", "fieldtune[ort-training]"),
     ({"artifacts": False}, "the bundle has no official training artifacts", "fieldtune-offline export-ort a"),
     ({"optimizer": SGDConfig()}, "the official artifacts' optimizer is AdamW", "--optimizer adamw"),
+    (
+        {"target": "DPUCV2DX8G_ISA1_C20B14"},
+        "the official artifacts hold the whole model, whose frozen prefix DPUCV2DX8G_ISA1_C20B14 runs",
+        "take a profile without an accelerator",
+    ),
     (
         {"provider": "VitisAIExecutionProvider"},
         "the official artifacts run on the CPU, and the provider is VitisAIExecutionProvider",
@@ -80,3 +89,10 @@ def test_what_was_asked_for_is_taken(asked):
 @pytest.mark.parametrize(("changes", "_reason", "_remedy"), OBSTACLES)
 def test_the_portable_backend_needs_nothing(changes, _reason, _remedy):
     assert choose("portable", **changes) == BackendChoice(name="portable", reason="as asked for")
+
+
+def test_a_split_bundle_is_trained_by_the_backend_that_trains_on_a_split():
+    assert choose("auto", split=True) == BackendChoice(
+        name="portable", reason="the bundle is split, and only this backend trains on a split"
+    )
+    assert choose("ort-training", split=True).name == "ort-training"

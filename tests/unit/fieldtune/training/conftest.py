@@ -13,7 +13,7 @@ from fieldtune.manifest import BaseModelSpec, GraphSpec, Manifest, TaskSpec, Ten
 from fieldtune.providers import choose_provider
 from fieldtune.tensors import TensorFile
 from fieldtune.training.config import TrainConfig
-from fieldtune.training.report import DataCounts, EvaluationRecord, StepRecord, Subject, TrainReport
+from fieldtune.training.report import DataCounts, EpochRecord, EvaluationRecord, StepRecord, Subject, TrainReport
 
 
 @pytest.fixture
@@ -88,8 +88,13 @@ def report(profile, manifest, evaluation):
             profile=profile.name,
             provider=choose_provider(profile, ["CPUExecutionProvider"]),
             backend=BackendChoice(name="portable", reason="as asked for"),
+            split=None,
             planned_steps=40,
             steps=steps,
+            epochs=(
+                EpochRecord(epoch=1, steps=20, seconds=1.25, prefix_seconds=0.0, cached=0, computed=0),
+                EpochRecord(epoch=2, steps=20, seconds=0.75, prefix_seconds=0.0, cached=0, computed=0),
+            ),
             evaluations=(
                 EvaluationRecord(step=0, epoch=0.0, evaluation=evaluation(0.7, 0.55)),
                 EvaluationRecord(step=40, epoch=2.0, evaluation=evaluation(0.4, 0.83)),

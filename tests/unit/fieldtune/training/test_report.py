@@ -20,7 +20,7 @@ def test_before_and_after_are_of_the_start_and_of_what_was_kept(report, evaluati
 def test_json_holds_everything_but_the_adapter_and_secrets(report):
     data = json.loads(json_text(report().to_json()))
     assert "adapter" not in data
-    assert data["format_version"] == "1.0"
+    assert data["format_version"] == "1.1"
     assert data["steps"][39] == {
         "step": 40,
         "epoch": 2.0,
@@ -46,6 +46,7 @@ def test_the_page_shows_figures_charts_and_settings(report):
         "MIT",
         "160, 3 of them truncated",
         "2,000 tokens a second",
+        "1.25, 0.75",
     ):
         assert words in page, words
     assert page.count("<svg") == 2
