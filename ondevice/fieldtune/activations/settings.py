@@ -15,7 +15,7 @@ class CacheSettings:
     """
 
     activation_cache: CacheMode = "disk"
-    """Where what a split bundle's prefix gives for an example is kept: on disk for later runs, in memory, or nowhere."""
+    """Where what a split bundle's prefix gives for an example is kept: on disk for later runs, in memory, or not."""
 
     cache_disk_mib: int = 4096
     """Most that all kept activations may take on disk, in MiB; what exceeds it is computed again."""
