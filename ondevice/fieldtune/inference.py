@@ -13,6 +13,7 @@ import numpy.typing as npt
 from fieldtune.adapter_inputs import inference_inputs
 from fieldtune.adapters import Adapter, adapter_labels, read_adapter
 from fieldtune.bundle import Bundle
+from fieldtune.compilation.prefix import Prefix, open_prefix
 from fieldtune.compilation.targets import choose_for
 from fieldtune.data.batches import batch_of, plan_evaluation
 from fieldtune.data.examples import (
@@ -27,9 +28,11 @@ from fieldtune.data.tokenizing import encode_examples, load_tokenizer
 from fieldtune.errors import InvalidBundle, OutputError
 from fieldtune.hardware import HardwareProfile
 from fieldtune.layout import FloatArray
-from fieldtune.manifest import IGNORE_INDEX, GraphSpec
+from fieldtune.manifest import IGNORE_INDEX, SUFFIX_GRAPHS, GraphSpec
 from fieldtune.native_adapters import native_adapter, run_options
 from fieldtune.on_missing import OnMissing
+from fieldtune.placement.report import PlacementReport
+from fieldtune.providers import cpu_choice
 from fieldtune.runtime import features
 from fieldtune.sampling import softmax
 from fieldtune.session import open_session, run_session
@@ -84,6 +87,9 @@ class Classification:
 class Runner:
     """A bundle, ready to answer: infer.onnx is opened once, whatever adapters come and go.
 
+    On a profile with an accelerator it is the frozen prefix on that, and suffix_infer.onnx on the CPU. An adapter goes
+    into the suffix, so a new one needs no compile there, either.
+
     Nothing in it changes after construction but the tokenizer, which has a lock: threads can share it.
 
     Args:
@@ -115,14 +121,24 @@ class Runner:
         self.profile = profile
         self.choice = choose_for(bundle, profile, provider, on_missing)
         self._native = runtime.has_lora_adapter if native_adapters is None else native_adapters
-        self._session = open_session(bundle.graph_path("infer"), self.choice)
+        self._prefix: Prefix | None = None
+        if provider is None and profile.accelerator is not None:
+            self._prefix = open_prefix(bundle, profile, on_missing=on_missing)
+            self._session = open_session(bundle.graph_path(SUFFIX_GRAPHS["infer"]), cpu_choice(profile))
+        else:
+            self._session = open_session(bundle.graph_path("infer"), self.choice)
         self._tokenizer: tokenizers.Tokenizer | None = None
         self._lock = threading.Lock()
 
     @property
     def graph(self) -> GraphSpec:
-        """What goes into infer.onnx and comes out of it."""
+        """What goes into infer.onnx, or into prefix and suffix, and comes out."""
         return self.bundle.manifest.graphs["infer"]
+
+    @property
+    def placement(self) -> PlacementReport | None:
+        """Where the frozen prefix runs; None where the whole graph runs with one provider."""
+        return None if self._prefix is None else self._prefix.report
 
     @property
     def tokenizer(self) -> "tokenizers.Tokenizer":
@@ -170,7 +186,7 @@ class Runner:
         *,
         outputs: Sequence[str] | None = None,
     ) -> Arrays:
-        """Run infer.onnx on arrays.
+        """Run infer.onnx, or prefix and suffix, on arrays.
 
         Args:
             inputs: an array for each of ``graph.inputs``.
@@ -186,11 +202,11 @@ class Runner:
             ValueError: an input is missing, or the adapter was loaded for another base model.
         """
         names = [spec.name for spec in self.graph.outputs] if outputs is None else list(outputs)
-        feeds = dict(inputs)
+        if adapter is not None and adapter.base_sha256 != self.bundle.manifest.base.sha256:
+            raise ValueError(f"the adapter {adapter.name} was loaded for another base model")
+        feeds = dict(inputs) if self._prefix is None else self._behind(self._prefix, inputs)
         options = None
         if adapter is not None:
-            if adapter.base_sha256 != self.bundle.manifest.base.sha256:
-                raise ValueError(f"the adapter {adapter.name} was loaded for another base model")
             feeds |= adapter.feeds
             if adapter.native is not None:
                 options = run_options(adapter.native)
@@ -263,6 +279,12 @@ class Runner:
         found = self.bundle.manifest.task.name
         if found != name:
             raise InvalidBundle(f"{self.bundle.root}: is a bundle for {found}; {name} was asked of it")
+
+    def _behind(self, prefix: Prefix, inputs: Mapping[str, npt.ArrayLike]) -> dict[str, npt.ArrayLike]:
+        """Return what the suffix is fed with."""
+        boundary = prefix.run({name: np.asarray(value) for name, value in inputs.items()})
+        wanted = {spec.name for spec in self.bundle.manifest.graphs[SUFFIX_GRAPHS["infer"]].inputs}
+        return {name: value for name, value in {**inputs, **boundary}.items() if name in wanted}
 
     def _classes(
         self,

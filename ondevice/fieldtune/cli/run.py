@@ -111,6 +111,8 @@ def run(command: Run, console: "Console") -> int:
     else:
         texts = read_texts(command, task, console)
     runner = Runner(bundle, profile, on_missing=command.on_missing)
+    if runner.placement:
+        console.print(f"placement: {runner.placement}", markup=False, highlight=False, soft_wrap=True)
     named = [(path, str(path)) for path in command.adapter] or [(bundle.adapter_path, INITIAL)]
     adapters = [runner.load_adapter(path, name) for path, name in named]
     if images:

@@ -1,6 +1,7 @@
 """Which prefix of a bundle an accelerator takes."""
 
 from fieldtune.bundle import Bundle
+from fieldtune.data.examples import TEXT_GENERATION
 from fieldtune.errors import InvalidBundle
 from fieldtune.hardware import Accelerator, HardwareProfile
 from fieldtune.manifest import TargetSpec
@@ -64,7 +65,13 @@ def mismatches(target: TargetSpec, accelerator: Accelerator) -> list[str]:
 
 
 def _missing(bundle: Bundle, profile: HardwareProfile, accelerator: Accelerator) -> str:
-    targets = bundle.manifest.targets
+    targets, task = bundle.manifest.targets, bundle.manifest.task.name
+    if task == TEXT_GENERATION:
+        return (
+            f"{bundle.root}: is a bundle for {task}, and the profile {profile.name} runs the frozen prefix on "
+            f"{accelerator.target}: language models are not split, for decoding would need compiled graphs of a whole "
+            "prompt and of one token; take a profile without an accelerator"
+        )
     if targets:
         had = "; ".join(f"{name} has {', '.join(mismatches(spec, accelerator))}" for name, spec in targets.items())
     else:
@@ -73,5 +80,5 @@ def _missing(bundle: Bundle, profile: HardwareProfile, accelerator: Accelerator)
         f"{bundle.root}: has no prefix for the accelerator of the profile {profile.name} ({accelerator.target}, "
         f"{accelerator.precision}, {accelerator.activation_type} activations with zero point {accelerator.zero_point}, "
         f"batch {accelerator.batch}): {had}; build one on the dev box: fieldtune-offline build MODEL --task "
-        f"{bundle.manifest.task.name} --out BUNDLE --target {profile.name} --calibration DATA"
+        f"{task} --out BUNDLE --target {profile.name} --calibration DATA"
     )

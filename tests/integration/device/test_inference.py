@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fieldtune.adapter_inputs import inference_inputs
 from fieldtune.adapters import AdapterCard, read_adapter, write_adapter
 from fieldtune.bundle import open_bundle
 from fieldtune.errors import AdapterMismatch, InvalidBundle, InvalidData
@@ -107,6 +108,29 @@ def test_adapters_of_any_rank_swap_over_one_session(bundle, batch, either):
     assert min(gaps) > 0.05
     assert either._session is session
     assert _sessions() == before
+
+
+@pytest.mark.parametrize("name", ["tiny-classifier", "tiny-vision"])
+def test_padding_to_the_rank_of_a_compiled_graph_changes_no_bit(name):
+    bundle = _bundle(name)
+    runner = Runner(bundle, PROFILE, native_adapters=False)
+    random = np.random.default_rng(0)
+    if name == "tiny-vision":
+        inputs = {"pixel_values": random.standard_normal((3, 3, 32, 32)).astype(np.float32)}
+    else:
+        ids = random.integers(5, 60, (3, 9))
+        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    adapter = _adapter(bundle, _tensors(bundle, 3, 0), rank=3, alpha=8)
+    loaded = runner.load_adapter(adapter)
+    expected = runner.run(inputs, loaded)["logits"]
+    for rank in (4, 8, 16, 64):
+        padded = dataclasses.replace(loaded, feeds=inference_inputs(adapter, bundle.manifest, rank=rank))
+        np.testing.assert_array_equal(runner.run(inputs, padded)["logits"], expected)
+
+
+def test_language_models_are_refused_beside_an_accelerator_by_name():
+    with pytest.raises(InvalidBundle, match=r"is a bundle for text-generation, .+: language models are not split"):
+        Runner(_bundle("tiny-lm"), load_profile("vek280"), on_missing="emulate")
 
 
 def test_both_ways_of_feeding_an_adapter_give_the_same_bits(bundle, batch):

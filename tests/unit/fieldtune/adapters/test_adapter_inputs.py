@@ -151,3 +151,26 @@ def test_a_bundle_without_lora_has_only_its_head(adapter, manifest, changed):
     only = {key: None for key in adapter.tensors.tensors if "classifier" not in key}
     inputs = inference_inputs(changed(adapter, tensors=only), dataclasses.replace(manifest, layout=layout))
     assert list(inputs) == [f"{HEAD}.bias", f"{HEAD}.weight"]
+
+
+def test_pairs_are_padded_to_the_rank_of_a_compiled_graph(adapter, manifest):
+    own, padded = inference_inputs(adapter, manifest), inference_inputs(adapter, manifest, rank=5)
+    assert own.keys() == padded.keys()
+    for parameter in manifest.layout.parameters:
+        found, expected = padded[parameter.key], own[parameter.key]
+        assert found.flags.c_contiguous
+        if parameter.rank_axis is None:
+            np.testing.assert_array_equal(found, expected)
+            continue
+        axis = 1 - parameter.rank_axis if parameter.is_matrix else parameter.rank_axis
+        kept, added = np.split(found, [expected.shape[axis]], axis=axis)
+        np.testing.assert_array_equal(kept, expected)
+        assert found.shape[axis] == 5
+        assert not added.any()
+
+
+def test_an_adapter_of_a_larger_rank_than_the_compiled_graph_is_refused(adapter, manifest):
+    with pytest.raises(
+        AdapterMismatch, match="has rank 2; what it is to run on was compiled for adapters of rank 1 at"
+    ):
+        inference_inputs(adapter, manifest, rank=1)
