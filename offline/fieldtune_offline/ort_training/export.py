@@ -19,9 +19,10 @@ from fieldtune.errors import ExportError, UnsupportedModel
 from fieldtune.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, OrtTrainingSpec
 from fieldtune.output_folder import output_folder
 from fieldtune_offline.environments import environment_python
+from fieldtune_offline.noise import Arrays
 from fieldtune_offline.ort_training import generate
 from fieldtune_offline.ort_training.forward import forward_model, frozen_parameters
-from fieldtune_offline.ort_training.probes import Arrays, Probes
+from fieldtune_offline.ort_training.probes import Probes
 
 FOLDER = "ort_training"
 PYTHONS = ((3, 12), (3, 11))
