@@ -248,10 +248,11 @@ def _manifest(
         layout=adapted.layout,
         graphs={graph.name: graph.spec("graphs") for graph in graphs},
         parity=(),
-        tools={name: _version(name) for name in _TOOLS},
+        tools={name: tool_version(name) for name in _TOOLS},
         files=files,
     )
 
 
-def _version(name: str) -> str:
+def tool_version(name: str) -> str:
+    """Return the version of a package, for ``Manifest.tools``."""
     return __version__ if name == "fieldtune" else importlib.metadata.version(name)

@@ -63,12 +63,15 @@ def open_sessions(folder: Path) -> Sessions:
     return Sessions(gradient, evaluation, inference)
 
 
-def open_session(path: Path) -> Any:
-    """Open one graph on the CPU, with ONNX Runtime's warnings off."""
+def open_session(path: Path, *, lean: bool = False) -> Any:
+    """Open one graph on the CPU, with ONNX Runtime's warnings off; lean is slower, with weights in memory once."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    if lean:
+        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.disable_prepacking", "1")
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

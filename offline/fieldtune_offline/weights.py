@@ -7,9 +7,13 @@ copy. The file lies beside the graphs: ONNX Runtime from 1.24 on refuses externa
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 import torch
 from torch.export import ExportedProgram
@@ -18,6 +22,17 @@ from torch.export.graph_signature import InputKind
 from fieldtune_offline.lowering.builder import onnx_dtype
 
 _CONSTANT = "constant."
+_SAFETENSORS_DTYPES = {
+    ir.DataType.FLOAT: "F32",
+    ir.DataType.DOUBLE: "F64",
+    ir.DataType.FLOAT16: "F16",
+    ir.DataType.BFLOAT16: "BF16",
+    ir.DataType.INT64: "I64",
+    ir.DataType.INT32: "I32",
+    ir.DataType.INT8: "I8",
+    ir.DataType.UINT8: "U8",
+    ir.DataType.BOOL: "BOOL",
+}
 
 
 def is_lifted_constant(name: str) -> bool:
@@ -31,8 +46,17 @@ class Slot:
 
     offset: int
     length: int
-    dtype: torch.dtype
+    dtype: ir.DataType
     shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LazyTensor:
+    """A tensor that is made when it is written, so that one at a time is in memory."""
+
+    dtype: ir.DataType
+    shape: tuple[int, ...]
+    make: Callable[[], npt.NDArray[Any]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,8 +113,38 @@ def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, 
     slots: dict[str, Slot] = {}
     for name, tensor in ordered.items():
         start, end = header[name]["data_offsets"]
-        slots[name] = Slot(8 + header_bytes + start, end - start, tensor.dtype, tuple(tensor.shape))
+        slots[name] = Slot(8 + header_bytes + start, end - start, onnx_dtype(tensor.dtype), tuple(tensor.shape))
     return slots
+
+
+def write_lazy_weights(path: Path, tensors: Mapping[str, LazyTensor]) -> dict[str, Slot]:
+    """Write tensors in the order of their names, wide dtypes first, making one at a time; return where each lies.
+
+    Raises:
+        ValueError: a tensor that comes out in another dtype or shape than it was announced with.
+    """
+    # So that every tensor is aligned to its element, as safetensors' own writer has it.
+    ordered = dict(sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    slots: dict[str, Slot] = {}
+    end = 0
+    for name, tensor in ordered.items():
+        start, end = end, end + int(tensor.dtype.itemsize * math.prod(tensor.shape))
+        dtype = _SAFETENSORS_DTYPES[tensor.dtype]
+        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [start, end]}
+        slots[name] = Slot(start, end - start, tensor.dtype, tensor.shape)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, tensor in ordered.items():
+            array = np.ascontiguousarray(tensor.make())
+            if array.nbytes != slots[name].length or ir.DataType.from_numpy(array.dtype) != tensor.dtype:
+                raise ValueError(
+                    f"{name}: {array.dtype} of shape {array.shape}; expected {tensor.dtype} {tensor.shape}"
+                )
+            file.write(array.reshape(-1).view(np.uint8).data)
+    return {name: dataclasses.replace(slot, offset=8 + len(text) + slot.offset) for name, slot in slots.items()}
 
 
 def bind_weights(values: Iterable[ir.Value], slots: Mapping[str, Slot], path: Path) -> None:
@@ -102,7 +156,7 @@ def bind_weights(values: Iterable[ir.Value], slots: Mapping[str, Slot], path: Pa
             path.name,
             slot.offset,
             slot.length,
-            onnx_dtype(slot.dtype),
+            slot.dtype,
             shape=ir.Shape(slot.shape),
             name=value.name,
             base_dir=path.parent,

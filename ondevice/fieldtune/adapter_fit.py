@@ -53,6 +53,11 @@ def check_fits(adapter: Adapter, manifest: Manifest, *, for_training: bool) -> N
         AdapterMismatch: it does not fit; every mismatch is listed.
         InvalidAdapter: a setting of adapter_config.json has another type.
     """
+    if manifest.merged and adapter.tensors.tensors:
+        raise AdapterMismatch(
+            f"{adapter.where}: cannot be used with this bundle of {manifest.base.id}, which has the adapter "
+            f"{manifest.merged.adapter} merged into its weights; name the bundle that it was merged from"
+        )
     faults = [
         *_origin_faults(adapter, manifest),
         *_missing(adapter, manifest, for_training=for_training),

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from pathlib import Path, PurePosixPath
 
+from fieldtune.adapters import Adapter, read_adapter
 from fieldtune.errors import CorruptFile, InvalidBundle, listed
 from fieldtune.manifest import (
     ADAPTER_NAME,
@@ -14,6 +15,7 @@ from fieldtune.manifest import (
     TextSpec,
 )
 from fieldtune.manifest_reading import read_manifest
+from fieldtune.tensors import TensorFile
 
 TOKENIZER_NAME = "tokenizer.json"
 
@@ -39,6 +41,30 @@ class Bundle:
     def adapter_path(self) -> Path:
         """The folder of the initial adapter."""
         return self.root / ADAPTER_NAME
+
+    def initial_adapter(self) -> Adapter:
+        """Return the initial adapter; an empty one, of the merged one's name, where an adapter is in the weights.
+
+        Raises:
+            InvalidAdapter: it cannot be read.
+        """
+        merged = self.manifest.merged
+        if merged is None:
+            return read_adapter(self.adapter_path)
+        return Adapter(config={}, tensors=TensorFile(tensors={}, metadata={}), card=None, where=merged.adapter)
+
+    def check_trainable(self) -> None:
+        """Check that there is something to train.
+
+        Raises:
+            InvalidBundle: an adapter is merged into the weights.
+        """
+        merged = self.manifest.merged
+        if merged is not None:
+            raise InvalidBundle(
+                f"{self.root}: the adapter {merged.adapter} is merged into its weights, and nothing is left to train; "
+                "name the bundle that it was merged from"
+            )
 
     @property
     def text(self) -> TextSpec:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fieldtune.activations.settings import CacheSettings
 from fieldtune.adapter_inputs import inference_inputs
-from fieldtune.adapters import Adapter, read_adapter
+from fieldtune.adapters import Adapter
 from fieldtune.batch_source import BatchSource, open_batches
 from fieldtune.bundle import Bundle
 from fieldtune.compilation.targets import choose_for
@@ -187,7 +187,7 @@ def evaluate_on(
 ) -> Evaluation:
     """Evaluate as ``evaluate`` does, with batches from a source that is open."""
     graph = EvaluationGraph(bundle, source.choice, source.graphs["eval"])
-    forward = graph.forward(adapter or read_adapter(bundle.adapter_path))
+    forward = graph.forward(adapter or bundle.initial_adapter())
     return evaluate_with(forward, encoded, bundle.manifest, source, batch_size, ticks)
 
 

@@ -166,7 +166,7 @@ class Runner:
         read = adapter if isinstance(adapter, Adapter) else read_adapter(adapter)
         feeds = inference_inputs(read, self.bundle.manifest)
         native = None
-        if self._native:
+        if self._native and feeds:
             try:
                 native = native_adapter(feeds)
             except OutputError as error:

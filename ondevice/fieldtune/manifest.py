@@ -1,7 +1,7 @@
 """manifest.json: what is in a bundle.
 
 The dev box fills these dataclasses and writes them; ``manifest_reading`` reads them.
-Format 1.1: 1.0 and ``ort_training``; 1.2: ``split`` and ``targets``. A reader refuses another major
+Format 1.1: 1.0 and ``ort_training``; 1.2: ``split``, ``targets`` and ``merged``. A reader refuses another major
 version and warns on a later minor one.
 """
 
@@ -267,11 +267,43 @@ class TargetSpec:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class MergeParitySpec:
+    """What a merge measured, at one shape: largest differences from the graphs that take the adapter as inputs.
+
+    ``sequence`` is 0 for images.
+    """
+
+    batch: int
+    sequence: int
+    loss_relative: float
+    inference_relative: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class MergedSpec:
+    """The adapter that is folded into the weights: there is no other in the bundle, and nothing to train.
+
+    Attributes:
+        adapter: name of its folder.
+        adapter_sha256: of its adapter_model.safetensors, hexadecimal.
+        peft_config: its adapter_config.json.
+        base_sha256: of the base that it was folded into, as that bundle's manifest had it.
+        parity: what the merge measured against that bundle's graphs.
+    """
+
+    adapter: str
+    adapter_sha256: str
+    peft_config: Mapping[str, Any]
+    base_sha256: str
+    parity: tuple[MergeParitySpec, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """All of manifest.json.
 
     ``text`` or ``image`` says what goes in; ``ort_training`` and ``split`` are None unless asked for. ``targets`` has
-    the name of a hardware profile → the prefix made for it.
+    the name of a hardware profile → the prefix made for it. With ``merged``, ``layout`` and ``peft_config`` are empty.
     """
 
     base: BaseModelSpec
@@ -287,6 +319,7 @@ class Manifest:
     ort_training: OrtTrainingSpec | None = None
     split: SplitSpec | None = None
     targets: Mapping[str, TargetSpec] = dataclasses.field(default_factory=dict)
+    merged: MergedSpec | None = None
     format_version: str = FORMAT_VERSION
 
     def to_json(self) -> str:

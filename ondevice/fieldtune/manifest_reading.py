@@ -17,6 +17,8 @@ from fieldtune.manifest import (
     GraphSpec,
     ImageSpec,
     Manifest,
+    MergedSpec,
+    MergeParitySpec,
     OrtParitySpec,
     OrtTrainingSpec,
     ParitySpec,
@@ -58,11 +60,14 @@ def read_manifest(text: str, where: str = MANIFEST_NAME) -> Manifest:
         ort_training=_ort_training(table.optional_table("ort_training")),
         split=_split(table.optional_table("split")),
         targets={name: _target(target) for name, target in table.named_tables("targets", {}).items()},
+        merged=_merged(table.optional_table("merged")),
     )
     if not later:
         table.done()
     _check_modality(manifest, where)
     _check_split(manifest, where)
+    if manifest.merged and manifest.layout.parameters:
+        raise InvalidBundle(f"{where}: an adapter is merged, and 'layout' is not empty; merge again")
     return manifest
 
 
@@ -220,6 +225,26 @@ def _accuracy(table: Table | None) -> QuantizedAccuracy | None:
         before=table.number("before"),
         after=table.number("after"),
         boundary_snr_db=table.number("boundary_snr_db"),
+    )
+
+
+def _merged(table: Table | None) -> MergedSpec | None:
+    if table is None:
+        return None
+    return MergedSpec(
+        adapter=table.text("adapter"),
+        adapter_sha256=table.text("adapter_sha256"),
+        peft_config=table.plain("peft_config"),
+        base_sha256=table.text("base_sha256"),
+        parity=tuple(
+            MergeParitySpec(
+                batch=record.integer("batch"),
+                sequence=record.integer("sequence"),
+                loss_relative=record.number("loss_relative"),
+                inference_relative=record.number("inference_relative"),
+            )
+            for record in table.tables("parity")
+        ),
     )
 
 

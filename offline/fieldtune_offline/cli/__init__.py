@@ -9,6 +9,7 @@ _DESCRIPTION = """Turn Hugging Face models into bundles that devices adapt and s
 Examples:
   fieldtune-offline build ./minilm --task text-classification --labels negative positive --out artifacts/minilm
   fieldtune-offline export-ort artifacts/minilm
+  fieldtune-offline merge artifacts/minilm adapters/kitchen --out artifacts/minilm-kitchen
   fieldtune-offline parity artifacts/minilm
 
 fieldtune-offline COMMAND --help tells a command's flags; fieldtune-offline --version the version."""
@@ -16,7 +17,7 @@ fieldtune-offline COMMAND --help tells a command's flags; fieldtune-offline --ve
 PROGRAM = Program(
     name="fieldtune-offline",
     package="fieldtune_offline.cli",
-    commands={"build": "Build", "export-ort": "ExportOrt", "parity": "Parity"},
+    commands={"build": "Build", "export-ort": "ExportOrt", "merge": "Merge", "parity": "Parity"},
     description=_DESCRIPTION,
 )
 

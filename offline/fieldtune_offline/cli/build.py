@@ -64,7 +64,22 @@ def stage_printer(console: "Console") -> "Callable[[str], None]":
 
 def parity_tables(manifest: "Manifest") -> "list[Table]":
     """Return the figures of parity as tables: of the bundle's graphs, and of its official artifacts if it has them."""
+    if manifest.merged:
+        return [merge_parity_table(manifest)]
     return [parity_table(manifest), *([ort_parity_table(manifest)] if manifest.ort_training else [])]
+
+
+def merge_parity_table(manifest: "Manifest") -> "Table":
+    """Return the figures of a merge's parity as a table."""
+    from fieldtune.cli.results import new_table
+
+    assert manifest.merged is not None
+    title = "Largest differences from the graphs that take the adapter as inputs, relative"
+    table = new_table(title, ("batch, sequence", "loss", "inference"))
+    for record in manifest.merged.parity:
+        figures = (record.loss_relative, record.inference_relative)
+        table.add_row(_shape(record.batch, record.sequence), *(f"{figure:.1e}" for figure in figures))
+    return table
 
 
 def ort_parity_table(manifest: "Manifest") -> "Table":

@@ -38,6 +38,7 @@ def run(command: Parity, _console: "Console") -> int:
                 "bundle": str(command.bundle),
                 "parity": manifest.parity,
                 "ort_training_parity": official,
+                "merge_parity": manifest.merged.parity if manifest.merged else None,
                 "tools": manifest.tools,
             }
         )

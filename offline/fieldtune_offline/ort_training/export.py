@@ -49,6 +49,7 @@ def export_ort_training(bundle: Path, adapter: Path | None = None, report: Repor
         InvalidBundle: not a bundle.
     """
     opened = open_bundle(bundle)
+    opened.check_trainable()
     python = training_python(report)
     kept = {name: spec for name, spec in opened.manifest.files.items() if not name.startswith(f"{FOLDER}/")}
     # The copy, a checkpoint of the same weights, and the forward graph while the tool runs.

@@ -80,7 +80,7 @@ def run(command: Evaluate, console: "Console") -> int:
     profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
     choice = choose_for(bundle, profile, on_missing=command.on_missing)
     console.print(f"provider: {choice}", markup=False, highlight=False, soft_wrap=True)
-    adapter = read_adapter(command.adapter or bundle.adapter_path)
+    adapter = read_adapter(command.adapter) if command.adapter else bundle.initial_adapter()
     batch_size, max_length = _sizes(command, bundle, profile)
     task = dataclasses.replace(bundle.manifest.task, labels=adapter_labels(adapter, bundle.manifest))
     examples, note = load_examples(command.data, task, command.columns.columns())

@@ -50,6 +50,7 @@ def run(command: ImportCheckpoint, _console: "Console") -> int:
     from fieldtune.output_folder import output_folder
 
     bundle = open_bundle(command.bundle)
+    bundle.check_trainable()
     theta = read_parameters(command.checkpoint, bundle.manifest.layout)
     initial = read_adapter(bundle.adapter_path)
     adapter = from_theta(theta, bundle.manifest, initial, bundle.manifest.task.labels, None)

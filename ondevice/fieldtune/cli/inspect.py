@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from fieldtune.adapters import Adapter
     from fieldtune.bundle import Bundle
-    from fieldtune.manifest import GraphSpec, ImageSpec, TensorSpec
+    from fieldtune.manifest import GraphSpec, ImageSpec, Manifest, MergeParitySpec, ParitySpec, TensorSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,6 +97,7 @@ def bundle_facts(bundle: "Bundle") -> dict[str, Any]:
             for name, graph in manifest.graphs.items()
         },
         "parity": manifest.parity,
+        "merged": manifest.merged,
         "ort_training": manifest.ort_training,
         "tools": manifest.tools,
         "files": manifest.files,
@@ -159,6 +160,9 @@ def _bundle_tables(bundle: "Bundle", facts: Mapping[str, Any]) -> "list[Table]":
     if manifest.image:
         _add_image(top, manifest.image)
     _add_settings(top, facts["adapter"])
+    if manifest.merged:
+        top.add_row("merged adapter", f"{manifest.merged.adapter} (sha256 {manifest.merged.adapter_sha256[:12]}…)")
+        _add_settings(top, _settings(manifest.merged.peft_config))
     top.add_row("trainable parameters", f"{manifest.layout.size:,}")
     top.add_row("files", f"{len(manifest.files)}, {facts['size_bytes'] / 1e6:.1f} MB; every digest is right")
     if manifest.ort_training:
@@ -166,16 +170,33 @@ def _bundle_tables(bundle: "Bundle", facts: Mapping[str, Any]) -> "list[Table]":
     top.add_row("built with", ", ".join(f"{name} {version}" for name, version in manifest.tools.items()))
     tables = [top, _graphs_table(facts["graphs"])]
     tables += [_graph_table(name, graph, facts["graphs"][name]) for name, graph in manifest.graphs.items()]
-    parity = new_table(
-        "Largest differences from torch at the build",
-        (">batch", ">tokens", ">loss, relative", ">gradient, of its tensor's largest", ">inference, of the largest"),
-    )
-    for found in manifest.parity:
-        figures = (found.loss_relative, found.gradient_relative, found.inference_relative)
-        # Images have no sequence.
-        tokens = str(found.sequence) if manifest.text else "-"
-        parity.add_row(str(found.batch), tokens, *(f"{figure:.1e}" for figure in figures))
-    return [*tables, parity]
+    return [*tables, _parity_table(manifest)]
+
+
+def _parity_table(manifest: "Manifest") -> "Table":
+    from fieldtune.cli.results import new_table
+
+    columns = (">batch", ">tokens", ">loss, relative")
+    largest = ">inference, of the largest"
+    if manifest.merged:
+        parity = new_table("Largest differences from the graphs that it was merged from", (*columns, largest))
+        for merged in manifest.merged.parity:
+            _add_figures(parity, manifest, merged, (merged.loss_relative, merged.inference_relative))
+        return parity
+    gradient = ">gradient, of its tensor's largest"
+    parity = new_table("Largest differences from torch at the build", (*columns, gradient, largest))
+    for built in manifest.parity:
+        figures = (built.loss_relative, built.gradient_relative, built.inference_relative)
+        _add_figures(parity, manifest, built, figures)
+    return parity
+
+
+def _add_figures(
+    table: "Table", manifest: "Manifest", record: "ParitySpec | MergeParitySpec", figures: tuple[float, ...]
+) -> None:
+    # Images have no sequence.
+    tokens = str(record.sequence) if manifest.text else "-"
+    table.add_row(str(record.batch), tokens, *(f"{figure:.1e}" for figure in figures))
 
 
 def _graphs_table(graphs: Mapping[str, Any]) -> "Table":

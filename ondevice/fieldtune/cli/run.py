@@ -113,8 +113,10 @@ def run(command: Run, console: "Console") -> int:
     runner = Runner(bundle, profile, on_missing=command.on_missing)
     if runner.placement:
         console.print(f"placement: {runner.placement}", markup=False, highlight=False, soft_wrap=True)
-    named = [(path, str(path)) for path in command.adapter] or [(bundle.adapter_path, INITIAL)]
-    adapters = [runner.load_adapter(path, name) for path, name in named]
+    adapters = [runner.load_adapter(path) for path in command.adapter]
+    if not adapters:
+        merged = bundle.manifest.merged
+        adapters = [runner.load_adapter(bundle.initial_adapter(), merged.adapter if merged else INITIAL)]
     if images:
         _classify_images(command, runner, adapters, images)
     elif prompts:

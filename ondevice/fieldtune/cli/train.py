@@ -92,6 +92,7 @@ def run(command: Train, console: "Console") -> int:
     from fieldtune.training.files import rescue, write_run
 
     profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
+    bundle.check_trainable()
     choose_for(bundle, profile, on_missing=command.on_missing)  # a provider that is missing is told before any work
     start = read_adapter(command.adapter or bundle.adapter_path)
     needed = len(start.tensors.to_bytes()) + _REPORT_BYTES

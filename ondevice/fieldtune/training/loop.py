@@ -71,6 +71,7 @@ def train_adapter(
     started = time.perf_counter()
     if config.keep == "best" and evaluation is None:
         raise ValueError("keep is 'best', which needs held-out examples to evaluate on")
+    bundle.check_trainable()
     choice = choose_for(bundle, profile, on_missing=on_missing)
     settled = settle(config, profile, bundle.manifest)
     start = start or read_adapter(bundle.adapter_path)

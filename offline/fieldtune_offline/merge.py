@@ -1,0 +1,183 @@
+"""merge_adapter: a bundle with an adapter folded into its weights, compared with the one that takes it as inputs."""
+
+import dataclasses
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from fieldtune.adapter_inputs import inference_inputs
+from fieldtune.adapters import TENSORS_NAME, adapter_labels, read_adapter
+from fieldtune.bundle import Bundle, file_spec, open_bundle
+from fieldtune.errors import ExportError
+from fieldtune.layout import FloatArray, Layout
+from fieldtune.manifest import ADAPTER_NAME, FORMAT_VERSION, MANIFEST_NAME, WEIGHTS_NAME, Manifest, MergedSpec
+from fieldtune.output_folder import output_folder
+from fieldtune_offline.build import tool_version
+from fieldtune_offline.merge_parity import check_merge
+from fieldtune_offline.node_table import node_table
+from fieldtune_offline.ort_training.export import FOLDER as ORT_TRAINING
+from fieldtune_offline.passes.drop_adapter import MergedTensor, drop_adapter
+from fieldtune_offline.weights import LazyTensor, bind_weights, write_lazy_weights
+
+GRAPHS = ("eval", "infer")
+"""What a merged bundle has; nothing is left that a gradient graph could train."""
+_TOOLS = ("fieldtune", "onnx-ir", "onnxruntime")
+_LEFT_BEHIND = ("graphs/", f"{ADAPTER_NAME}/", f"{ORT_TRAINING}/")
+
+Report = Callable[[str], None]
+
+
+def merge_adapter(
+    bundle: Path, adapter: Path, out: Path, *, overwrite: bool = False, report: Report = lambda _: None
+) -> Manifest:
+    """Fold an adapter into a bundle's weights: W + (alpha / rank) · B A (Hu et al. 2021, §4.1); return the manifest.
+
+    Its heads, biases and label names take the place of the base's. No torch model is needed, and one weight at a time
+    is in memory.
+
+    Args:
+        bundle: folder of the bundle, which stays as it is.
+        adapter: PEFT directory, of any rank and alpha.
+        out: folder of the merged bundle.
+        overwrite: whether a bundle in ``out`` is replaced.
+        report: called with one line at the start of each stage.
+
+    Raises:
+        AdapterMismatch: the adapter does not fit; every mismatch is listed.
+        InvalidBundle: not a bundle.
+        ParityError: the merged graphs compute something else; nothing is left behind.
+        OutputError: ``out`` exists, or cannot be written.
+    """
+    opened, stored = open_bundle(bundle), read_adapter(adapter)
+    fed = inference_inputs(stored, opened.manifest)
+    kept = _kept(opened.manifest)
+    needed = sum(opened.manifest.files[name].size_bytes for name in (WEIGHTS_NAME, *kept))
+    with output_folder(out, overwrite=overwrite, marks=(MANIFEST_NAME,), needed_bytes=needed) as staging:
+        report(f"folding {adapter} into the weights")
+        digest = _write_graphs(opened, fed, staging)
+        for name in kept:
+            (staging / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(opened.root / name, staging / name)
+        manifest = dataclasses.replace(
+            _merged_manifest(opened.manifest, digest, staging),
+            task=dataclasses.replace(opened.manifest.task, labels=adapter_labels(stored, opened.manifest)),
+        )
+        report("comparing with the bundle that takes the adapter as inputs")
+        merged = MergedSpec(
+            adapter=Path(adapter).resolve().name,
+            adapter_sha256=file_spec(Path(adapter) / TENSORS_NAME).sha256,
+            peft_config=stored.config,
+            base_sha256=opened.manifest.base.sha256,
+            parity=check_merge(opened, fed, staging, manifest),
+        )
+        manifest = dataclasses.replace(manifest, merged=merged)
+        (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def fold(tensor: MergedTensor, fed: Mapping[str, FloatArray]) -> FloatArray:
+    """Return the values of a merged weight, float32.
+
+    Args:
+        tensor: how it comes about.
+        fed: the adapter as infer.onnx takes it, alpha / rank in B: A of shape (in_features, rank) and B of shape
+            (rank, out_features); of a convolution (rank, in, height, width) and (out, rank, 1, 1).
+    """
+    value: FloatArray
+    if tensor.key is not None and tensor.key in fed:
+        value = fed[tensor.key]
+    elif tensor.held is not None:
+        value = tensor.held.numpy()
+    else:
+        assert tensor.bias is not None
+        value = np.zeros_like(fed[tensor.bias])
+    if tensor.lora_a is not None and tensor.lora_b is not None:
+        a, b = fed[tensor.lora_a], fed[tensor.lora_b]
+        if a.ndim > 2:
+            update = b.reshape(b.shape[:2]) @ a.reshape(a.shape[0], -1)
+        else:
+            update = (a @ b).T if tensor.transposed else a @ b
+        value = value + update.reshape(value.shape)
+    if tensor.bias is not None:
+        value = value + fed[tensor.bias]
+    return value
+
+
+def _kept(manifest: Manifest) -> list[str]:
+    """Return the files that are the merged bundle's, too: the tokenizer, and whatever else stands beside the graphs."""
+    references = {target.reference for target in manifest.targets.values()}
+    return [name for name in manifest.files if not name.startswith(_LEFT_BEHIND) and name not in references]
+
+
+def _write_graphs(opened: Bundle, fed: Mapping[str, FloatArray], staging: Path) -> str:
+    """Write weights, graphs and node tables; return the digest of the weights."""
+    models: dict[str, ir.Model] = {}
+    sources: dict[str, MergedTensor] = {}
+    for name in GRAPHS:
+        models[name] = ir.load(opened.graph_path(name))
+        for tensor in drop_adapter(models[name], opened.manifest.layout):
+            _add(sources, tensor)
+        for value in models[name].graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                _add(sources, MergedTensor(name=str(value.name), held=value.const_value))
+    path = staging / WEIGHTS_NAME
+    path.parent.mkdir()
+    tensors = {name: _lazy(tensor, fed) for name, tensor in sources.items()}
+    slots = write_lazy_weights(path, tensors)
+    for name, model in models.items():
+        bind_weights((value for value in model.graph.initializers.values() if value.name in slots), slots, path)
+        ir.save(model, path.parent / f"{name}.onnx")
+        (path.parent / f"{name}.nodes.json").write_text(node_table(model), encoding="utf-8")
+    return _digest(tensors)
+
+
+def _add(sources: dict[str, MergedTensor], tensor: MergedTensor) -> None:
+    known = sources.setdefault(tensor.name, tensor)
+    if _identity(known) != _identity(tensor):
+        raise ExportError(f"{tensor.name}: is merged in one graph and not in the other; build the bundle again")
+
+
+def _identity(tensor: MergedTensor) -> tuple[object, ...]:
+    held = tensor.held
+    place = (held.offset, held.length) if isinstance(held, ir.ExternalTensor) else held is None
+    return place, tensor.key, tensor.lora_a, tensor.lora_b, tensor.transposed, tensor.bias
+
+
+def _lazy(tensor: MergedTensor, fed: Mapping[str, FloatArray]) -> LazyTensor:
+    if tensor.held is None:
+        assert tensor.bias is not None
+        return LazyTensor(ir.DataType.FLOAT, fed[tensor.bias].shape, lambda: fold(tensor, fed))
+    return LazyTensor(tensor.held.dtype, tuple(tensor.held.shape.numpy()), lambda: fold(tensor, fed))
+
+
+def _digest(tensors: Mapping[str, LazyTensor]) -> str:
+    """Return the digest over names, dtypes, shapes and bytes, in the form of a base's."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        array = np.ascontiguousarray(tensor.make())
+        digest.update(f"{name} torch.{array.dtype} {tensor.shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _merged_manifest(manifest: Manifest, digest: str, staging: Path) -> Manifest:
+    files = {str(path.relative_to(staging)): file_spec(path) for path in sorted(staging.rglob("*")) if path.is_file()}
+    graphs = {name: dataclasses.replace(manifest.graphs[name], adapter_inputs=()) for name in GRAPHS}
+    return dataclasses.replace(
+        manifest,
+        base=dataclasses.replace(manifest.base, sha256=digest, dtypes={}),
+        peft_config={},
+        layout=Layout(()),
+        graphs=graphs,
+        parity=(),
+        tools={**manifest.tools, **{name: tool_version(name) for name in _TOOLS}},
+        files=files,
+        ort_training=None,
+        split=None,
+        targets={},
+        format_version=FORMAT_VERSION,
+    )

@@ -1,0 +1,116 @@
+"""Parity of a merge: the merged graphs compute what the bundle's do with the adapter fed, or there is no merge.
+
+One session is open at a time and its weights are not packed a second time, so that a merge needs little more memory
+than the model.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fieldtune.bundle import Bundle
+from fieldtune.errors import ParityError, listed
+from fieldtune.layout import FloatArray
+from fieldtune.manifest import GraphSpec, Manifest, MergeParitySpec
+from fieldtune_offline.noise import Arrays, noise_batches
+from fieldtune_offline.parity import open_session, relative_difference
+
+MERGE_TOLERANCE = 1e-4
+"""Relative to the loss, and to the largest element of an output. Folding rounds each weight once; 1e-6 to 1e-5 is what
+the models of this project's tests differ by."""
+_TOKENS_AFTER_A_PAST = 2
+
+Exchange = tuple[Arrays, Arrays]
+"""What a graph was fed, and what it answered."""
+
+
+def check_merge(
+    source: Bundle, adapter: Mapping[str, FloatArray], merged: Path, manifest: Manifest
+) -> tuple[MergeParitySpec, ...]:
+    """Compare eval.onnx and infer.onnx of both on noise, a language model's with a past, too.
+
+    Args:
+        source: the bundle that takes the adapter as inputs.
+        adapter: by input name.
+        merged: folder with the merged graphs.
+        manifest: of the merged bundle.
+
+    Raises:
+        ParityError: a difference above MERGE_TOLERANCE; every one is listed.
+    """
+    batches = noise_batches(source.root, source.manifest)
+    session = open_session(source.graph_path("eval"), lean=True)
+    losses = [_ask(session, batch, adapter) for batch in batches]
+    session = open_session(source.graph_path("infer"), lean=True)
+    served = [_serve(session, source.manifest.graphs["infer"], batch, adapter) for batch in batches]
+    session = open_session(merged / manifest.graphs["eval"].path, lean=True)
+    found_losses = [_ask(session, batch, {}) for batch in batches]
+    session = open_session(merged / manifest.graphs["infer"].path, lean=True)
+    found_served = [[_ask(session, feeds, {}) for feeds, _ in exchanges] for exchanges in served]
+    faults: list[str] = []
+    records = []
+    for number, batch in enumerate(batches):
+        rows, length = batch["input_ids"].shape if "input_ids" in batch else (len(batch["labels"]), 0)
+        where = f"batch {rows}, sequence {length}"
+        loss = relative_difference(found_losses[number]["loss_sum"], losses[number]["loss_sum"])
+        differences = {"eval.onnx's loss_sum": loss}
+        for (feeds, expected), found in zip(served[number], found_served[number], strict=True):
+            past = feeds["attention_mask"].shape[1] - feeds["input_ids"].shape[1] if "attention_mask" in feeds else 0
+            for name in expected:
+                seen = _seen(name, expected[name], feeds)
+                difference = relative_difference(found[name][seen], expected[name][seen])
+                differences[f"infer.onnx's {name} after {past} tokens"] = difference
+        faults += [
+            f"{where}: {what} differs by {difference:.1e}"
+            for what, difference in differences.items()
+            if not difference <= MERGE_TOLERANCE
+        ]
+        worst = max(difference for what, difference in differences.items() if what.startswith("infer"))
+        records.append(MergeParitySpec(batch=rows, sequence=length, loss_relative=loss, inference_relative=worst))
+    if faults:
+        raise ParityError(
+            "the merged graphs do not compute what the bundle's do with the adapter; nothing was written"
+            f"{listed(faults)}"
+        )
+    return tuple(records)
+
+
+def _ask(session: Any, feeds: Mapping[str, Any], adapter: Mapping[str, FloatArray]) -> Arrays:
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {**feeds, **adapter}), strict=True))
+
+
+def _serve(session: Any, graph: GraphSpec, batch: Arrays, adapter: Mapping[str, FloatArray]) -> list[Exchange]:
+    """Feed infer.onnx the inputs of a batch and, where it keeps a cache, two tokens more after them."""
+    feeds = {spec.name: batch[spec.name] for spec in graph.inputs if spec.name in batch}
+    pasts = [spec for spec in graph.inputs if spec.name not in batch and spec.name != "position_ids"]
+    if not pasts:
+        return [(feeds, _ask(session, feeds, adapter))]
+    rows, length = feeds["input_ids"].shape
+    for spec in pasts:
+        heads, size = spec.shape[1], spec.shape[3]
+        assert isinstance(heads, int)
+        assert isinstance(size, int)
+        feeds[spec.name] = np.zeros((rows, heads, 0, size), np.float32)
+    feeds["position_ids"] = _positions(rows, 0, length)
+    first = _ask(session, feeds, adapter)
+    more = {
+        "input_ids": feeds["input_ids"][:, :_TOKENS_AFTER_A_PAST],
+        "attention_mask": np.pad(feeds["attention_mask"], ((0, 0), (0, _TOKENS_AFTER_A_PAST)), constant_values=1),
+        "position_ids": _positions(rows, length, _TOKENS_AFTER_A_PAST),
+        **{spec.name: first[spec.name.replace("past_key_values.", "present.")] for spec in pasts},
+    }
+    return [(feeds, first), (more, _ask(session, more, adapter))]
+
+
+def _positions(rows: int, start: int, count: int) -> Any:
+    return np.tile(np.arange(start, start + count, dtype=np.int64), (rows, 1))
+
+
+def _seen(name: str, output: Any, feeds: Arrays) -> Any:
+    # What a padding position would say next is nobody's business, and masks leave it undefined.
+    if name != "logits" or output.ndim != 3:
+        return ...
+    return feeds["attention_mask"][:, -output.shape[1] :] != 0

@@ -1,0 +1,289 @@
+"""Merging: a merged bundle's graphs compute what PEFT's model does, merged and unmerged, for adapters of every kind."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from peft import PeftModel
+from safetensors import safe_open
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
+
+from fieldtune.adapter_inputs import from_theta, inference_inputs, to_theta
+from fieldtune.adapters import read_adapter, write_adapter
+from fieldtune.bundle import open_bundle
+from fieldtune.errors import AdapterMismatch, InvalidBundle, OutputError, ParityError
+from fieldtune.evaluation import evaluate
+from fieldtune.hardware import load_profile
+from fieldtune.inference import Runner
+from fieldtune.training.config import TrainConfig
+from fieldtune.training.loop import train_adapter
+from fieldtune_offline import BuildSpec, LoraSpec, build_bundle, merge_parity
+from fieldtune_offline.cli import main
+from fieldtune_offline.merge import merge_adapter
+from fieldtune_offline.ort_training.export import export_ort_training
+from fieldtune_offline.quiet import quiet_loading
+
+TOLERANCE = 1e-5
+"""Of the largest element: each merged weight is rounded once, and the sums come in another order."""
+
+CASES = {
+    "biases-norms-ranks": (
+        "classifier",
+        {
+            "target_modules": r".*\.(query|value|output\.dense)", "rank_pattern": {"query": 3}, "bias": "all",
+            "alpha_pattern": {"layer.1.attention.self.value": 5}, "use_rslora": True, "modules_to_save": ["LayerNorm"],
+        },
+    ),
+    "lora-bias": (
+        "classifier",
+        {"target_modules": ["query", "dense"], "layers_to_transform": [1], "bias": "lora_only", "lora_bias": True},
+    ),
+    "embedding": ("classifier", {"target_modules": ["word_embeddings", "query"], "r": 3, "lora_alpha": 5}),
+    "gpt2": ("gpt2", {"target_modules": ["c_attn", "c_proj"], "bias": "lora_only"}),
+    "convolutions": ("vision", {"target_modules": ["convolution"]}),
+}  # fmt: skip
+# PEFT folds an adapter of one of two tied layers into both: only its unmerged model says what is right.
+TIED = {
+    "tied-both": ("lm", {"target_modules": ["embed_tokens", "lm_head", "q_proj"]}),
+    "tied-saved": ("lm", {"target_modules": ["down_proj"], "modules_to_save": ["embed_tokens"]}),
+}
+TASKS = {"classifier": "text-classification", "vision": "image-classification"}
+
+
+@pytest.fixture
+def noisy(tmp_path):
+    """The function that writes an adapter for a bundle, far from its initial values, and returns its folder."""
+
+    def write(bundle, name="noisy", labels=()):
+        opened = open_bundle(bundle)
+        manifest, initial = opened.manifest, read_adapter(opened.adapter_path)
+        theta = to_theta(initial, manifest)
+        theta += np.random.default_rng(5).normal(0, 0.1, theta.shape).astype(np.float32)
+        write_adapter(from_theta(theta, manifest, initial, labels or manifest.task.labels, None), tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def build(tiny, tiny_models, tmp_path):
+    """The function that builds a bundle of a tiny model with fields of LoraConfig; returns model and bundle."""
+
+    def make(kind, settings):
+        folder = tiny_models / kind
+        if kind == "vision" and not folder.exists():
+            tiny.vision(folder)
+        if kind == "gpt2":
+            folder = tmp_path / "gpt2"
+            shutil.copytree(tiny_models / "lm", folder)
+            torch.manual_seed(0)
+            config = GPT2Config(
+                vocab_size=262, n_embd=32, n_layer=1, n_head=4, n_positions=64, initializer_range=0.2, bos_token_id=1,
+                eos_token_id=2,
+            )  # fmt: skip
+            with quiet_loading():
+                GPT2LMHeadModel(config).save_pretrained(folder)
+        (tmp_path / "peft.json").write_text(json.dumps(settings))
+        task = TASKS.get(kind, "text-generation")
+        labels = ("a", "b", "c") if kind in TASKS else ()
+        lora = LoraSpec(peft_config=tmp_path / "peft.json")
+        build_bundle(BuildSpec(model=str(folder), task=task, labels=labels, out=tmp_path / "bundle", lora=lora))
+        return folder, tmp_path / "bundle"
+
+    return make
+
+
+def _run(path, feeds, names=("logits",)):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(list(names), feeds)
+
+
+def _feeds(bundle):
+    """Return a batch for infer.onnx, without padding, and what torch is fed."""
+    manifest = open_bundle(bundle).manifest
+    rng = np.random.default_rng(1)
+    if manifest.image:
+        pixels = rng.normal(0, 1, (3, 3, manifest.image.height, manifest.image.width)).astype(np.float32)
+        return {"pixel_values": pixels}, {"pixel_values": torch.from_numpy(pixels)}
+    ids = rng.integers(3, 100, (3, 12))
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    asked = {name: torch.from_numpy(array) for name, array in feeds.items()}
+    if manifest.task.name == "text-generation":
+        feeds["position_ids"] = np.tile(np.arange(12), (3, 1))
+        for spec in manifest.graphs["infer"].inputs:
+            if spec.name.startswith("past"):
+                feeds[spec.name] = np.zeros((3, spec.shape[1], 0, spec.shape[3]), np.float32)
+    return feeds, asked
+
+
+def _peft(kind, folder, adapter, asked, *, merge):
+    """Return the logits of PEFT's model, its adapter merged or not."""
+    auto = {"classifier": AutoModelForSequenceClassification, "vision": AutoModelForImageClassification}
+    settings = {"num_labels": 3, "ignore_mismatched_sizes": True} if kind in TASKS else {}
+    with quiet_loading(), torch.no_grad():
+        base = auto.get(kind, AutoModelForCausalLM).from_pretrained(folder, attn_implementation="eager", **settings)
+        model = PeftModel.from_pretrained(base, str(adapter)).eval()
+        model = model.merge_and_unload() if merge else model
+        return model(**asked).logits.numpy()
+
+
+def _close(found, expected):
+    largest = np.abs(expected).max()
+    assert largest > 0.01
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * largest)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*CASES, *TIED])
+def test_a_merge_computes_what_peft_computes(build, noisy, tmp_path, case):
+    kind, settings = (CASES | TIED)[case]
+    folder, bundle = build(kind, settings)
+    adapter = noisy(bundle)
+    manifest = merge_adapter(bundle, adapter, tmp_path / "merged")
+    feeds, asked = _feeds(bundle)
+    found = _run(tmp_path / "merged" / "graphs" / "infer.onnx", feeds)[0]
+    _close(found, _peft(kind, folder, adapter, asked, merge=False))
+    if case in CASES:
+        _close(found, _peft(kind, folder, adapter, asked, merge=True))
+    for record in manifest.merged.parity:
+        assert record.loss_relative <= TOLERANCE
+        assert record.inference_relative <= TOLERANCE
+    for name in ("eval", "infer"):
+        graph = ir.load(tmp_path / "merged" / "graphs" / f"{name}.onnx").graph
+        assert [value.name for value in graph.inputs] == [spec.name for spec in manifest.graphs[name].inputs]
+        assert not [node.name for node in graph if "lora" in node.metadata_props.get("module", "")]
+        before = ir.load(bundle / "graphs" / f"{name}.onnx").graph
+        assert len(graph) < len(before)
+
+
+@pytest.mark.parametrize("name", ["tiny-classifier", "static-classifier", "tiny-lm", "tiny-vision"])
+def test_a_merged_bundle_answers_as_the_bundle_with_the_adapter(tiny_bundles, noisy, tmp_path, name):
+    source = open_bundle(tiny_bundles / name)
+    adapter = noisy(source.root)
+    manifest = merge_adapter(source.root, adapter, tmp_path / "merged")
+    merged = open_bundle(tmp_path / "merged")
+    assert merged.manifest == manifest
+    fed = inference_inputs(read_adapter(adapter), source.manifest)
+    fixed = source.manifest.graphs["infer"].inputs[0].shape
+    feeds, _ = _feeds(source.root)
+    if isinstance(fixed[0], int):
+        feeds = {key: np.ones(fixed, np.int64) for key in feeds}
+    names = [spec.name for spec in manifest.graphs["infer"].outputs]
+    found = _run(merged.graph_path("infer"), feeds, names)
+    for array, expected in zip(found, _run(source.graph_path("infer"), {**feeds, **fed}, names), strict=True):
+        _close(array, expected)
+
+
+def test_what_a_merged_bundle_holds(tiny_bundles, noisy, tmp_path):
+    source = open_bundle(tiny_bundles / "tiny-classifier")
+    adapter = noisy(source.root, "kitchen", ("cold", "warm"))
+    stages = []
+    manifest = merge_adapter(source.root, adapter, tmp_path / "merged", report=stages.append)
+    assert len(stages) == 2
+    assert sorted(path.name for path in (tmp_path / "merged").rglob("*") if path.is_file()) == [
+        "eval.nodes.json", "eval.onnx", "infer.nodes.json", "infer.onnx", "manifest.json", "tokenizer.json",
+        "weights.safetensors",
+    ]  # fmt: skip
+    assert manifest.task.labels == ("cold", "warm")
+    assert manifest.layout.parameters == ()
+    assert manifest.peft_config == {}
+    assert manifest.merged.adapter == "kitchen"
+    assert manifest.merged.base_sha256 == source.manifest.base.sha256 != manifest.base.sha256
+    assert manifest.merged.peft_config["r"] == 4
+    with safe_open(tmp_path / "merged" / "graphs" / "weights.safetensors", "np") as tensors:
+        names = set(tensors.keys())
+        query = tensors.get_tensor("bert.encoder.layer.1.attention.self.query.weight")
+        head = tensors.get_tensor("classifier.weight")
+    assert not [name for name in names if "lora" in name or "base_model" in name]
+    stored = read_adapter(adapter).tensors.tensors
+    module = "base_model.model.bert.encoder.layer.1.attention.self.query"
+    update = 8 / 4 * stored[f"{module}.lora_B.weight"].float32() @ stored[f"{module}.lora_A.weight"].float32()
+    with safe_open(source.root / "graphs" / "weights.safetensors", "np") as tensors:
+        base = tensors.get_tensor("bert.encoder.layer.1.attention.self.query.weight")
+    np.testing.assert_allclose(query, base + update, rtol=1e-6, atol=1e-6)
+    assert np.array_equal(head, stored["base_model.model.classifier.weight"].float32())
+    again = merge_adapter(source.root, adapter, tmp_path / "merged", overwrite=True)
+    assert again.base.sha256 == manifest.base.sha256
+
+
+def test_a_merged_bundle_is_served_and_evaluated_and_not_trained(tiny_bundles, noisy, encoded_reviews, tmp_path):
+    source = open_bundle(tiny_bundles / "tiny-classifier")
+    adapter = noisy(source.root, labels=("cold", "warm"))
+    merge_adapter(source.root, adapter, tmp_path / "merged")
+    merged, profile = open_bundle(tmp_path / "merged"), load_profile("cpu-generic")
+    texts = ["a good film", "the plot was dull"]
+    runner, before = Runner(merged, profile), Runner(source, profile)
+    for loaded in (None, runner.load_adapter(merged.initial_adapter())):
+        found = runner.classify(texts, loaded)
+        for now, then in zip(found, before.classify(texts, before.load_adapter(adapter)), strict=True):
+            assert now.label == then.label
+            assert now.label in ("cold", "warm")
+            assert now.probability == pytest.approx(then.probability, abs=1e-5)
+    examples = encoded_reviews(source)
+    then = evaluate(source, examples, profile, read_adapter(adapter))
+    now = evaluate(merged, examples, profile)
+    assert now.loss == pytest.approx(then.loss, rel=1e-5)
+    assert now.accuracy == then.accuracy
+    with pytest.raises(AdapterMismatch, match="has the adapter noisy merged into its weights"):
+        runner.load_adapter(adapter)
+    for attempt in (
+        lambda: train_adapter(merged, examples, TrainConfig(), profile),
+        lambda: export_ort_training(merged.root),
+    ):
+        with pytest.raises(InvalidBundle, match="the adapter noisy is merged into its weights"):
+            attempt()
+
+
+@pytest.fixture
+def encoded_reviews():
+    """The function that encodes a few labelled texts for a bundle."""
+    from fieldtune.data import encode_examples, load_tokenizer
+    from fieldtune.data.examples import ClassificationExample
+
+    def encode(bundle):
+        examples = [
+            ClassificationExample(text=f"a {word} film", label=label) for label, word in enumerate(["bad", "good"])
+        ]
+        manifest = bundle.manifest
+        return encode_examples(examples, load_tokenizer(bundle.tokenizer_path), manifest.text, manifest.task)
+
+    return encode
+
+
+def test_merges_that_are_refused(tiny_bundles, noisy, tmp_path, monkeypatch):
+    source = tiny_bundles / "tiny-classifier"
+    with pytest.raises(AdapterMismatch, match="mismatch"):
+        merge_adapter(tiny_bundles / "tiny-lm", noisy(source), tmp_path / "merged")
+    merge_adapter(source, tmp_path / "noisy", tmp_path / "merged")
+    with pytest.raises(OutputError, match="exists"):
+        merge_adapter(source, tmp_path / "noisy", tmp_path / "merged")
+    with pytest.raises(AdapterMismatch, match="merged into its weights"):
+        merge_adapter(tmp_path / "merged", tmp_path / "noisy", tmp_path / "twice")
+    monkeypatch.setattr(merge_parity, "MERGE_TOLERANCE", 1e-12)
+    with pytest.raises(ParityError, match=r"batch 3, sequence 17: infer.onnx's logits after 0 tokens differs by"):
+        merge_adapter(source, tmp_path / "noisy", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    assert not (tmp_path / "twice").exists()
+
+
+def test_the_command(tiny_bundles, noisy, tmp_path, capsys):
+    source = tiny_bundles / "tiny-vision"
+    out = tmp_path / "merged"
+    assert main(["merge", str(source), str(noisy(source)), "--out", str(out), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["merged"]["adapter"] == "noisy"
+    assert len(printed["merged"]["parity"]) == 2
+    assert main(["parity", str(out)]) == 0
+    assert "take the adapter as inputs" in capsys.readouterr().out
+    assert main(["merge", str(source), str(tmp_path / "noisy"), "--out", str(out)]) == 1
+    assert "exists" in capsys.readouterr().err
