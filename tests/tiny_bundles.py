@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
@@ -21,8 +22,12 @@ from transformers import (
     ResNetForImageClassification,
 )
 
+from fieldtune.adapter_inputs import from_theta, to_theta
+from fieldtune.adapters import write_adapter
+from fieldtune.bundle import open_bundle
 from fieldtune.errors import ExportError
 from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
+from fieldtune_offline.merge import merge_adapter
 from fieldtune_offline.ort_training.export import training_python
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -164,7 +169,22 @@ def build_all(out: Path) -> None:
     for spec in specs:
         print(f"building {spec.out}", flush=True)
         build_bundle(dataclasses.replace(spec, ort_training=official and spec.split == "none"))
+    for name in ("classifier", "lm", "vision"):
+        merged(out, name)
     stamp.write_text(json.dumps(key))
+
+
+def merged(out: Path, name: str) -> None:
+    """Write the adapter ``noisy-NAME`` for the bundle ``tiny-NAME``, and ``merged-NAME``, which has it merged."""
+    bundle = open_bundle(out / f"tiny-{name}")
+    manifest, initial = bundle.manifest, bundle.initial_adapter()
+    theta = to_theta(initial, manifest)
+    theta += np.random.default_rng(5).normal(0, 0.1, theta.shape).astype(np.float32)
+    labels = tuple(f"{label}ish" for label in manifest.task.labels)
+    adapter = out / f"noisy-{name}"
+    shutil.rmtree(adapter, ignore_errors=True)
+    write_adapter(from_theta(theta, manifest, initial, labels, None), adapter)
+    merge_adapter(bundle.root, adapter, out / f"merged-{name}", overwrite=True)
 
 
 if __name__ == "__main__":

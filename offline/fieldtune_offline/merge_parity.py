@@ -4,7 +4,7 @@ One session is open at a time and its weights are not packed a second time, so t
 than the model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,11 @@ def check_merge(
         ParityError: a difference above MERGE_TOLERANCE; every one is listed.
     """
     batches = noise_batches(source.root, source.manifest)
-    session = open_session(source.graph_path("eval"), lean=True)
-    losses = [_ask(session, batch, adapter) for batch in batches]
-    session = open_session(source.graph_path("infer"), lean=True)
-    served = [_serve(session, source.manifest.graphs["infer"], batch, adapter) for batch in batches]
-    session = open_session(merged / manifest.graphs["eval"].path, lean=True)
-    found_losses = [_ask(session, batch, {}) for batch in batches]
-    session = open_session(merged / manifest.graphs["infer"].path, lean=True)
-    found_served = [[_ask(session, feeds, {}) for feeds, _ in exchanges] for exchanges in served]
+    losses = _ask_all(source.graph_path("eval"), batches, adapter)
+    served = _serve(source, batches, adapter)
+    found_losses = _ask_all(merged / manifest.graphs["eval"].path, batches, {})
+    asked = [feeds for exchanges in served for feeds, _ in exchanges]
+    answers = iter(_ask_all(merged / manifest.graphs["infer"].path, asked, {}))
     faults: list[str] = []
     records = []
     for number, batch in enumerate(batches):
@@ -56,7 +53,8 @@ def check_merge(
         where = f"batch {rows}, sequence {length}"
         loss = relative_difference(found_losses[number]["loss_sum"], losses[number]["loss_sum"])
         differences = {"eval.onnx's loss_sum": loss}
-        for (feeds, expected), found in zip(served[number], found_served[number], strict=True):
+        for feeds, expected in served[number]:
+            found = next(answers)
             past = feeds["attention_mask"].shape[1] - feeds["input_ids"].shape[1] if "attention_mask" in feeds else 0
             for name in expected:
                 seen = _seen(name, expected[name], feeds)
@@ -77,12 +75,22 @@ def check_merge(
     return tuple(records)
 
 
+def _ask_all(path: Path, batches: Sequence[Arrays], adapter: Mapping[str, FloatArray]) -> list[Arrays]:
+    session = open_session(path, lean=True)
+    return [_ask(session, batch, adapter) for batch in batches]
+
+
+def _serve(source: Bundle, batches: Sequence[Arrays], adapter: Mapping[str, FloatArray]) -> list[list[Exchange]]:
+    session = open_session(source.graph_path("infer"), lean=True)
+    return [_serve_one(session, source.manifest.graphs["infer"], batch, adapter) for batch in batches]
+
+
 def _ask(session: Any, feeds: Mapping[str, Any], adapter: Mapping[str, FloatArray]) -> Arrays:
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {**feeds, **adapter}), strict=True))
 
 
-def _serve(session: Any, graph: GraphSpec, batch: Arrays, adapter: Mapping[str, FloatArray]) -> list[Exchange]:
+def _serve_one(session: Any, graph: GraphSpec, batch: Arrays, adapter: Mapping[str, FloatArray]) -> list[Exchange]:
     """Feed infer.onnx the inputs of a batch and, where it keeps a cache, two tokens more after them."""
     feeds = {spec.name: batch[spec.name] for spec in graph.inputs if spec.name in batch}
     pasts = [spec for spec in graph.inputs if spec.name not in batch and spec.name != "position_ids"]

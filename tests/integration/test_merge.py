@@ -22,11 +22,6 @@ from fieldtune.adapter_inputs import from_theta, inference_inputs, to_theta
 from fieldtune.adapters import read_adapter, write_adapter
 from fieldtune.bundle import open_bundle
 from fieldtune.errors import AdapterMismatch, InvalidBundle, OutputError, ParityError
-from fieldtune.evaluation import evaluate
-from fieldtune.hardware import load_profile
-from fieldtune.inference import Runner
-from fieldtune.training.config import TrainConfig
-from fieldtune.training.loop import train_adapter
 from fieldtune_offline import BuildSpec, LoraSpec, build_bundle, merge_parity
 from fieldtune_offline.cli import main
 from fieldtune_offline.merge import merge_adapter
@@ -216,50 +211,6 @@ def test_what_a_merged_bundle_holds(tiny_bundles, noisy, tmp_path):
     assert again.base.sha256 == manifest.base.sha256
 
 
-def test_a_merged_bundle_is_served_and_evaluated_and_not_trained(tiny_bundles, noisy, encoded_reviews, tmp_path):
-    source = open_bundle(tiny_bundles / "tiny-classifier")
-    adapter = noisy(source.root, labels=("cold", "warm"))
-    merge_adapter(source.root, adapter, tmp_path / "merged")
-    merged, profile = open_bundle(tmp_path / "merged"), load_profile("cpu-generic")
-    texts = ["a good film", "the plot was dull"]
-    runner, before = Runner(merged, profile), Runner(source, profile)
-    for loaded in (None, runner.load_adapter(merged.initial_adapter())):
-        found = runner.classify(texts, loaded)
-        for now, then in zip(found, before.classify(texts, before.load_adapter(adapter)), strict=True):
-            assert now.label == then.label
-            assert now.label in ("cold", "warm")
-            assert now.probability == pytest.approx(then.probability, abs=1e-5)
-    examples = encoded_reviews(source)
-    then = evaluate(source, examples, profile, read_adapter(adapter))
-    now = evaluate(merged, examples, profile)
-    assert now.loss == pytest.approx(then.loss, rel=1e-5)
-    assert now.accuracy == then.accuracy
-    with pytest.raises(AdapterMismatch, match="has the adapter noisy merged into its weights"):
-        runner.load_adapter(adapter)
-    for attempt in (
-        lambda: train_adapter(merged, examples, TrainConfig(), profile),
-        lambda: export_ort_training(merged.root),
-    ):
-        with pytest.raises(InvalidBundle, match="the adapter noisy is merged into its weights"):
-            attempt()
-
-
-@pytest.fixture
-def encoded_reviews():
-    """The function that encodes a few labelled texts for a bundle."""
-    from fieldtune.data import encode_examples, load_tokenizer
-    from fieldtune.data.examples import ClassificationExample
-
-    def encode(bundle):
-        examples = [
-            ClassificationExample(text=f"a {word} film", label=label) for label, word in enumerate(["bad", "good"])
-        ]
-        manifest = bundle.manifest
-        return encode_examples(examples, load_tokenizer(bundle.tokenizer_path), manifest.text, manifest.task)
-
-    return encode
-
-
 def test_merges_that_are_refused(tiny_bundles, noisy, tmp_path, monkeypatch):
     source = tiny_bundles / "tiny-classifier"
     with pytest.raises(AdapterMismatch, match="mismatch"):
@@ -269,6 +220,8 @@ def test_merges_that_are_refused(tiny_bundles, noisy, tmp_path, monkeypatch):
         merge_adapter(source, tmp_path / "noisy", tmp_path / "merged")
     with pytest.raises(AdapterMismatch, match="merged into its weights"):
         merge_adapter(tmp_path / "merged", tmp_path / "noisy", tmp_path / "twice")
+    with pytest.raises(InvalidBundle, match="the adapter noisy is merged into its weights"):
+        export_ort_training(tmp_path / "merged")
     monkeypatch.setattr(merge_parity, "MERGE_TOLERANCE", 1e-12)
     with pytest.raises(ParityError, match=r"batch 3, sequence 17: infer.onnx's logits after 0 tokens differs by"):
         merge_adapter(source, tmp_path / "noisy", tmp_path / "other")

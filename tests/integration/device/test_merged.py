@@ -1,0 +1,92 @@
+"""Bundles with an adapter merged into their weights, beside the bundles that are given it."""
+
+import numpy as np
+import pytest
+
+from fieldtune.adapters import read_adapter
+from fieldtune.cli import main
+from fieldtune.errors import AdapterMismatch, InvalidBundle
+from fieldtune.evaluation import evaluate
+from fieldtune.generation import chat
+from fieldtune.generation_settings import GenerationSettings
+from fieldtune.inference import Runner
+from fieldtune.training import TrainConfig, train_adapter
+
+
+@pytest.fixture
+def pair(opened, bundle_folder, profile):
+    """The function from a kind to two runners, merged and not, and the adapter that the second one needs."""
+
+    def find(kind):
+        bundle_folder(f"merged-{kind}")
+        whole = Runner(opened(f"tiny-{kind}"), profile)
+        folder = bundle_folder(f"tiny-{kind}").parent / f"noisy-{kind}"
+        return Runner(opened(f"merged-{kind}"), profile), whole, whole.load_adapter(folder)
+
+    return find
+
+
+def _check_classes(found, expected):
+    for now, then in zip(found, expected, strict=True):
+        assert now.label == then.label
+        assert now.label.endswith("ish")
+        assert list(now.probabilities.values()) == pytest.approx(list(then.probabilities.values()), abs=1e-5)
+
+
+def test_texts_are_classified_alike(pair):
+    merged, whole, adapter = pair("classifier")
+    texts = ["a good film", "the plot was dull", "boring"]
+    expected = whole.classify(texts, adapter)
+    _check_classes(merged.classify(texts), expected)
+    _check_classes(merged.classify(texts, merged.load_adapter(merged.bundle.initial_adapter())), expected)
+    assert expected != whole.classify(texts)
+
+
+def test_images_are_classified_alike(pair):
+    merged, whole, adapter = pair("vision")
+    images = list(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8))
+    _check_classes(merged.classify_images(images), whole.classify_images(images, adapter))
+
+
+def test_answers_are_alike(pair):
+    merged, whole, adapter = pair("lm")
+    settings = GenerationSettings(max_new_tokens=12)
+    prompt = "how do i fix my printer?"
+    answer = "".join(chat(whole, prompt, settings=settings, adapter=adapter))
+    assert "".join(chat(merged, prompt, settings=settings)) == answer
+
+
+def test_the_figures_of_an_evaluation_are_alike(opened, bundle_folder, profile, encoded, reviews):
+    bundle = opened("merged-classifier")
+    rows = [{**row, "label": f"{row['label']}ish"} for row in reviews(9)]
+    examples = encoded("merged-classifier", rows)
+    adapter = read_adapter(bundle_folder("tiny-classifier").parent / "noisy-classifier")
+    then = evaluate(opened("tiny-classifier"), examples, profile, adapter)
+    now = evaluate(bundle, examples, profile)
+    assert now.loss == pytest.approx(then.loss, rel=1e-5)
+    assert now.accuracy == then.accuracy
+
+
+def test_it_takes_no_adapter_and_no_training(opened, bundle_folder, profile, encoded, reviews):
+    bundle = opened("merged-classifier")
+    with pytest.raises(AdapterMismatch, match="has the adapter noisy-classifier merged into its weights"):
+        Runner(bundle, profile).load_adapter(bundle_folder("tiny-classifier").parent / "noisy-classifier")
+    examples = encoded("tiny-classifier", reviews(4))
+    with pytest.raises(InvalidBundle, match="the adapter noisy-classifier is merged into its weights, and nothing"):
+        train_adapter(bundle, examples, TrainConfig(), profile)
+
+
+def test_the_commands(bundle_folder, write_rows, reviews, tmp_path, capsys):
+    bundle = str(bundle_folder("merged-classifier"))
+    assert main(["run", bundle, "a good film"]) == 0
+    assert "noisy-classifier" in capsys.readouterr().out
+    assert main(["inspect", bundle]) == 0
+    shown = capsys.readouterr().out
+    assert "merged adapter" in shown
+    assert "Largest differences from the graphs that it was merged from" in shown
+    rows = str(write_rows([{**row, "label": f"{row['label']}ish"} for row in reviews(4)]))
+    assert main(["evaluate", bundle, "--data", rows]) == 0
+    assert "noisy-classifier: 4 examples" in capsys.readouterr().out
+    assert main(["train", bundle, "--data", rows, "--out", str(tmp_path / "out")]) == 1
+    assert "nothing is left to train" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
