@@ -7,7 +7,8 @@ From the node table alone. Where a QuantizeLinear or DequantizeLinear belongs:
   CPU makes for the accelerator, the one behind the graph's input among them, and the DequantizeLinear of what the CPU
   reads, the graph's output among it, run on the CPU, and eight bits a number cross the boundary: "the output of DPU
   subgraph is int8 … fix2float … in CPU subgraph" (an AMD engineer, Xilinx/Vitis-AI#821).
-* A DequantizeLinear that both sides read is counted on the accelerator's.
+* A DequantizeLinear that several sides read, each of which has its own, is counted where what it reads is made. So no
+  path leads from a partition through other nodes back into it, whatever is counted where.
 
 Partitions are connected: operators that only share an input, as query, key and value do, are one partition each. A
 compiler may put them together; then there are fewer than planned.
@@ -15,7 +16,7 @@ compiler may put them together; then there are fewer than planned.
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from fieldtune.hardware.specs import Accelerator
 from fieldtune.node_tables import NodeTable, tensor_bytes
@@ -189,20 +190,31 @@ def assign_sides(flow: Dataflow, accelerator: Accelerator) -> Sides:
 def _place_the_rest(flow: Dataflow, partition: dict[int, int], reasons: dict[int, str]) -> None:
     """Place quantizations and constants beside the operators that they are for; from the last node to the first."""
     for index in range(len(flow.table.nodes) - 1, -1, -1):
-        node = flow.table.nodes[index]
         if flow.is_operator(index):
             continue
-        if node.op == QUANTIZE and not flow.is_folded(index):
-            reason = "quantizes what the CPU computes or is fed"
-            beside: Iterable[int | None] = (flow.operator_before(node.inputs[0]),)
-        else:
-            reason = "dequantizes what the CPU reads" if node.op == DEQUANTIZE else "a constant that the CPU reads"
-            beside = (reader for name in node.outputs for reader in flow.consumers.get(name, ()))
-        number = next((partition[other] for other in beside if other in partition), None)
-        if number is None:
-            reasons[index] = reason
-        else:
+        number = _beside(flow, index, partition)
+        if number is not None:
             partition[index] = number
+        elif flow.table.nodes[index].op == QUANTIZE:
+            reasons[index] = "quantizes what the CPU computes or is fed"
+        elif flow.table.nodes[index].op == DEQUANTIZE:
+            reasons[index] = "dequantizes what the CPU reads"
+        else:
+            reasons[index] = "a constant that the CPU reads"
+
+
+def _beside(flow: Dataflow, index: int, partition: Mapping[int, int]) -> int | None:
+    """Return the partition that a quantization or constant belongs to; None for the CPU."""
+    node = flow.table.nodes[index]
+    if node.op != QUANTIZE or flow.is_folded(index):
+        readers = (reader for name in node.outputs for reader in flow.consumers.get(name, ()))
+        numbers = list(dict.fromkeys(partition.get(reader) for reader in readers))
+        if len(numbers) == 1:
+            return numbers[0]
+        if all(name in flow.constants for name in node.outputs):
+            return next((number for number in numbers if number is not None), None)
+    before = flow.operator_before(node.inputs[0])
+    return None if before is None else partition.get(before)
 
 
 def _partition(flow: Dataflow, nodes: tuple[int, ...]) -> Partition:

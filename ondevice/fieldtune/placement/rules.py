@@ -120,7 +120,7 @@ CHECKS: Mapping[Rule, Check] = {
     ),
     "unquantized": Check(
         what="Convolutions, products and pools on the accelerator read and write quantized tensors.",
-        source="AMD, Xilinx/Vitis-AI#320: what is not quantized leaves the DPU",
+        source="AMD, Xilinx/Vitis-AI#320: operators that are not quantized are not for the DPU",
         mend="quantize the inputs, weights and outputs of the operator",
         find=quantization_rules.unquantized,
     ),

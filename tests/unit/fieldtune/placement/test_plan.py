@@ -1,6 +1,8 @@
 import dataclasses
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fieldtune.hardware import load_profile
 from fieldtune.placement.plan import estimate_run_s, plan_placement
@@ -194,7 +196,7 @@ def test_constants_are_beside_what_reads_them(graph):
     assert plan.partitions[0].bytes_in == 64  # weights do not cross
 
 
-def test_a_dequantization_that_both_sides_read_is_the_accelerators(graph):
+def test_a_dequantization_that_both_sides_read_is_where_its_tensor_is_made(graph):
     made = graph()
     x = made.quantize(made.input("x", 1, 16, 8, 8))
     shared = made.quantize(made.conv(x, "conv"))
@@ -205,6 +207,14 @@ def test_a_dequantization_that_both_sides_read_is_the_accelerators(graph):
     producer = next(node.name for node in table.nodes if node.outputs == (shared,))
     assert producer in named(table, partition.nodes)
     assert partition.bytes_out == 2 * 1024  # both quantized, what the CPU reads and what is put out
+
+    made = graph()
+    fed = made.quantize(made.input("x", 1, 16, 8, 8))
+    soft = made.add("Softmax", [fed], (1, 16, 8, 8), name="softmax")
+    table = made.table(soft, made.quantize(made.conv(fed, "conv")))
+    plan = plan_placement(table, KV260)
+    assert reasons(table, plan)["DequantizeLinear1"] == "dequantizes what the CPU reads"
+    assert plan.partitions[0].bytes_in == 1024
 
 
 def test_a_branch_that_reads_a_value_is_on_its_path(graph):
@@ -221,6 +231,44 @@ def test_a_branch_that_reads_a_value_is_on_its_path(graph):
     first, second = (named(table, partition.nodes) for partition in plan_placement(table, KV260).partitions)
     assert "conv" in first
     assert {"add", "last"} <= second
+
+
+SHAPE = (1, 16, 8, 8)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["Conv", "Relu", "Add", "Sigmoid", "AveragePool"]), st.booleans()), max_size=9)
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_node_is_in_one_place_and_no_path_comes_back(graph, steps):
+    """Each step reads the value before it, an addition the one before that, too, and is quantized or not."""
+    made = graph()
+    values = [made.quantize(made.input("x", *SHAPE))] * 2
+    for number, (op, quantized) in enumerate(steps):
+        name = f"{op}_{number}"
+        inputs = values[-2:] if op == "Add" else values[-1:]
+        value = made.conv(values[-1], name) if op == "Conv" else made.add(op, inputs, SHAPE, name=name)
+        values.append(made.quantize(value) if quantized else value)
+    table = made.table(values[-1], values[-2])
+    plan = plan_placement(table, KV260)
+    places = [
+        *(node.index for node in plan.cpu),
+        *(index for partition in plan.partitions for index in partition.nodes),
+    ]
+    assert sorted(places) == list(range(len(table.nodes)))
+    assert plan.cpu_nodes == sum(plan.cpu_operators.values())
+    assert plan.accelerator_macs + plan.cpu_macs == sum(op == "Conv" for op, _ in steps) * 16 * 16 * 9 * 64
+    for partition in plan.partitions:
+        assert any(table.nodes[index].op in ("Conv", "AveragePool") for index in partition.nodes)
+        assert partition.bytes_in > 0
+        assert partition.bytes_out > 0
+        left = set()  # values that a path reaches which has left the partition
+        for index, node in enumerate(table.nodes):
+            outside = index not in partition.nodes
+            assert outside or left.isdisjoint(node.inputs)
+            inside = any(table.nodes[other].outputs[0] in node.inputs for other in partition.nodes)
+            if outside and (inside or not left.isdisjoint(node.inputs)):
+                left.update(node.outputs)
 
 
 def test_a_symbolic_dimension_has_no_bytes(graph):
