@@ -89,9 +89,8 @@ def _by_quantization(flow: Dataflow, node: Node, reasons: Mapping[int, str]) -> 
     for name in data_inputs(node):
         fused = node.op in (*ACTIVATIONS, *VIEWS) and _is_taken(flow, name, reasons)
         if flow.read_as(name) is None and not fused:
-            return f"what it reads is not quantized: {name}"
-    unquantized = next((name for name in node.outputs if None in flow.written_as(name)), None)
-    return f"what it writes is not quantized: {unquantized}" if unquantized else ""
+            return "what it reads is not quantized"
+    return "what it writes is not quantized" if any(None in flow.written_as(name) for name in node.outputs) else ""
 
 
 def _is_taken(flow: Dataflow, value: str, reasons: Mapping[int, str]) -> bool:
