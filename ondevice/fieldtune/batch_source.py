@@ -6,6 +6,7 @@ The one place that decides which graphs of a bundle train, evaluate and are fed 
 import contextlib
 import dataclasses
 import hashlib
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -25,6 +26,7 @@ from fieldtune.layout import FloatArray
 from fieldtune.manifest import SUFFIX_GRAPHS, WHOLE_GRAPHS
 from fieldtune.node_tables import read_node_table
 from fieldtune.on_missing import OnMissing
+from fieldtune.placement.pieces import Piece, split_pieces
 from fieldtune.placement.report import PlacementReport
 from fieldtune.providers import ProviderChoice, cpu_choice
 
@@ -37,11 +39,15 @@ class SplitReport:
         placement: where the prefix runs.
         activations: what the cache of its outputs was good for.
         prefix_seconds: wall-clock time of the runs of the prefix, emulation included.
+        pieces: of prefix and suffix, as they are planned.
+        boundary_bytes: that are carried for each sample, as float32.
     """
 
     placement: PlacementReport
     activations: CacheStatistics
     prefix_seconds: float
+    pieces: tuple[Piece, ...]
+    boundary_bytes: int
 
 
 class Counts(NamedTuple):
@@ -115,13 +121,21 @@ class SplitBatches:
         choice: how the suffix graphs are opened.
         prefix: gives the boundary.
         cache: of what it gave.
+        pieces: of prefix and suffix.
     """
 
     graphs = SUFFIX_GRAPHS
 
-    def __init__(self, bundle: Bundle, choice: ProviderChoice, prefix: Prefix, cache: ActivationCache) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        choice: ProviderChoice,
+        prefix: Prefix,
+        cache: ActivationCache,
+        pieces: tuple[Piece, ...] = (),
+    ) -> None:
         manifest = bundle.manifest
-        self.choice = choice
+        self.choice, self._pieces = choice, pieces
         self._manifest, self._prefix, self._cache = manifest, prefix, cache
         self._shapes = {spec.name: _sizes(spec.shape[1:]) for spec in prefix.spec.outputs}
         self._form = record_form(read_node_table(bundle.root / prefix.spec.nodes), list(self._shapes))
@@ -134,7 +148,11 @@ class SplitBatches:
     def split(self) -> SplitReport:
         """How the prefix was run until now."""
         return SplitReport(
-            placement=self._prefix.report, activations=self._cache.statistics, prefix_seconds=self._prefix_seconds
+            placement=self._prefix.report,
+            activations=self._cache.statistics,
+            prefix_seconds=self._prefix_seconds,
+            pieces=self._pieces,
+            boundary_bytes=sum(4 * math.prod(shape) for shape in self._shapes.values()),
         )
 
     @property
@@ -236,7 +254,8 @@ def open_batches(
         emulated=prefix.report.emulated,
     )
     with contextlib.closing(open_cache(settings, prefix.identity, name)) as cache:
-        yield SplitBatches(bundle, suffix_choice(profile, choice), prefix, cache)
+        pieces = split_pieces(bundle, profile, prefix.report.graph, prefix.batch)
+        yield SplitBatches(bundle, suffix_choice(profile, choice), prefix, cache, pieces)
 
 
 def is_split(bundle: Bundle, profile: HardwareProfile) -> bool:

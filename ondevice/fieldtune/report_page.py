@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from fieldtune.batch_source import SplitReport
 from fieldtune.charts import Series, line_chart, smoothed
 from fieldtune.data.examples import IMAGE_CLASSIFICATION
 from fieldtune.evaluation import Evaluation
+from fieldtune.placement.picture import placement_picture
 from fieldtune.training.report import DataCounts, TrainReport
 
 _TEMPLATE = Path(__file__).with_name("report_page.html.jinja")
@@ -50,6 +52,7 @@ def report_page(report: TrainReport) -> str:
         report=report,
         outcome=_ONE_LINE[report.stopped],
         figures=_figures(report),
+        placement=_placement(report.split) if report.split else "",
         charts=[chart for chart in (_loss_chart(report), _accuracy_chart(report)) if chart.svg],
         sections=[
             ("Run", _run_rows(report)),
@@ -85,6 +88,19 @@ def _figures(report: TrainReport) -> list[Figure]:
     if majority is not None:
         figures.insert(1, Figure(name="Majority class", before=f"{majority:.1%}", after=f"{majority:.1%}"))
     return figures
+
+
+def _placement(split: SplitReport) -> str:
+    placement = split.placement
+    emulated = ", emulated" if placement.emulated else ""
+    return placement_picture(
+        split.pieces,
+        accelerator=f"{placement.profile}: {placement.target}{emulated}" if placement.target else "",
+        source="a sample",
+        boundary=f"{split.boundary_bytes:,} bytes a sample",
+        result="answers",
+        cached=bool(split.activations.hits),
+    )
 
 
 def _loss_chart(report: TrainReport) -> Chart:

@@ -10,7 +10,8 @@ from fieldtune.placement.pieces import Piece
 _WIDTH, _HEIGHT = 1000.0, 250.0
 _LEFT, _RIGHT = 104.0, 80.0
 _LANES = {"accelerator": 44.0, "cpu": 146.0}
-_BOX = 60.0
+_ROOM, _BOX = 44.0, 60.0
+"""Room above a lane's boxes for its name, and the height of a box."""
 _GAP, _LEAST = 16.0, 12.0
 _WORDS = 88.0
 """The least width of a box that has room for words."""
@@ -23,23 +24,26 @@ def placement_picture(
 
     Args:
         pieces: in the order in which they run; those of one graph lie together.
-        accelerator: what the upper lane is called.
+        accelerator: what the upper lane is called; "" for no such lane.
         source: what goes in.
         boundary: what is carried from each graph to the next.
         result: what comes out.
         cached: whether what crosses the boundary is kept for later epochs.
     """
     boxes = _boxes(pieces)
-    label = html.escape(f"Where the model runs: {accelerator} and CPU")
-    parts = [f'<svg class="placement" viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" role="img" aria-label="{label}">']
-    for lane, name in (("accelerator", accelerator), ("cpu", "CPU")):
+    label = html.escape(f"Where the model runs: {accelerator or 'CPU only'}")
+    lanes = [("accelerator", accelerator), ("cpu", "CPU")] if accelerator else [("cpu", "CPU")]
+    top = _LANES[lanes[0][0]] - _ROOM
+    box = f"0 {top:g} {_WIDTH:g} {_HEIGHT - top:g}"
+    parts = [f'<svg class="placement" viewBox="{box}" role="img" aria-label="{label}">']
+    for lane, name in lanes:
         parts.append(f'<rect class="lane" x="0" y="{_LANES[lane] - 14:g}" width="{_WIDTH:g}" height="{_BOX + 28:g}"/>')
         parts.append(_text(8, _LANES[lane] - 20, name, "lane-name", "start"))
     parts += _wires(boxes)
     parts.append(_text(8, _middle(boxes[0][0]) + 4, source, "end", "start"))
     parts.append(_text(_WIDTH - 8, _middle(boxes[-1][0]) + 4, result, "end", "end"))
     parts += [_box(piece, x, width) for piece, x, width in boxes]
-    parts += _cuts(boxes, f"{boundary}, kept for later epochs" if cached else boundary)
+    parts += _cuts(boxes, f"{boundary}, kept for later epochs" if cached else boundary, top + _ROOM / 2)
     return "\n".join([*parts, "</svg>"])
 
 
@@ -95,13 +99,13 @@ def _wire(x: float, y: float, to_x: float, to_y: float) -> str:
     return f'<path class="wire" d="M{x:.1f} {y:.1f} H{bend:.1f} V{to_y:.1f} H{to_x:.1f}"/>'
 
 
-def _cuts(boxes: Sequence[tuple[Piece, float, float]], words: str) -> list[str]:
+def _cuts(boxes: Sequence[tuple[Piece, float, float]], words: str, top: float) -> list[str]:
     """Return a dashed line between the graphs, with what is carried over it."""
     parts = []
     for (piece, x, width), (following, place, _) in itertools.pairwise(boxes):
         if piece.graph != following.graph:
             middle = (x + width + place) / 2
-            parts.append(f'<line class="cut" x1="{middle:.1f}" x2="{middle:.1f}" y1="22" y2="{_HEIGHT - 22:g}"/>')
+            parts.append(f'<line class="cut" x1="{middle:.1f}" x2="{middle:.1f}" y1="{top:g}" y2="{_HEIGHT - 22:g}"/>')
             parts.append(_text(middle, _HEIGHT - 6, words, "cut-name", "middle"))
     return parts
 

@@ -4,8 +4,11 @@ import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from fieldtune.node_tables import NodeTable, Sizes
-from fieldtune.placement.plan import PlacementPlan
+from fieldtune.bundle import Bundle
+from fieldtune.hardware import HardwareProfile
+from fieldtune.manifest import SUFFIX_GRAPHS
+from fieldtune.node_tables import NodeTable, Sizes, read_node_table
+from fieldtune.placement.plan import PlacementPlan, plan_placement
 
 _NO_SIZES: Sizes = {}
 
@@ -60,6 +63,24 @@ def pieces_of(table: NodeTable, plan: PlacementPlan | None, sizes: Sizes = _NO_S
         elif last[number] == index:
             runs.append((number, list(plan.partitions[number].nodes)))
     return tuple(_piece(table, nodes, number, sizes) for number, nodes in runs)
+
+
+def split_pieces(bundle: Bundle, profile: HardwareProfile, graph: str, batch: int) -> tuple[Piece, ...]:
+    """Return the pieces of a split bundle that serves: of its prefix as it is planned, then of its suffix.
+
+    Args:
+        bundle: a split one.
+        profile: of the device.
+        graph: name of the prefix graph that is run.
+        batch: samples in a run.
+    """
+    prefix, suffix = (
+        read_node_table(bundle.root / bundle.manifest.graphs[name].nodes) for name in (graph, SUFFIX_GRAPHS["infer"])
+    )
+    accelerator = profile.accelerator
+    sizes = {"batch": batch, "rank": int(bundle.manifest.peft_config.get("r", 1))}
+    plan = None if accelerator is None else plan_placement(prefix, accelerator)
+    return (*pieces_of(prefix, plan, sizes), *pieces_of(suffix, None, sizes))
 
 
 def _piece(table: NodeTable, nodes: Sequence[int], partition: int | None, sizes: Sizes) -> Piece:

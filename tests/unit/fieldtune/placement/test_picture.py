@@ -82,6 +82,13 @@ def test_the_cut_is_drawn_where_one_graph_ends_and_says_what_is_kept():
     assert "8 bytes, kept for later epochs" in drawn(PIECES, cached=True)
 
 
+def test_without_an_accelerator_there_is_no_lane_for_it():
+    words = [text.text for text in ET.fromstring(drawn(PIECES[2:], accelerator="")).iter("text")]
+    assert "CPU" in words
+    assert drawn(PIECES).count('class="lane"') == 2
+    assert drawn(PIECES[2:], accelerator="").count('class="lane"') == 1
+
+
 @pytest.mark.parametrize("count", [1, 3, 80, 400])
 def test_boxes_stay_inside_the_picture_side_by_side(count):
     pieces = [
