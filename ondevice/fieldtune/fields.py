@@ -129,6 +129,11 @@ class Table:
         self._asked.add(key)
         return None if self._data.get(key) is None else self.integer(key, least=least)
 
+    def optional_number(self, key: str) -> float | None:
+        """Return the number at a key as a float, or None where the key is missing or null."""
+        self._asked.add(key)
+        return None if self._data.get(key) is None else self.number(key)
+
     def numbers(self, key: str) -> tuple[float, ...]:
         """Return the list of numbers at a key as floats."""
         values = self._get(key, list, _REQUIRED)

@@ -30,13 +30,16 @@ _LOG_ERRORS = 3
 _MEMORY_SIGNS = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 
 
-def open_session(path: Path, choice: ProviderChoice, config: Mapping[str, str] = _NO_CONFIG) -> "InferenceSession":
+def open_session(
+    path: Path, choice: ProviderChoice, config: Mapping[str, str] = _NO_CONFIG, *, profile_prefix: Path | None = None
+) -> "InferenceSession":
     """Open a graph with the provider that was chosen, and with no other beside the CPU's.
 
     Args:
         path: of the .onnx file.
         choice: the provider, its options, and how sessions are opened.
         config: further entries of ONNX Runtime's session configuration; those that a version does not know it ignores.
+        profile_prefix: how the file begins that ``end_profiling`` writes; nothing is recorded if None.
 
     Raises:
         InvalidBundle: if ONNX Runtime cannot load the graph.
@@ -46,6 +49,8 @@ def open_session(path: Path, choice: ProviderChoice, config: Mapping[str, str] =
     options = session_options(runtime, choice.session_settings)
     for name, value in config.items():
         options.add_session_config_entry(name, value)
+    if profile_prefix is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile_prefix)
     device = plugin_device(choice.plugin_library, choice.provider) if choice.plugin_library else None
     # A provider that is not there only causes a warning in ONNX Runtime, and the CPU silently takes over.
     available = runtime.get_available_providers()

@@ -2,7 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
+from fieldtune.fields import Table
+from fieldtune.json_text import json_value
 from fieldtune.providers import CPU_PROVIDER
 
 
@@ -75,3 +78,36 @@ class PlacementReport:
         total = sum(share.macs for share in self.shares)
         on_cpu = sum(share.macs for share in self.shares if share.provider == CPU_PROVIDER)
         return (total - on_cpu) / total if total else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as json.dumps takes it, the share that is offloaded with it."""
+        found: dict[str, Any] = json_value(self)
+        return {**found, "offload": self.offload}
+
+
+def read_report(table: Table) -> PlacementReport:
+    """Read what ``to_json`` returned.
+
+    Raises:
+        FieldtuneError: the table's error, for a key that is missing or of another type.
+    """
+    operators = table.table("cpu_operators")
+    return PlacementReport(
+        profile=table.text("profile"),
+        target=table.text("target"),
+        graph=table.text("graph"),
+        requested=table.text("requested"),
+        actual=table.text("actual"),
+        emulated=table.flag("emulated"),
+        reason=table.text("reason"),
+        batch=table.optional_integer("batch"),
+        shares=tuple(
+            ProviderShare(provider=share.text("provider"), nodes=share.integer("nodes"), macs=share.integer("macs"))
+            for share in table.tables("shares")
+        ),
+        partitions=table.integer("partitions"),
+        boundary_bytes=table.integer("boundary_bytes"),
+        cpu_operators={operator: operators.integer(operator) for operator in operators},
+        cache_identity=table.text("cache_identity"),
+        estimated_run_s=table.optional_number("estimated_run_s"),
+    )

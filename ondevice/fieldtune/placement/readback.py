@@ -1,0 +1,194 @@
+"""Where an open session really runs each node of its graph, as ONNX Runtime tells it.
+
+ONNX Runtime records it while it opens a session, where it has get_provider_graph_assignment_info; older ones tell it in
+the profile of a run. Neither names what is inside of a compiled piece: the profile shows one node in its place, and a
+compiled form that is opened has nothing else in it. Then whatever the CPU does not run is in such a piece.
+"""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from fieldtune.errors import CompileError
+from fieldtune.manifest import TensorSpec
+from fieldtune.node_tables import NodeTable, tensor_bytes
+from fieldtune.placement.dataflow import OUTPUT, Dataflow, trace
+from fieldtune.placement.plan import CpuNode, Partition, PlacementPlan
+from fieldtune.providers import CPU_PROVIDER, ProviderChoice
+from fieldtune.session import open_session, run_session
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+_RECORD = {"session.record_ep_graph_assignment_info": "1"}
+_KERNEL = "_kernel_time"
+"""What a profile appends to the name of a node for the time that it took."""
+
+
+class Ran(NamedTuple):
+    """A node that a session has."""
+
+    name: str
+    op: str
+
+
+class Piece(NamedTuple):
+    """Nodes that one provider runs in one go, with the names that they have after ONNX Runtime's rewriting."""
+
+    provider: str
+    nodes: tuple[Ran, ...]
+
+
+class ReadPlacement(NamedTuple):
+    """Where the nodes of a node table run; those that were folded away are in neither.
+
+    Attributes:
+        partitions: indices of the nodes in each piece that the accelerator runs; one group of all where the pieces
+            are known by their number alone.
+        cpu: indices of the nodes that the CPU runs.
+        pieces: how many there are on the accelerator.
+    """
+
+    partitions: tuple[tuple[int, ...], ...]
+    cpu: tuple[int, ...]
+    pieces: int
+
+
+def open_recorded(
+    path: Path, choice: ProviderChoice, config: Mapping[str, str], inputs: Sequence[TensorSpec]
+) -> "tuple[InferenceSession, tuple[Piece, ...]]":
+    """Open a session and read back where its nodes run; it takes one run on zeros where ONNX Runtime records nothing.
+
+    Args:
+        path: of the .onnx file.
+        choice: the provider, its options, and how sessions are opened.
+        config: further entries of ONNX Runtime's session configuration.
+        inputs: what the graph is fed with; static shapes.
+
+    Raises:
+        InvalidBundle, ProviderUnavailable: as ``open_session``.
+        FieldtuneError: the run on zeros fails.
+        CompileError: the profile of that run cannot be read.
+    """
+    import onnxruntime
+
+    if hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
+        session = open_session(path, choice, {**config, **_RECORD})
+        return session, _recorded(session)
+    with tempfile.TemporaryDirectory(prefix="fieldtune-profile-") as folder:
+        session = open_session(path, choice, config, profile_prefix=Path(folder) / "run")
+        return session, profiled_pieces(session, inputs)
+
+
+def profiled_pieces(session: "InferenceSession", inputs: Sequence[TensorSpec]) -> tuple[Piece, ...]:
+    """Read back where a session's nodes run from the profile of one run on zeros.
+
+    Args:
+        session: opened with ``profile_prefix``; it records no longer when this returns.
+        inputs: what the graph is fed with; static shapes.
+
+    Raises:
+        FieldtuneError: the run fails.
+        CompileError: the profile cannot be read.
+    """
+    # A dimension that is not static is the batch of a graph that takes any.
+    feeds = {
+        spec.name: np.zeros([dim if isinstance(dim, int) else 1 for dim in spec.shape], spec.dtype) for spec in inputs
+    }
+    run_session(session, [output.name for output in session.get_outputs()], feeds)
+    written = Path(session.end_profiling())
+    try:
+        events = json.loads(written.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CompileError(f"ONNX Runtime's profile {written} cannot be read: {error}") from error
+    return tuple(Piece(provider, (node,)) for provider, node in _kernels(events))
+
+
+def match_pieces(table: NodeTable, pieces: Sequence[Piece]) -> ReadPlacement:
+    """Find the nodes of a node table among the pieces of its session.
+
+    ONNX Runtime gives nodes that it fuses other names. Where the accelerator's nodes have no names, an unseen node
+    could be either's: of those with multiply-accumulates, as many as the CPU has unknown nodes of the same operators
+    are counted as the CPU's, the largest first.
+    """
+    index = {node.name: number for number, node in enumerate(table.nodes) if node.name}
+    on_cpu = [node for piece in pieces if piece.provider == CPU_PROVIDER for node in piece.nodes]
+    cpu = {index[node.name] for node in on_cpu if node.name in index}
+    placed = [piece for piece in pieces if piece.provider != CPU_PROVIDER]
+    groups = [tuple(sorted({index[node.name] for node in piece.nodes if node.name in index})) for piece in placed]
+    if placed and not all(groups):
+        unknown = [node.op for node in on_cpu if node.name not in index]
+        heavy = sorted(
+            (number for number, node in enumerate(table.nodes) if number not in cpu and table.macs(node)),
+            key=lambda number: -table.macs(table.nodes[number]),
+        )
+        for op in unknown:
+            # FusedConv, QLinearConv and the like end as what they were made of is called.
+            fused = next(
+                (number for number in heavy if number not in cpu and op.endswith(table.nodes[number].op)), None
+            )
+            cpu |= set() if fused is None else {fused}
+        groups = [tuple(number for number in range(len(table.nodes)) if number not in cpu)]
+    return ReadPlacement(
+        partitions=tuple(group for group in groups if group), cpu=tuple(sorted(cpu)), pieces=len(placed)
+    )
+
+
+def describe(table: NodeTable, read: ReadPlacement) -> PlacementPlan:
+    """Return what was read back as a plan says it; where pieces have no names, one partition stands for them all."""
+    flow = trace(table)
+    return PlacementPlan(
+        partitions=tuple(_partition(flow, nodes) for nodes in read.partitions),
+        cpu=tuple(
+            CpuNode(
+                index=index,
+                op=table.nodes[index].op,
+                macs=table.macs(table.nodes[index]),
+                reason="the provider left it to the CPU",
+            )
+            for index in read.cpu
+        ),
+    )
+
+
+def _partition(flow: Dataflow, nodes: tuple[int, ...]) -> Partition:
+    table, inside = flow.table, set(nodes)
+    read = {name for index in nodes for name in table.nodes[index].reads if name not in flow.constants}
+    written = {
+        name
+        for index in nodes
+        for name in table.nodes[index].outputs
+        if name not in flow.constants
+        and any(reader == OUTPUT or reader not in inside for reader in flow.consumers.get(name, ()))
+    }
+    return Partition(
+        nodes=nodes,
+        macs=sum(table.macs(table.nodes[index]) for index in nodes),
+        bytes_in=sum(tensor_bytes(table.values[name]) for name in read if flow.producer.get(name) not in inside),
+        bytes_out=sum(tensor_bytes(table.values[name]) for name in written),
+    )
+
+
+def _recorded(session: "InferenceSession") -> tuple[Piece, ...]:
+    return tuple(
+        Piece(piece.ep_name, tuple(Ran(node.name, node.op_type) for node in piece.get_nodes()))
+        for piece in session.get_provider_graph_assignment_info()
+    )
+
+
+def _kernels(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Ran]]:
+    """Yield provider and node of every node that a profiled run has computed, each once."""
+    seen = set()
+    for event in events:
+        with contextlib.suppress(KeyError):
+            name, arguments = event["name"], event["args"]
+            if event["cat"] == "Node" and name.endswith(_KERNEL):
+                found = (arguments["provider"], Ran(name[: -len(_KERNEL)], arguments["op_name"]))
+                if found not in seen:
+                    seen.add(found)
+                    yield found

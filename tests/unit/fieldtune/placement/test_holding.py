@@ -1,0 +1,67 @@
+import dataclasses
+
+import pytest
+
+from fieldtune.errors import PlacementRefused
+from fieldtune.hardware import load_profile
+from fieldtune.placement.holding import hold_to
+from fieldtune.placement.report import PlacementReport, ProviderShare
+
+CPU, VITIS = "CPUExecutionProvider", "VitisAIExecutionProvider"
+
+
+def _report(macs=(80, 20), nodes=(8, 2), partitions=8):
+    return PlacementReport(
+        profile="vek280",
+        target="DPUCV2DX8G_ISA1_C20B14",
+        graph="prefix_vek280",
+        requested=VITIS,
+        actual=VITIS,
+        emulated=False,
+        reason="",
+        batch=14,
+        shares=tuple(
+            ProviderShare(provider=provider, nodes=count, macs=share)
+            for provider, count, share in zip((VITIS, CPU), nodes, macs, strict=True)
+        ),
+        partitions=partitions,
+        boundary_bytes=0,
+        cpu_operators={"Softmax": 2},
+        cache_identity="",
+        estimated_run_s=None,
+    )
+
+
+def _profile(**execution):
+    profile = load_profile("vek280")  # min_offload 0.8, max_partitions 8
+    return dataclasses.replace(profile, execution=dataclasses.replace(profile.execution, **execution))
+
+
+def test_what_the_profile_demands_is_enough():
+    hold_to(_report(), _profile())
+
+
+@pytest.mark.parametrize(
+    ("report", "execution", "says"),
+    [
+        (_report(macs=(79, 21)), {}, r"min_offload: 79\.0% .*demands 80\.0%; the CPU runs 2 Softmax"),
+        (_report(partitions=9), {}, r"max_partitions: it is cut into 9 pieces, and the profile allows 8"),
+        (_report(macs=(0, 0), nodes=(0, 10)), {"min_offload": 0.0}, "nothing of it runs on VitisAIExecutionProvider"),
+    ],
+)
+def test_less_is_refused(report, execution, says):
+    with pytest.raises(PlacementRefused, match=says):
+        hold_to(report, _profile(**execution))
+
+
+def test_all_that_is_missing_is_told_at_once():
+    with pytest.raises(PlacementRefused) as caught:
+        hold_to(_report(macs=(1, 99), partitions=20), _profile())
+    assert str(caught.value).count("\n  - ") == 2
+    assert str(caught.value).startswith(
+        "prefix_vek280: its placement on DPUCV2DX8G_ISA1_C20B14 is not what the profile"
+    )
+
+
+def test_any_number_of_partitions():
+    hold_to(_report(partitions=1000), _profile(max_partitions=None))
