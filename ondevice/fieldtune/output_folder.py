@@ -14,7 +14,12 @@ _MEGABYTE = 1_000_000
 
 @contextlib.contextmanager
 def output_folder(
-    out: str | Path, *, overwrite: bool = False, marks: Sequence[str] = (), needed_bytes: int = 0
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    marks: Sequence[str] = (),
+    needed_bytes: int = 0,
+    private: bool = False,
 ) -> Iterator[Path]:
     """Give an empty folder beside ``out`` that becomes it when the block ends well, and vanishes when it does not.
 
@@ -26,6 +31,7 @@ def output_folder(
         marks: names of files of which a folder to overwrite must hold one, so that nobody's other files are lost to a
             slip of the pen; an empty folder may always be replaced.
         needed_bytes: what the block is going to write.
+        private: whether its owner alone can read the folder; otherwise the umask decides.
 
     Raises:
         OutputError: ``out`` exists (without ``overwrite``) or is not what ``marks`` say; it cannot be written, or the
@@ -42,7 +48,8 @@ def output_folder(
     try:
         _check_space(place, needed_bytes)
         yield staging
-        staging.chmod(0o777 & ~_umask())  # mkdtemp makes it the owner's alone
+        if not private:
+            staging.chmod(0o777 & ~_umask())  # mkdtemp makes it the owner's alone
         _check_free(place, overwrite, marks)
         _put(staging, place)
     except OutputError as error:

@@ -22,6 +22,8 @@ PROGRAM = Program(
         "train": "Train",
         "evaluate": "Evaluate",
         "run": "Run",
+        "compile": "Compile",
+        "cache": "Cache",
         "inspect": "Inspect",
         "import-checkpoint": "ImportCheckpoint",
         "profiles": "Profiles",

@@ -1,23 +1,35 @@
-"""The frozen prefix of a bundle, opened where a profile runs it."""
+"""Prefix: the frozen part of a split bundle, opened where its profile says, and run on batches of any size."""
 
 import dataclasses
 import hashlib
 import json
 import platform
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fieldtune.bundle import Bundle
+from fieldtune.compilation.compiling import EMULATION_CONFIG, accelerator_choice, check_environment
+from fieldtune.compilation.entry import Entry, file_names
+from fieldtune.compilation.key import compile_key, model_digest
+from fieldtune.compilation.reporting import accelerator_report, plain_report
+from fieldtune.compilation.store import CompiledStore
 from fieldtune.compilation.targets import choose_for, find_target
-from fieldtune.data.batches import Batch
+from fieldtune.errors import InvalidBundle
 from fieldtune.hardware import HardwareProfile
+from fieldtune.json_text import json_value
 from fieldtune.layout import FloatArray
-from fieldtune.manifest import PREFIX_GRAPH, WEIGHTS_NAME, GraphSpec
+from fieldtune.manifest import PREFIX_GRAPH, GraphSpec, TargetSpec, TensorSpec
 from fieldtune.node_tables import read_node_table
 from fieldtune.on_missing import OnMissing
-from fieldtune.placement.report import PlacementReport, ProviderShare
-from fieldtune.providers import ProviderChoice
+from fieldtune.placement.holding import hold_to
+from fieldtune.placement.readback import describe, match_pieces, open_recorded
+from fieldtune.placement.report import PlacementReport
+from fieldtune.providers import CPU_PROVIDER, ProviderChoice
 from fieldtune.runtime import features
 from fieldtune.session import open_session, run_session
 
@@ -25,110 +37,201 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 CPU_BATCH = 4
-"""Samples in a run of the float32 prefix. Kernels may sum in another order for another number of rows, so the number is
-fixed: then a sample's bits depend on the sample alone. Four cost as little each as eight, and waste fewer rows."""
+"""Samples in a run of a prefix that takes any number. Kernels may sum in another order for another number of rows, so
+the number is fixed: then a sample's bits depend on the sample alone. Four cost as little each as eight, and waste fewer
+rows."""
 
 
 class Prefix:
-    """The frozen prefix, ready to run.
+    """An open prefix. Nothing in it changes after construction, so that threads can share it.
 
     Args:
-        session: of its graph.
+        session: of the graph.
         spec: what goes in and comes out.
         batch: samples in each run of the session.
-        identity: digest of all that its results depend on.
+        identity: of all that its outputs depend on beside the inputs: a key for caches of them.
         report: where it runs.
+        compiles: how many compiles opening it has caused: 0, unless a provider did not take its compiled form.
     """
 
     def __init__(
-        self, session: "InferenceSession", spec: GraphSpec, batch: int, identity: str, report: PlacementReport
+        self,
+        session: "InferenceSession",
+        spec: GraphSpec,
+        batch: int,
+        identity: str,
+        report: PlacementReport,
+        compiles: int = 0,
     ) -> None:
         self._session = session
-        self.spec, self.batch, self.identity, self.report = spec, batch, identity, report
+        self.spec, self.batch, self.identity, self.report, self.compiles = spec, batch, identity, report, compiles
 
-    def run(self, arrays: Batch) -> dict[str, FloatArray]:
-        """Return the boundary of samples, in runs of ``batch`` of which the last is filled up.
+    def run(self, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, FloatArray]:
+        """Compute the boundary of samples, in as many runs as they need.
+
+        The last run is filled up with copies of the last sample, whose results are dropped. The result of a sample
+        does not depend on those beside it.
 
         Args:
-            arrays: by the names of ``spec.inputs``, any number of rows.
+            arrays: an array for each of ``spec.inputs``, samples first, of any equal number; others are left out.
 
         Returns:
-            Boundary tensor → float32, as many rows.
+            Boundary tensor's name → float32 array, samples first.
 
         Raises:
             FieldtuneError: ONNX Runtime fails.
+            ValueError: an input is missing, or inputs have different numbers of samples.
         """
+        missing = [spec.name for spec in self.spec.inputs if spec.name not in arrays]
+        if missing:
+            raise ValueError(f"the prefix is not fed with {', '.join(missing)}; there are {', '.join(arrays)}")
+        feeds = {spec.name: np.asarray(arrays[spec.name]) for spec in self.spec.inputs}
+        counts = {name: len(array) for name, array in feeds.items()}
+        rows = next(iter(counts.values()))
+        if any(count != rows for count in counts.values()):
+            raise ValueError(f"inputs of the prefix have different numbers of samples: {counts}")
+        parts = [self._run_batch(feeds, start) for start in range(0, rows, self.batch)]
+        return {
+            spec.name: np.concatenate([part[spec.name] for part in parts]) if parts else _nothing(spec)
+            for spec in self.spec.outputs
+        }
+
+    def _run_batch(self, feeds: Mapping[str, npt.NDArray[Any]], start: int) -> dict[str, FloatArray]:
         names = [spec.name for spec in self.spec.outputs]
-        feeds = {spec.name: arrays[spec.name] for spec in self.spec.inputs}
-        rows = len(next(iter(feeds.values())))
-        parts: list[list[FloatArray]] = []
-        for first in range(0, rows, self.batch):
-            piece = {name: array[first : first + self.batch] for name, array in feeds.items()}
-            count = len(next(iter(piece.values())))
-            found = run_session(self._session, names, {name: self._filled(array) for name, array in piece.items()})
-            parts.append([output[:count] for output in found])
-        return {name: np.concatenate(outputs) for name, outputs in zip(names, zip(*parts, strict=True), strict=True)}
-
-    def _filled(self, array: FloatArray) -> FloatArray:
-        """Repeat the last row until the batch is full: whatever a sample may be, the others are of its kind."""
-        return np.concatenate([array, np.repeat(array[-1:], self.batch - len(array), axis=0)])
+        rows = {name: array[start : start + self.batch] for name, array in feeds.items()}
+        count = len(next(iter(rows.values())))
+        if count < self.batch:
+            # Whatever a sample may be, copies of it are of its kind.
+            rows = {
+                name: np.concatenate([array, np.repeat(array[-1:], self.batch - count, axis=0)])
+                for name, array in rows.items()
+            }
+        found = run_session(self._session, names, rows)
+        return {name: array[:count] for name, array in zip(names, found, strict=True)}
 
 
-def open_prefix(bundle: Bundle, profile: HardwareProfile, *, on_missing: OnMissing | None = None) -> Prefix:
-    """Open the frozen prefix where a profile runs it.
+def open_prefix(
+    bundle: Bundle,
+    profile: HardwareProfile,
+    *,
+    on_missing: OnMissing | None = None,
+    store: CompiledStore | None = None,
+) -> Prefix:
+    """Open the prefix of a split bundle where a profile says; nothing is ever compiled by this.
+
+    * An accelerator: from its compiled form, whose key has to be that of what is here now; placement is read back.
+    * Its emulation: the same quantized graph on the CPU, operator by operator, where it was compiled for emulation.
+    * An accelerator whose provider is missing, and ``on_missing = "cpu"``: the same quantized graph on the CPU, as fast
+      as ONNX Runtime makes it. Nothing is compiled or emulated.
+    * No accelerator: the prefix in float32.
 
     Args:
-        bundle: with a split and, for a profile with an accelerator, a prefix made for it.
+        bundle: a split one.
         profile: of the device.
         on_missing: what to do where the profile's provider is not there; what the profile says if None.
+        store: of compiled forms; the one in the cache folder if None.
 
     Raises:
-        InvalidBundle: the bundle has no such prefix.
-        ProviderUnavailable: the profile's provider is not there.
+        ProviderUnavailable: the provider is not there.
+        InvalidBundle: the bundle is not split, or has no prefix for the profile's accelerator.
+        CompileError: it is not compiled; or what is compiled is damaged or belongs to something else, with what
+            differs.
+        PlacementRefused: less of it runs on the accelerator than the profile demands.
     """
-    choice = choose_for(bundle, profile, on_missing=on_missing)
-    target = None if profile.accelerator is None else find_target(bundle, profile)
-    graph, batch = (PREFIX_GRAPH, CPU_BATCH) if target is None else (target.graph, target.batch)
-    session = open_session(bundle.graph_path(graph), choice)
+    choice = choose_for(bundle, profile, None, on_missing)
+    if profile.accelerator is None:
+        return _open_float(bundle, profile, choice)
+    if choice.provider == CPU_PROVIDER and not choice.emulated:
+        return _open_on_cpu(bundle, profile, choice, find_target(bundle, profile).graph)
+    check_environment(profile, choice)
+    store = store or CompiledStore()
+    target = find_target(bundle, profile)
+    key = compile_key(bundle, target, profile, choice)
+    entry = store.require(key, bundle, _command(bundle, profile, on_missing))
+    open_entry = _open_emulated if choice.emulated else _open_compiled
+    return open_entry(bundle, profile, choice, target, entry, store.folder(key))
+
+
+def _open_float(bundle: Bundle, profile: HardwareProfile, choice: ProviderChoice) -> Prefix:
+    if bundle.manifest.split is None:
+        raise InvalidBundle(f"{bundle.root}: is not split; build it with: fieldtune-offline build MODEL --split auto")
+    return _open_on_cpu(bundle, profile, choice, PREFIX_GRAPH)
+
+
+def _open_on_cpu(bundle: Bundle, profile: HardwareProfile, choice: ProviderChoice, graph: str) -> Prefix:
+    """Open a graph as it is; a profile without an accelerator may name another provider than the CPU's."""
     spec = bundle.manifest.graphs[graph]
-    return Prefix(
-        session, spec, batch, _identity(bundle, graph, choice, batch), _report(bundle, profile, graph, choice, batch)
+    first = spec.inputs[0].shape[0]
+    batch = first if isinstance(first, int) else CPU_BATCH
+    session = open_session(bundle.graph_path(graph), choice)
+    table = read_node_table(bundle.root / spec.nodes)
+    report = plain_report(table, profile, choice, graph, {first: batch} if isinstance(first, str) else {}, batch)
+    return Prefix(session, spec, batch, _identity(bundle, choice, report), report)
+
+
+def _open_emulated(
+    bundle: Bundle, profile: HardwareProfile, choice: ProviderChoice, target: TargetSpec, entry: Entry, folder: Path
+) -> Prefix:
+    opened = accelerator_choice(profile, choice, folder)
+    session = open_session(bundle.graph_path(target.graph), opened, EMULATION_CONFIG)
+    # The plan follows from the key; the profile's name and its demands, and who asked for an emulation, do not.
+    report = dataclasses.replace(entry.report, profile=profile.name, reason=choice.reason)
+    hold_to(report, profile)
+    spec = bundle.manifest.graphs[target.graph]
+    return Prefix(session, spec, target.batch, _identity(bundle, opened, report), report)
+
+
+def _open_compiled(
+    bundle: Bundle, profile: HardwareProfile, choice: ProviderChoice, target: TargetSpec, entry: Entry, folder: Path
+) -> Prefix:
+    graph = target.graph
+    spec = bundle.manifest.graphs[graph]
+    opened = accelerator_choice(profile, choice, folder)
+    path = folder / entry.context if entry.context else bundle.graph_path(graph)
+    session, pieces = open_recorded(path, opened, {}, spec.inputs)
+    table = read_node_table(bundle.root / spec.nodes)
+    read = match_pieces(table, pieces)
+    report = accelerator_report(
+        describe(table, read), profile, choice, graph, identity=entry.key.identity, partitions=read.pieces
     )
+    hold_to(report, profile)
+    compiles = _count_compiles(entry, folder)
+    return Prefix(session, spec, target.batch, _identity(bundle, opened, report), report, compiles)
 
 
-def _identity(bundle: Bundle, graph: str, choice: ProviderChoice, batch: int) -> str:
-    files, path = bundle.manifest.files, bundle.manifest.graphs[graph].path
+def _nothing(spec: TensorSpec) -> FloatArray:
+    """Return an array of no sample."""
+    return np.empty([0, *(dim if isinstance(dim, int) else 0 for dim in spec.shape[1:])], np.float32)
+
+
+def _identity(bundle: Bundle, opened_with: ProviderChoice, report: PlacementReport) -> str:
+    """Return the digest of what the outputs depend on: graph, weights, placement, and how ONNX Runtime computes."""
     parts = {
-        "graph": files[path].sha256,
-        "weights": files[WEIGHTS_NAME].sha256,
-        "batch": batch,
-        "provider": choice.provider,
-        "emulated": choice.emulated,
-        "settings": dataclasses.asdict(choice.session_settings),
-        "onnxruntime": features().version,
+        "model": model_digest(bundle, report.graph),
+        "provider": report.actual,
+        "emulated": report.emulated,
+        "compiled": report.cache_identity,
+        "runtime": features().version,
+        "batch": report.batch,
+        "settings": json_value(opened_with.session_settings),
         "machine": platform.machine(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _report(
-    bundle: Bundle, profile: HardwareProfile, graph: str, choice: ProviderChoice, batch: int
-) -> PlacementReport:
-    table = read_node_table(bundle.root / bundle.manifest.graphs[graph].nodes)
-    macs = sum(table.macs(node, {"batch": batch}) for node in table.nodes)
-    return PlacementReport(
-        profile=profile.name,
-        target="",
-        graph=graph,
-        requested=choice.requested,
-        actual=choice.provider,
-        emulated=choice.emulated,
-        reason=choice.reason,
-        batch=batch,
-        shares=(ProviderShare(provider=choice.provider, nodes=len(table.nodes), macs=macs),),
-        partitions=0,
-        boundary_bytes=0,
-        cpu_operators={},
-        cache_identity="",
-        estimated_run_s=None,
+def _command(bundle: Bundle, profile: HardwareProfile, on_missing: OnMissing | None) -> str:
+    command = f"fieldtune compile {bundle.root} --profile {profile.name}"
+    return command if on_missing is None else f"{command} --on-missing {on_missing}"
+
+
+def _count_compiles(entry: Entry, folder: Path) -> int:
+    """Return 1, after a warning, where opening has put files beside the compiled form: the provider compiled again."""
+    found = sorted(set(file_names(folder)) - set(entry.files))
+    if not found:
+        return 0
+    warnings.warn(
+        f"{folder}: the provider wrote {', '.join(found)} when it opened what was compiled, so that it may have "
+        "compiled again; compile with --overwrite if this comes back",
+        stacklevel=4,
     )
+    return 1

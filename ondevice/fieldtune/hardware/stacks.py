@@ -16,6 +16,9 @@ VITIS_AI_PROVIDER = "VitisAIExecutionProvider"
 _SAME_OPTION = (("cacheDir", "cache_dir"), ("cacheKey", "cache_key"), ("encryptionKey", "encryption_key"))
 _IN_MEMORY = "enable_cache_file_io_in_mem"
 
+CACHE_VARIABLES = ("XLNX_ENABLE_CACHE", "XLNX_CACHE_DIR")
+"""Environment variables that overrule the options on compiled models (UG1354 3.5, Runtime Options)."""
+
 Faults: TypeAlias = list[str]
 
 
@@ -48,6 +51,12 @@ class Stack:
     def options(self) -> tuple[str, ...]:
         """Every option, sorted."""
         return tuple(sorted((*self.required, *self.optional)))
+
+    def cache_options(self, folder: str, name: str) -> dict[str, str]:
+        """Return the options with which compiled models are kept in, and taken from, ``folder/name``."""
+        values = {"cacheDir": folder, "cache_dir": folder, "cacheKey": name, "cache_key": name}
+        found = {option: value for option, value in values.items() if option in self.options}
+        return found if self.disk_cache is None else {**found, _IN_MEMORY: self.disk_cache}
 
 
 _DPU_CONFIG = {"config_file": "the path of vaip_config.json, which comes with Vitis AI's package for the board"}

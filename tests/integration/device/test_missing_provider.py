@@ -14,7 +14,7 @@ from fieldtune.hardware import load_profile
 
 ort = pytest.importorskip("onnxruntime")
 
-COMMANDS = ("train", "evaluate", "run")
+COMMANDS = ("train", "evaluate", "run", "compile")
 
 
 @pytest.fixture
@@ -28,8 +28,14 @@ def arguments(bundle_folder, tmp_path):
         "train": ["--data", str(photos), "--out", str(tmp_path / "out")],
         "evaluate": ["--data", str(photos)],
         "run": [str(photos / "dark" / "one.npy")],
+        "compile": [],
     }
     return lambda command: [command, bundle, *rest[command], "--profile", "vek280"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FIELDTUNE_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -60,10 +66,16 @@ def test_without_the_provider_nothing_is_run(arguments, sessions, tmp_path, caps
     assert "--on-missing emulate" in line
     assert sessions == []
     assert {path.name for path in tmp_path.iterdir()} == {"photos"}
+    assert list((tmp_path / "cache").glob("*")) == []
 
 
-@pytest.mark.parametrize("on_missing", ["emulate", "cpu"])
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("command", "on_missing"),
+    [
+        *((command, "emulate") for command in COMMANDS),
+        *((command, "cpu") for command in COMMANDS if command != "compile"),
+    ],
+)
 def test_a_bundle_without_a_prefix_for_the_accelerator_is_refused(arguments, sessions, capsys, command, on_missing):
     assert main([*arguments(command), "--on-missing", on_missing]) == 1
     said = capsys.readouterr().err
@@ -72,7 +84,7 @@ def test_a_bundle_without_a_prefix_for_the_accelerator_is_refused(arguments, ses
     assert sessions == []
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["train", "evaluate", "run"])
 def test_every_answer_says_whether_it_was_emulated(arguments, capsys, command):
     extra = ["--epochs", "1"] if command == "train" else []
     assert main([*arguments(command)[:-1], "cpu-generic", *extra, "--json"]) == 0

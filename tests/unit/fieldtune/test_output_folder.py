@@ -90,6 +90,17 @@ def test_the_old_folder_stays_when_the_block_fails(tmp_path):
     assert _names(tmp_path) == ["out"]
 
 
+def test_a_private_folder_is_its_owners_alone(tmp_path):
+    for private, mode in ((True, 0o700), (False, 0o755)):
+        before = os.umask(0o022)
+        try:
+            with output_folder(tmp_path / str(private), private=private) as staging:
+                (staging / "file").write_text("")
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / str(private)).stat().st_mode) == mode
+
+
 def test_other_things_are_not_overwritten(tmp_path):
     out = tmp_path / "home"
     out.mkdir()

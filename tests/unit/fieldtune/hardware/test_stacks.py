@@ -106,3 +106,23 @@ def test_each_stack_spells_each_option_once_and_says_where_that_is_from():
         assert not {"cacheDir", "cache_dir"} <= set(stack.options)
         assert stack.documentation
         assert set(stack.values) <= set(stack.options)
+
+
+@pytest.mark.parametrize(
+    ("stack", "options"),
+    [
+        ("vitis-ai-3.0", {"cacheDir": "/entry", "cacheKey": "cache"}),
+        ("vitis-ai-3.5", {"cacheDir": "/entry", "cacheKey": "cache"}),
+        ("ryzen-ai-1.4", {"cache_dir": "/entry", "cache_key": "cache"}),
+        ("ryzen-ai-1.5", {"cache_dir": "/entry", "cache_key": "cache", "enable_cache_file_io_in_mem": "0"}),
+        ("ryzen-ai-1.6", {"cache_dir": "/entry", "cache_key": "cache", "enable_cache_file_io_in_mem": "0"}),
+        ("vitis-ai-6", {"cache_dir": "/entry", "cache_key": "cache"}),
+    ],
+)
+def test_compiled_models_are_kept_in_the_spelling_of_the_stack(stack, options):
+    assert STACKS[stack].cache_options("/entry", "cache") == options
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_every_stack_says_what_to_install(stack):
+    assert STACKS[stack].install.startswith("install AMD's ")

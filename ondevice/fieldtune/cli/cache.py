@@ -1,0 +1,144 @@
+"""``fieldtune cache``: what is kept in the cache folder, and removing it."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from fieldtune.cli.flags import JsonFlag
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from fieldtune.activations.folders import StoredActivations
+    from fieldtune.compilation.store import CompiledStore, Stored
+
+_IDENTITY_DIGITS = 16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cache:
+    """List or remove what fieldtune keeps on this device: compiled prefixes, and activations of training examples.
+
+    Everything in it is made again when it is needed. Activations can be turned back into what they were computed from,
+    so remove them with the examples. Do not remove while a run or a compile is going on.
+
+    Examples:
+      fieldtune cache list
+      fieldtune cache clear --activations
+    """
+
+    action: Annotated[Literal["list", "clear"], tyro.conf.Positional, tyro.conf.arg(metavar="{list,clear}")]
+    """What to do."""
+
+    compiled: bool = False
+    """Compiled prefixes only."""
+
+    activations: bool = False
+    """Activations only."""
+
+    as_json: JsonFlag = False
+    """Print one JSON object on stdout."""
+
+
+def run(command: Cache, _console: "Console") -> int:
+    """List or clear the cache; return the exit code."""
+    from fieldtune.activations.folders import list_activations
+    from fieldtune.compilation.store import CompiledStore
+
+    both = command.compiled == command.activations
+    store = CompiledStore()
+    compiled = store.list() if command.compiled or both else []
+    activations = list_activations() if command.activations or both else ()
+    if command.action == "list":
+        _show(command, compiled, activations)
+    else:
+        _clear(command, store, compiled, activations)
+    return 0
+
+
+def _show(command: Cache, compiled: "Sequence[Stored]", activations: "Sequence[StoredActivations]") -> None:
+    from fieldtune.cache_folder import cache_folder
+    from fieldtune.cli.results import print_json, print_tables
+
+    if command.as_json:
+        records = [_record(stored) for stored in compiled]
+        print_json({"folder": cache_folder(), "compiled": records, "activations": list(activations)})
+        return
+    tables = [_compiled_table(compiled)] if compiled else []
+    print_tables(*tables, *([_activations_table(activations)] if activations else []))
+    if not compiled and not activations:
+        sys.stdout.write(f"nothing is kept in {cache_folder()}\n")
+
+
+def _compiled_table(compiled: "Sequence[Stored]") -> "Table":
+    from fieldtune.cli.results import new_table
+
+    table = new_table("Compiled prefixes", ("identity", "for", "emulated", ">size", "compiled", "of"))
+    for stored in compiled:
+        name, entry, size = stored.folder.name[:_IDENTITY_DIGITS], stored.entry, _size(stored.size_bytes)
+        if entry is None:
+            table.add_row(name, "-", "-", size, "-", _safe(stored.fault))
+        else:
+            table.add_row(name, entry.key.target, _said(entry.key.emulated), size, entry.created, _safe(entry.bundle))
+    return table
+
+
+def _activations_table(activations: "Sequence[StoredActivations]") -> "Table":
+    from fieldtune.cli.results import new_table
+
+    table = new_table("Activations", (">samples", ">size", "graph", "emulated", "of"))
+    for found in activations:
+        prefix, size = found.prefix, _size(found.size_bytes)
+        of = _safe(f"{prefix.base}, profile {prefix.profile}")
+        table.add_row(f"{found.samples:,}", size, prefix.graph, _said(prefix.emulated), of)
+    return table
+
+
+def _clear(
+    command: Cache,
+    store: "CompiledStore",
+    compiled: "Sequence[Stored]",
+    activations: "Sequence[StoredActivations]",
+) -> None:
+    from fieldtune.activations.folders import clear_activations
+    from fieldtune.cli.results import print_json
+
+    for stored in compiled:
+        store.delete(stored)
+    cleared = clear_activations(activations)
+    size = sum(stored.size_bytes for stored in compiled) + sum(found.size_bytes for found in cleared.removed)
+    if command.as_json:
+        counts = {"compiled": len(compiled), "activations": len(cleared.removed)}
+        print_json({"removed": counts, "in_use": [kept.path for kept in cleared.kept], "size_bytes": size})
+        return
+    said = f"removed {len(compiled)} compiled prefix(es) and the activations of {len(cleared.removed)}: {_size(size)}"
+    sys.stdout.write(said + "\n")
+    for kept in cleared.kept:
+        sys.stdout.write(f"in use by another process, and kept: {kept.path}\n")
+
+
+def _record(stored: "Stored") -> dict[str, Any]:
+    entry = stored.entry
+    record: dict[str, Any] = {"folder": stored.folder, "size_bytes": stored.size_bytes, "fault": stored.fault}
+    if entry is not None:
+        record |= {"key": entry.key, "bundle": entry.bundle, "created": entry.created}
+        record["placement"] = entry.report.to_json()
+    return record
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"
+
+
+def _said(flag: bool) -> str:
+    return "yes" if flag else "no"
+
+
+def _safe(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(" ".join(text.split()))

@@ -1,0 +1,84 @@
+"""A PlacementReport from what was planned or read back."""
+
+import collections
+
+from fieldtune.hardware import HardwareProfile
+from fieldtune.node_tables import NodeTable, Sizes
+from fieldtune.placement.plan import PlacementPlan, estimate_run_s
+from fieldtune.placement.report import PlacementReport, ProviderShare
+from fieldtune.providers import CPU_PROVIDER, ProviderChoice
+
+
+def accelerator_report(
+    plan: PlacementPlan,
+    profile: HardwareProfile,
+    choice: ProviderChoice,
+    graph: str,
+    *,
+    identity: str,
+    partitions: int | None = None,
+) -> PlacementReport:
+    """Return the report of a graph on an accelerator, real or emulated.
+
+    Args:
+        plan: where its nodes run.
+        profile: of the device; it has an accelerator.
+        choice: the provider that runs it.
+        graph: name of the graph.
+        identity: of the key that it is compiled under.
+        partitions: how many there are, where the plan does not tell them apart; the plan's if None.
+    """
+    accelerator = profile.accelerator
+    assert accelerator is not None
+    return PlacementReport(
+        profile=profile.name,
+        target=accelerator.target,
+        graph=graph,
+        requested=choice.requested,
+        actual=choice.provider,
+        emulated=choice.emulated,
+        reason=choice.reason,
+        batch=accelerator.batch,
+        shares=(
+            ProviderShare(provider=choice.requested, nodes=plan.accelerator_nodes, macs=plan.accelerator_macs),
+            ProviderShare(provider=CPU_PROVIDER, nodes=plan.cpu_nodes, macs=plan.cpu_macs),
+        ),
+        partitions=len(plan.partitions) if partitions is None else partitions,
+        boundary_bytes=plan.boundary_bytes,
+        cpu_operators=plan.cpu_operators,
+        cache_identity=identity,
+        estimated_run_s=estimate_run_s(plan.accelerator_macs, accelerator),
+    )
+
+
+def plain_report(
+    table: NodeTable, profile: HardwareProfile, choice: ProviderChoice, graph: str, sizes: Sizes, batch: int
+) -> PlacementReport:
+    """Return the report of a graph that one provider, the CPU's as a rule, runs as it is.
+
+    Args:
+        table: the graph.
+        profile: of the device.
+        choice: the provider that runs it, whatever was asked for.
+        graph: name of the graph.
+        sizes: of its symbolic dimensions.
+        batch: samples in one run.
+    """
+    operators = collections.Counter(node.op for node in table.nodes)
+    macs = sum(table.macs(node, sizes) for node in table.nodes)
+    return PlacementReport(
+        profile=profile.name,
+        target="",
+        graph=graph,
+        requested=choice.requested,
+        actual=choice.provider,
+        emulated=False,
+        reason=choice.reason,
+        batch=batch,
+        shares=(ProviderShare(provider=choice.provider, nodes=len(table.nodes), macs=macs),),
+        partitions=0,
+        boundary_bytes=0,
+        cpu_operators=dict(operators.most_common()) if choice.provider == CPU_PROVIDER else {},
+        cache_identity="",
+        estimated_run_s=None,
+    )
