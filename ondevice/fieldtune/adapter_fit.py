@@ -82,9 +82,10 @@ def lora_modules(manifest: Manifest) -> tuple[str, ...]:
 def same_parameter(key: str) -> str:
     """Return the key that all copies of one parameter in a file share; most have no copy, and it is their own.
 
-    With ``bias="all"`` PEFT 0.21 writes a saved module's bias under ``….bias`` and ``….modules_to_save.bias``.
+    With ``bias="all"`` PEFT 0.21 writes a saved module's bias under ``….bias`` and ``….modules_to_save.bias``, and one
+    that lies deeper in the module (in a head of several layers) under ``….modules_to_save.default.1.bias``.
     """
-    return key.replace(".modules_to_save.", ".")
+    return re.sub(r"\.modules_to_save\.(default\.)?", ".", key)
 
 
 def _origin_faults(adapter: Adapter, manifest: Manifest) -> list[str]:

@@ -45,7 +45,7 @@ CASES = {
     ),
     "embedding": ("classifier", {"target_modules": ["word_embeddings", "query"], "r": 3, "lora_alpha": 5}),
     "gpt2": ("gpt2", {"target_modules": ["c_attn", "c_proj"], "bias": "lora_only"}),
-    "convolutions": ("vision", {"target_modules": ["convolution"]}),
+    "convolutions": ("vision", {"target_modules": ["convolution"], "bias": "all"}),
 }  # fmt: skip
 # PEFT folds an adapter of one of two tied layers into both: only its unmerged model says what is right.
 TIED = {

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from fieldtune.adapter_fit import check_fits, scales
+from fieldtune.adapter_fit import check_fits, same_parameter, scales
 from fieldtune.errors import AdapterMismatch, InvalidAdapter
 from fieldtune.tensors import StoredTensor
 
@@ -108,6 +108,18 @@ def test_biases_may_lack_only_where_the_config_has_none(adapter, manifest, chang
 def test_copies_that_peft_adds(adapter, manifest, changed):
     copies = {f"{HEAD}.modules_to_save.bias": zeros(2), f"{HEAD}.original_module.bias": zeros(2)}
     check_fits(changed(adapter, tensors=copies), manifest, for_training=True)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "base_model.model.head.modules_to_save.bias",
+        "base_model.model.head.modules_to_save.default.bias",
+        "base_model.model.head.bias",
+    ],
+)
+def test_copies_of_one_parameter_have_one_key(key):
+    assert same_parameter(key) == "base_model.model.head.bias"
 
 
 def test_a_copy_of_a_base_weight_needs_the_same_base(adapter, manifest, changed):
