@@ -1,0 +1,243 @@
+"""What the activation cache saves: the epochs of a split bundle with it, without it, and the suffix alone.
+
+    python benchmarks/activation_cache.py --cache .cache
+    python benchmarks/activation_cache.py --cache .cache --models minilm --rounds 9
+    python benchmarks/activation_cache.py --cache .cache --quick
+
+In a round each contender takes the steps of one epoch, one contender after another, from the same adapter on the same
+batches: with the whole graph; with a cache that is empty (the first epoch of a run); with what the first left behind
+(every later epoch), read from memory, and from the disk alone; with the cache off; and the suffix alone, its boundary
+activations in one array. Ratios are of epochs of one round, to the suffix alone, and given as min / median / max.
+Losses and adapters of all that train on the split are compared bit for bit. The profile is cpu-generic with two
+threads: the prefix is in float32.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from common import THREADS, asset, bundle, machine_line, parser, ratios, save, say, table
+
+from fieldtune import TrainConfig, load_profile, open_bundle
+from fieldtune.activations.settings import CacheSettings
+from fieldtune.adapter_inputs import to_theta
+from fieldtune.adapters import read_adapter
+from fieldtune.backends.portable import PortableBackend
+from fieldtune.batch_source import BatchSource, open_batches
+from fieldtune.bundle import Bundle
+from fieldtune.compilation.targets import choose_for
+from fieldtune.data.batches import Batch
+from fieldtune.data.examples import Encoded, EncodedImage, EncodedSet, IntArray
+from fieldtune.hardware import HardwareProfile
+from fieldtune.optimizers import AdamWConfig
+from fieldtune.training.plan import plan_steps
+from fieldtune_offline import BuildSpec, LoraSpec
+
+LEARNING_RATE = 1e-3
+MOST = 1.2
+"""What a later epoch may cost, in epochs of the suffix alone."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """A model, its split, and how many examples an epoch has."""
+
+    title: str
+    task: str
+    target_modules: tuple[str, ...]
+    split: int
+    sequence: int | None
+    examples: int
+    batch: int = 8
+
+
+SUBJECTS = {
+    "efficientnet-lite0": Subject(
+        title="EfficientNet-Lite0 (4.65 M), last 2 of 16 blocks",
+        task="image-classification",
+        target_modules=("expand", "project"),
+        split=2,
+        sequence=None,
+        examples=128,
+    ),
+    "minilm": Subject(
+        title="MiniLM (22.7 M), last 2 of 6 blocks, 64 tokens",
+        task="text-classification",
+        target_modules=("query", "value"),
+        split=2,
+        sequence=64,
+        examples=96,
+    ),
+}
+
+CONTENDERS = {
+    "whole": "whole graph",
+    "first": "first epoch",
+    "later": "later epoch",
+    "disk": "later epoch, from disk alone",
+    "off": "without cache",
+    "suffix": "suffix alone",
+}
+
+
+class Held:
+    """A source whose boundary activations are one array, computed beforehand."""
+
+    def __init__(self, source: BatchSource, encoded: EncodedSet) -> None:
+        self.choice, self.graphs = source.choice, source.graphs
+        self._all = source.batch("gradient", encoded, np.arange(len(encoded.examples)))
+
+    def batch(self, _name: str, _encoded: EncodedSet, indices: IntArray) -> Batch:
+        """Return rows of the arrays."""
+        return {name: array[indices] for name, array in self._all.items()}
+
+
+class Contender:
+    """Trains from the initial adapter on the batches of a source."""
+
+    def __init__(self, opened: Bundle, source: Any, encoded: EncodedSet, batch: int) -> None:
+        self._source, self._encoded, self._batch = source, encoded, batch
+        self._start = to_theta(read_adapter(opened.adapter_path), opened.manifest)
+        self._backend = PortableBackend(opened, source.choice, self._start, AdamWConfig(), 1.0, source.graphs)
+        self._optimizer = self._backend.state()
+
+    def epoch(self) -> tuple[float, list[float], bytes]:
+        """Return seconds, losses and the adapter of one epoch."""
+        self._backend.load_theta(self._start)
+        self._backend.load_state(self._optimizer)
+        config = TrainConfig(epochs=1, batch_size=self._batch, gradient_accumulation=1)
+        losses = []
+        started = time.perf_counter()
+        for step in plan_steps(self._encoded.lengths, config):
+            (indices,) = step.microbatches
+            sums = self._backend.accumulate(self._source.batch("gradient", self._encoded, indices))
+            self._backend.update(LEARNING_RATE)
+            losses.append(sums.loss / sums.weight)
+        return time.perf_counter() - started, losses, self._backend.theta().tobytes()
+
+
+def examples(opened: Bundle, count: int) -> EncodedSet:
+    """Return random images or full texts: what they show does not change how long they take."""
+    rng, image = np.random.default_rng(0), opened.manifest.image
+    labels = rng.integers(0, 2, count)
+    if image is not None:
+        shape = (image.channels, image.height, image.width)
+        made = tuple(EncodedImage(pixels=rng.integers(0, 256, shape, np.uint8), labels=label) for label in labels)
+        return EncodedSet(examples=made, truncated=0, dropped=0)
+    sequence = opened.manifest.graphs["gradient"].inputs[0].shape[1]
+    texts = tuple(Encoded(input_ids=rng.integers(1000, 20000, sequence), labels=label) for label in labels)
+    return EncodedSet(examples=texts, truncated=0, dropped=0)
+
+
+@contextlib.contextmanager
+def sources(opened: Bundle, profile: HardwareProfile, encoded: EncodedSet) -> Iterator[dict[str, Any]]:
+    """Give the sources that outlive a round."""
+    choice, off = choose_for(opened, profile), CacheSettings(activation_cache="off")
+    with (
+        open_batches(opened, profile, choice, off, whole=True) as whole,
+        open_batches(opened, profile, choice, off) as split,
+    ):
+        yield {"whole": whole, "off": split, "suffix": Held(split, encoded)}
+
+
+def one_round(
+    opened: Bundle, profile: HardwareProfile, encoded: EncodedSet, lasting: dict[str, Contender], batch: int
+) -> dict[str, tuple[float, list[float], bytes]]:
+    """Take an epoch with each contender."""
+    choice = choose_for(opened, profile)
+    found = {name: lasting[name].epoch() for name in ("whole", "off")}
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["FIELDTUNE_CACHE"] = folder
+        with open_batches(opened, profile, choice, CacheSettings()) as source:
+            cached = Contender(opened, source, encoded, batch)
+            found["first"] = cached.epoch()
+            found["later"] = cached.epoch()
+            found["suffix"] = lasting["suffix"].epoch()
+        with open_batches(opened, profile, choice, CacheSettings(cache_memory_mib=0)) as source:
+            # It finds its examples' digests in its first epoch, as every run does.
+            disk = Contender(opened, source, encoded, batch)
+            disk.epoch()
+            found["disk"] = disk.epoch()
+            assert source.split is not None
+            assert source.split.activations.misses == 0
+    return found
+
+
+def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the rounds of one subject, print its table and return its figures."""
+    subject, rounds = SUBJECTS[name], 1 if arguments.quick else arguments.rounds
+    cache = arguments.cache.resolve()
+    spec = BuildSpec(
+        model=str(asset(name, cache)),
+        task=subject.task,
+        labels=("negative", "positive"),
+        lora=LoraSpec(target_modules=subject.target_modules),
+        split=subject.split,
+        sequence=subject.sequence,
+        trust_remote_code=True,
+        out=cache / "bundles" / f"benchmark-split-{name}",
+    )
+    opened = open_bundle(bundle(f"{name}, split", spec))
+    profile = load_profile("cpu-generic")
+    profile = dataclasses.replace(profile, runtime=dataclasses.replace(profile.runtime, threads=THREADS))
+    encoded = examples(opened, subject.batch * 2 if arguments.quick else subject.examples)
+    seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    difference = 0.0
+    with sources(opened, profile, encoded) as opened_sources:
+        lasting = {key: Contender(opened, source, encoded, subject.batch) for key, source in opened_sources.items()}
+        for contender in lasting.values():
+            contender.epoch()  # the first run of a session is slower
+        for number in range(1, rounds + 1):
+            say(f"{subject.title}: round {number} of {rounds}")
+            found = one_round(opened, profile, encoded, lasting, subject.batch)
+            for key, (taken, losses, adapter) in found.items():
+                seconds[key].append(taken)
+                if key == "whole":
+                    pairs = zip(losses, found["suffix"][1], strict=True)
+                    difference = max(difference, *(abs(one - other) / abs(other) for one, other in pairs))
+                elif (losses, adapter) != found["suffix"][1:]:
+                    raise SystemExit(f"{CONTENDERS[key]}: losses or adapter differ from the suffix alone")
+    compared = {key: ratios(seconds[key], seconds["suffix"]) for key in CONTENDERS}
+    rows = [
+        [title, f"{statistics.median(seconds[key]):.2f}", compared[key].text(2)] for key, title in CONTENDERS.items()
+    ]
+    title = f"{subject.title}, {len(encoded.examples)} examples"
+    print(table([title, "seconds", ": suffix alone"], rows))
+    boundary = sum(int(np.prod(spec.shape[1:])) * 4 for spec in opened.manifest.split.boundary)
+    verdict = "at most" if compared["later"].median <= MOST else "MORE THAN"
+    print(
+        f"\n{rounds} rounds; {boundary:,} bytes of boundary an example. A later epoch takes {verdict} {MOST} times the "
+        "suffix alone.\nLosses and adapters on the split are equal bit for bit; losses of the whole graph differ by at "
+        f"most {difference:.1e}.\n",
+        flush=True,
+    )
+    return {
+        "subject": dataclasses.asdict(subject),
+        "rounds": rounds,
+        "boundary_bytes": boundary,
+        "seconds": seconds,
+        "ratios": {key: dataclasses.asdict(spread) for key, spread in compared.items()},
+        "loss_relative_difference_of_whole": difference,
+    }
+
+
+def main() -> None:
+    """Measure, print the tables, save the figures."""
+    flags = parser(__doc__)
+    flags.add_argument("--models", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="default: all")
+    flags.add_argument("--rounds", type=int, default=5, help="epochs of every contender (default: 5)")
+    arguments = flags.parse_args()
+    print(f"{machine_line()}\n")
+    results = {name: measure(name, arguments) for name in arguments.models}
+    print(f"Figures: {save('activation_cache', arguments.cache, {'results': results})}")
+
+
+if __name__ == "__main__":
+    main()
