@@ -1,6 +1,7 @@
 """ActivationCache: records of samples by digest, in memory and on disk, as many as their limits let in."""
 
 import dataclasses
+import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,8 +79,12 @@ class ActivationCache:
         self._memory_bytes = 0
         self._memory_full = self._disk_full = False
         self.hits = self.misses = 0
-        others = () if files is None else list_activations()
-        self._others_bytes = sum(stored.size_bytes for stored in others if stored.path != folder)
+        self._disk_bytes = self._others_bytes = 0
+        if files is not None and folder is not None:
+            self._others_bytes = sum(stored.size_bytes for stored in list_activations() if stored.path != folder)
+            # The adapter and its reports need room, too, when all is done.
+            room = files.size_bytes + self._others_bytes + shutil.disk_usage(folder).free // 2
+            self._disk_bytes = min(settings.disk_bytes, room)
 
     @property
     def statistics(self) -> CacheStatistics:
@@ -150,7 +155,7 @@ class ActivationCache:
     def _fits_on_disk(self, more_bytes: int) -> bool:
         """Whether so many bytes still fit; folders of other prefixes are removed for them."""
         assert self._files is not None
-        allowed = self._settings.disk_bytes - self._files.size_bytes - more_bytes
+        allowed = self._disk_bytes - self._files.size_bytes - more_bytes
         if self._disk_full or self._others_bytes <= allowed:
             return not self._disk_full
         others = [stored for stored in list_activations() if stored.path != self._folder]

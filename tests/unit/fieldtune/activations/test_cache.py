@@ -1,5 +1,6 @@
 import hashlib
 import os
+import shutil
 
 import pytest
 
@@ -117,6 +118,22 @@ def test_the_longest_unused_prefix_makes_room_and_one_in_use_does_not():
     assert there(cache, records(8)) == [True] * 6 + [False] * 2
     assert there(used, records(4, "used")) == [True] * 4
     used.close()
+    cache.close()
+
+
+def test_half_of_the_free_disk_is_left(monkeypatch):
+    usage = shutil.disk_usage("/")._replace(free=2 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    for _ in range(2):
+        # What is there already does not count as free, nor as taken anew.
+        cache = open_cache(settings(), "identity", PREFIX)
+        cache.put(records(8))
+        assert cache.statistics.samples == 8
+        cache.close()
+    cache = open_cache(settings(), "identity", PREFIX)
+    cache.put(records(30))
+    assert cache.statistics.full
+    assert cache.statistics.samples == 8 + PER_MIB
     cache.close()
 
 
