@@ -1,7 +1,6 @@
 """Compiling a prefix, opening it and running it, on an emulated accelerator: the same steps as on a real one."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 import shutil
@@ -30,21 +29,6 @@ pytest.importorskip("onnxruntime")
 
 VITIS, CPU = "VitisAIExecutionProvider", "CPUExecutionProvider"
 COMMAND = [sys.executable, "-c", "import sys; from fieldtune.cli import main; sys.exit(main())"]
-
-
-@pytest.fixture(scope="session")
-def target_folder(bundle_folder, tmp_path_factory):
-    """The folder of a split bundle with prefixes for vek280 and kv260."""
-    folder = bundle_folder("split-vision")
-    if {"vek280", "kv260"} <= set(open_bundle(folder).manifest.targets):
-        return folder
-    pytest.importorskip("onnx")
-    path = Path(__file__).resolve().parents[2] / "split_bundles.py"
-    spec = importlib.util.spec_from_file_location("split_bundles", path)
-    split_bundles = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(split_bundles)
-    out = tmp_path_factory.mktemp("targets") / "bundle"
-    return split_bundles.add_prefixes(folder, out, load_profile("vek280"), load_profile("kv260"))
 
 
 @pytest.fixture

@@ -1,0 +1,241 @@
+"""Training, evaluating and serving with the frozen prefix on an emulated accelerator and the suffix on the CPU."""
+
+import dataclasses
+import gc
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tyro")
+
+from fieldtune.activations.folders import list_activations
+from fieldtune.activations.settings import CacheSettings
+from fieldtune.adapters import read_adapter, write_adapter
+from fieldtune.batch_source import open_batches
+from fieldtune.bundle import open_bundle
+from fieldtune.cli import main
+from fieldtune.compilation.compiling import compile_prefix
+from fieldtune.compilation.prefix import open_prefix
+from fieldtune.compilation.store import CompiledStore
+from fieldtune.compilation.targets import choose_for
+from fieldtune.data.examples import EncodedImage, EncodedSet
+from fieldtune.errors import BackendUnavailable, CompileError
+from fieldtune.evaluation import evaluate
+from fieldtune.hardware import load_profile
+from fieldtune.inference import Runner
+from fieldtune.tensors import StoredTensor
+from fieldtune.training import TrainConfig, train_adapter
+
+pytest.importorskip("onnxruntime")
+
+CONFIG = TrainConfig(epochs=2, batch_size=4, learning_rate=5e-3)
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("FIELDTUNE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def bundle(target_folder):
+    return open_bundle(target_folder)
+
+
+@pytest.fixture(params=["vek280", "kv260"])
+def profile(request, bundle):
+    """A profile that is emulated, with the bundle's prefix compiled for it."""
+    found = load_profile(request.param)
+    emulated = dataclasses.replace(found, execution=dataclasses.replace(found.execution, on_missing="emulate"))
+    compile_prefix(bundle, emulated)
+    return emulated
+
+
+def examples(count, seed=0):
+    random = np.random.default_rng(seed)
+    made = [
+        EncodedImage(pixels=random.integers(0, 256, (3, 32, 32), np.uint8), labels=np.array(number % 2, np.int64))
+        for number in range(count)
+    ]
+    return EncodedSet(examples=tuple(made), truncated=0, dropped=0)
+
+
+def outcome(report):
+    tensors = {key: stored.data for key, stored in report.adapter.tensors.tensors.items()}
+    evaluations = [dataclasses.replace(record.evaluation, seconds=0) for record in report.evaluations]
+    return report.steps, evaluations, tensors
+
+
+def moved(bundle, seed):
+    """An adapter that differs from the initial one in every tensor."""
+    random, initial = np.random.default_rng(seed), read_adapter(bundle.adapter_path)
+    tensors = {
+        key: StoredTensor.from_float32(stored.float32() + random.normal(0, 0.3, stored.shape).astype(np.float32), "F32")
+        for key, stored in initial.tensors.tensors.items()
+    }
+    return dataclasses.replace(initial, tensors=dataclasses.replace(initial.tensors, tensors=tensors))
+
+
+def sessions():
+    gc.collect()
+    return sum(type(thing).__name__ == "InferenceSession" for thing in gc.get_objects())
+
+
+def compiled_files():
+    """Everything that was ever compiled, with the times at which it was written."""
+    store = CompiledStore()
+    return {path: path.stat().st_mtime_ns for stored in store.list() for path in sorted(stored.folder.rglob("*"))}
+
+
+@pytest.mark.parametrize("settings", [{"activation_cache": "memory"}, {"activation_cache": "off"}])
+def test_the_cache_changes_no_bit(bundle, profile, settings):
+    chosen, held_out = examples(10), examples(5, seed=1)
+    cold = train_adapter(bundle, chosen, CONFIG, profile, evaluation=held_out)
+    warm = train_adapter(bundle, chosen, CONFIG, profile, evaluation=held_out)
+    config = dataclasses.replace(CONFIG, cache=CacheSettings(**settings))
+    other = train_adapter(bundle, chosen, config, profile, evaluation=held_out)
+    assert (cold.split.activations.misses, warm.split.activations.misses) == (15, 0)
+    assert outcome(cold) == outcome(warm) == outcome(other)
+    assert cold.after.loss != cold.before.loss
+
+
+def test_training_and_evaluation_say_that_they_are_emulated(bundle, profile):
+    chosen = examples(9)
+    report = train_adapter(bundle, chosen, CONFIG, profile, evaluation=chosen)
+    placement = report.split.placement
+    assert (placement.emulated, placement.profile) == (True, profile.name)
+    assert (placement.target, placement.batch) == (profile.accelerator.target, profile.accelerator.batch)
+    assert report.provider.emulated
+    data = report.to_json()
+    assert data["split"]["placement"]["emulated"] is True
+    # The evaluation before the first step has computed what the first epoch needs.
+    assert [(epoch["computed"], epoch["cached"]) for epoch in data["epochs"]] == [(0, 9), (0, 9)]
+    found = evaluate(bundle, chosen, profile, report.adapter, batch_size=4)
+    assert dataclasses.replace(found, seconds=0) == dataclasses.replace(report.after, seconds=0)
+
+
+def test_codes_of_one_byte_are_kept_and_give_the_very_activations(bundle, profile):
+    chosen = examples(9)
+    train_adapter(bundle, chosen, CONFIG, profile)
+    (stored,) = list_activations()
+    values = sum(int(np.prod(spec.shape[1:])) for spec in bundle.manifest.split.boundary)
+    assert (stored.path / "records.bin").stat().st_size == 9 * values
+    assert stored.prefix.emulated
+    found = []
+    for settings in (CacheSettings(), CacheSettings(activation_cache="off")):
+        with open_batches(bundle, profile, choose_for(bundle, profile), settings) as source:
+            found.append(source.batch("eval", chosen, np.arange(9)))
+            assert source.counts.misses == (0 if settings == CacheSettings() else 9)
+    assert {name: array.tobytes() for name, array in found[0].items()} == {
+        name: array.tobytes() for name, array in found[1].items()
+    }
+    assert len(np.unique(found[0]["boundary_0"])) > 10
+
+
+def test_a_boundary_depends_on_its_own_sample_alone(bundle, profile):
+    prefix = open_prefix(bundle, profile)
+    pixels = np.random.default_rng(0).standard_normal((17, 3, 32, 32)).astype(np.float32)
+
+    def rows(indices):
+        (found,) = prefix.run({"pixel_values": pixels[indices]}).values()
+        return [row.tobytes() for row in found]
+
+    together = rows(list(range(17)))
+    assert rows(list(range(16, -1, -1))) == together[::-1]
+    assert [rows([index])[0] for index in range(17)] == together
+
+
+def test_the_float_prefix_of_a_cpu_has_records_of_its_own(bundle, profile):
+    chosen, cpu = examples(4), load_profile("cpu-generic")
+    quantized, exact = (train_adapter(bundle, chosen, CONFIG, device) for device in (profile, cpu))
+    assert quantized.split.activations.misses == exact.split.activations.misses == 4
+    assert exact.split.placement.emulated is False
+    assert len(list_activations()) == 2
+
+
+def test_what_is_not_compiled_is_not_trained_on(bundle, profile):
+    other = dataclasses.replace(
+        profile, execution=dataclasses.replace(profile.execution, options={"config_file": "another"})
+    )
+    with pytest.raises(CompileError, match="fieldtune compile"):
+        train_adapter(bundle, examples(4), CONFIG, other)
+
+
+def test_the_official_backend_is_no_choice_beside_an_accelerator(bundle, profile):
+    config = dataclasses.replace(CONFIG, backend="ort-training")
+    with pytest.raises(BackendUnavailable, match=f"whose frozen prefix {profile.accelerator.target} runs"):
+        train_adapter(bundle, examples(4), config, profile)
+
+
+def test_a_new_adapter_is_served_without_a_compile_or_a_session(bundle, profile, tmp_path):
+    runner = Runner(bundle, profile)
+    random = np.random.default_rng(0)
+    images = list(random.integers(0, 256, (17, 32, 32, 3), np.uint8))
+    adapters = [moved(bundle, seed) for seed in range(3)]
+    first = runner.classify_images(images, runner.load_adapter(adapters[0]))
+    opened, compiled, prefix = sessions(), compiled_files(), runner._prefix
+    found = [first]
+    for number, adapter in enumerate(adapters[1:]):
+        write_adapter(adapter, tmp_path / str(number))
+        found.append(runner.classify_images(images, runner.load_adapter(tmp_path / str(number))))
+    assert sessions() == opened
+    assert compiled_files() == compiled
+    assert compiled
+    assert runner._prefix is prefix
+    assert prefix.compiles == 0
+    probabilities = [[result.probability for result in results] for results in found]
+    assert probabilities[0] != probabilities[1] != probabilities[2]
+    assert runner.placement.emulated
+
+
+def test_serving_gives_the_classes_that_the_evaluation_counted(bundle, profile):
+    random = np.random.default_rng(3)
+    images = random.integers(0, 256, (15, 32, 32, 3), np.uint8)
+    adapter = moved(bundle, 1)
+    runner = Runner(bundle, profile)
+    results = runner.classify_images(list(images), runner.load_adapter(adapter))
+    labels = bundle.manifest.task.labels
+    made = tuple(
+        EncodedImage(pixels=image.transpose(2, 0, 1), labels=np.array(labels.index(result.label), np.int64))
+        for image, result in zip(images, results, strict=True)
+    )
+    found = evaluate(bundle, EncodedSet(examples=made, truncated=0, dropped=0), profile, adapter)
+    assert found.accuracy == 1.0
+    mean = -np.mean([np.log(result.probability) for result in results])
+    assert found.loss == pytest.approx(mean, rel=1e-5)
+
+
+def test_the_commands_run_on_the_emulated_accelerator(target_folder, tmp_path, capsys):
+    rows = []
+    for number, example in enumerate(examples(8).examples):
+        np.save(tmp_path / f"{number}.npy", example.pixels.transpose(1, 2, 0))
+        rows.append(json.dumps({"image": f"{number}.npy", "label": ("dark", "light")[number % 2]}) + "\n")
+    (tmp_path / "rows.jsonl").write_text("".join(rows))
+    device = ["--profile", "vek280", "--on-missing", "emulate"]
+    data = ["--data", str(tmp_path / "rows.jsonl")]
+    out = str(tmp_path / "out")
+    assert main(["compile", str(target_folder), *device]) == 0
+    assert main(["train", str(target_folder), *data, "--out", out, *device]) == 0
+    shown = capsys.readouterr().err
+    assert "placement: prefix_vek280 on DPUCV2DX8G_ISA1_C20B14, emulated by CPUExecutionProvider: " in shown
+    assert "s for 8 examples, 0 from the cache" in shown
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "emulated by CPUExecutionProvider" in page
+    assert main(["evaluate", str(target_folder), *data, "--adapter", out, "--json", *device]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["split"]["placement"]["emulated"] is True
+    assert found["split"]["activations"]["misses"] == 0
+    arguments = [str(target_folder), str(tmp_path / "0.npy"), "--adapter", out, "--json", *device]
+    assert main(["run", *arguments]) == 0
+    shown = capsys.readouterr()
+    assert "placement: prefix_vek280 on DPUCV2DX8G_ISA1_C20B14, emulated" in shown.err
+    assert json.loads(shown.out)["emulated"] is True
+
+
+def test_a_language_model_is_refused_by_name(bundle_folder, tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": "fix the cable"}) + "\n")
+    arguments = ["--data", str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "out"), "--profile", "vek280"]
+    assert main(["train", str(bundle_folder("tiny-lm")), *arguments, "--on-missing", "emulate"]) == 1
+    assert "is a bundle for text-generation, and the profile vek280 runs" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
