@@ -56,8 +56,13 @@ class _Graph:
         return self.quantized(self.node("Relu", [found], f"{name}_relu"), name)
 
 
-def quantized_prefix(profile: HardwareProfile, *, softmax: bool = False, seed: int = 0) -> onnx.ModelProto:
-    """Return a graph of three convolutions, pixel_values (batch, 3, 32, 32) → boundary_0 (batch, 16, 4, 4)."""
+def quantized_prefix(
+    profile: HardwareProfile, *, softmax: bool = False, unknown: bool = False, seed: int = 0
+) -> onnx.ModelProto:
+    """Return a graph of three convolutions, pixel_values (batch, 3, 32, 32) → boundary_0 (batch, 16, 4, 4).
+
+    Behind the first one, if asked for, is a Softmax, or an operator of machine learning that few compilers know.
+    """
     accelerator = profile.accelerator
     assert accelerator is not None
     graph = _Graph(seed, accelerator.zero_point, accelerator.activation_type)
@@ -65,6 +70,8 @@ def quantized_prefix(profile: HardwareProfile, *, softmax: bool = False, seed: i
     value = graph.conv(value, (3, 8), 2, "conv_a")
     if softmax:
         value = graph.quantized(graph.node("Softmax", [value], "softmax", axis=1), "softmax")
+    if unknown:
+        value = graph.node("Scaler", [value], "scaler", domain="ai.onnx.ml", scale=[1.0], offset=[0.0])
     value = graph.conv(value, (8, 16), 2, "conv_b")
     value = graph.conv(value, (16, 16), 2, "conv_c")
     graph.nodes[-1].output[0] = "boundary_0"
@@ -75,13 +82,15 @@ def quantized_prefix(profile: HardwareProfile, *, softmax: bool = False, seed: i
         [helper.make_tensor_value_info("boundary_0", TensorProto.FLOAT, [accelerator.batch, 16, 4, 4])],
         graph.initializers,
     )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(
+        made, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)], ir_version=8
+    )
     onnx.checker.check_model(model, full_check=True)
     return onnx.shape_inference.infer_shapes(model)
 
 
-def add_prefixes(source: Path, out: Path, *profiles: HardwareProfile, softmax: bool = False, seed: int = 0) -> Path:
-    """Copy a split bundle and add a quantized prefix for the accelerator of each profile; return the copy."""
+def add_prefixes(source: Path, out: Path, *profiles: HardwareProfile, **changes: bool) -> Path:
+    """Copy a split bundle and add a ``quantized_prefix`` for the accelerator of each profile; return the copy."""
     shutil.copytree(source, out)
     manifest = open_bundle(out).manifest
     float_prefix = manifest.graphs["prefix"]
@@ -89,7 +98,7 @@ def add_prefixes(source: Path, out: Path, *profiles: HardwareProfile, softmax: b
     for profile in profiles:
         accelerator = profile.accelerator
         assert accelerator is not None
-        model = quantized_prefix(profile, softmax=softmax, seed=seed)
+        model = quantized_prefix(profile, **changes)
         name = f"prefix_{profile.name}"
         written = {
             f"graphs/{name}.onnx": model.SerializeToString(),
