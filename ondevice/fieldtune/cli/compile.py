@@ -30,8 +30,7 @@ class Compile:
     """Hardware profile with an accelerator: a name that fieldtune profiles lists, or a .toml file."""
 
     on_missing: OnMissingFlag = None
-    """Where the installed ONNX Runtime lacks the profile's provider: fail, or emulate its accelerator on the CPU; if
-    not given, what the profile says."""
+    """If the profile's provider is missing: fail, or emulate its accelerator; else as the profile says."""
 
     overwrite: bool = False
     """Compile again what is kept already."""

@@ -44,8 +44,7 @@ class Evaluate:
     """Hardware profile: a name that fieldtune profiles lists, or a .toml file."""
 
     on_missing: OnMissingFlag = None
-    """Where the installed ONNX Runtime lacks the profile's provider: fail, emulate its accelerator on the CPU, or just
-    use the CPU; if not given, what the profile says."""
+    """If the profile's provider is missing: fail, emulate its accelerator, or use the CPU; else as the profile says."""
 
     batch_size: int | None = None
     """Examples that go through the graph together; if not given, the profile's."""

@@ -59,8 +59,7 @@ class Run:
     """Hardware profile: a name that fieldtune profiles lists, or a .toml file."""
 
     on_missing: OnMissingFlag = None
-    """Where the installed ONNX Runtime lacks the profile's provider: fail, emulate its accelerator on the CPU, or just
-    use the CPU; if not given, what the profile says."""
+    """If the profile's provider is missing: fail, emulate its accelerator, or use the CPU; else as the profile says."""
 
     as_json: JsonFlag = False
     """Print one JSON object a line on stdout, for each text or image and adapter."""

@@ -67,8 +67,7 @@ class Train:
     """Hardware profile: a name that fieldtune profiles lists, or a .toml file."""
 
     on_missing: OnMissingFlag = None
-    """Where the installed ONNX Runtime lacks the profile's provider: fail, emulate its accelerator on the CPU, or just
-    use the CPU; if not given, what the profile says."""
+    """If the profile's provider is missing: fail, emulate its accelerator, or use the CPU; else as the profile says."""
 
     overwrite: bool = False
     """Replace the output folder if it holds an adapter."""
