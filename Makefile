@@ -69,6 +69,7 @@ test-arm64: tiny-bundles ## train on emulated 64-bit ARM and compare (Linux with
 bench: venv ## time a training step, and whole runs, beside torch and PEFT
 	$(RUN) benchmarks/train_step.py --cache $(CACHE) $(ARGS)
 	$(RUN) benchmarks/parity_run.py --cache $(CACHE) $(ARGS)
+	$(RUN) benchmarks/activation_cache.py --cache $(CACHE) $(ARGS)
 
 .PHONY: tiny-bundles
 tiny-bundles: venv

@@ -135,6 +135,9 @@ def session_options(runtime: Any, settings: SessionSettings) -> "SessionOptions"
         options.add_session_config_entry("session.use_env_allocators", "1")
     options.log_severity_level = _LOG_ERRORS
     options.add_session_config_entry("session.disable_prepacking", "0" if settings.prepacking else "1")
+    # Threads wait for the next operator by turning in circles, and after a run for the next run, too. Prefix and suffix
+    # run in turn, each with threads of its own: without this, those of one are in the way of the other's.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     # Denormals count, as in torch, with which the graphs were compared; small gradients come near them.
     options.add_session_config_entry("session.set_denormal_as_zero", "0")
     return options
