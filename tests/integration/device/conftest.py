@@ -70,6 +70,7 @@ def target_folder(bundle_folder, tmp_path_factory):
     if {"vek280", "kv260"} <= set(open_bundle(folder).manifest.targets):
         return folder
     pytest.importorskip("onnx")
+    pytest.importorskip("onnx_ir")
     from fieldtune.hardware import load_profile
 
     path = Path(__file__).resolve().parents[2] / "split_bundles.py"
