@@ -125,6 +125,16 @@ def vision(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
 
 
+def pictures(folder: Path) -> None:
+    """Write noisy images of two brightnesses, each in its label's folder."""
+    random = np.random.default_rng(4)
+    for label, brightness in (("dark", 70), ("light", 180)):
+        (folder / label).mkdir(parents=True)
+        for number in range(40):
+            pixels = random.normal(brightness, 40, (32, 32, 3)).clip(0, 255).astype(np.uint8)
+            np.save(folder / label / f"{number:02}.npy", pixels)
+
+
 def build_all(out: Path) -> None:
     """Build every tiny bundle in OUT, unless they are there from the same sources."""
     official = has_training_tool()
@@ -144,6 +154,7 @@ def build_all(out: Path) -> None:
     classifier(models_folder / "classifier")
     decoder(models_folder / "lm")
     vision(models_folder / "vision")
+    pictures(models_folder / "pictures")
     every = LoraSpec(rank=4, alpha=8, target_modules=("query", "value"))
     linear = LoraSpec(rank=4, alpha=8, target_modules=("q_proj", "v_proj", "down_proj"))
     labels = ("negative", "positive")
@@ -160,7 +171,8 @@ def build_all(out: Path) -> None:
                   overwrite=True),
         BuildSpec(model=str(models_folder / "vision"), task="image-classification", out=out / "split-vision",
                   labels=("dark", "light"), lora=LoraSpec(rank=4, alpha=8, target_modules=("convolution",)), split=1,
-                  overwrite=True),
+                  target=("vek280", "kv260", "ryzen-ai-strix"), calibration=models_folder / "pictures",
+                  calibration_examples=40, overwrite=True),
         BuildSpec(model=str(models_folder / "classifier"), task="text-classification", out=out / "split-classifier",
                   labels=labels, lora=every, sequence=16, split=1, overwrite=True),
         BuildSpec(model=str(models_folder / "lm"), task="text-generation", out=out / "tiny-lm", lora=linear,

@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from fieldtune import __version__
 from fieldtune.adapters import read_adapter
-from fieldtune.bundle import TOKENIZER_NAME, file_spec
-from fieldtune.data.examples import IMAGE_CLASSIFICATION
+from fieldtune.bundle import TOKENIZER_NAME, Bundle, file_spec
 from fieldtune.errors import UnsupportedModel
+from fieldtune.hardware import HardwareProfile
 from fieldtune.manifest import (
     ADAPTER_NAME,
     MANIFEST_NAME,
@@ -33,7 +33,9 @@ from fieldtune_offline.parity import check_parity, open_sessions
 from fieldtune_offline.passes.split_prefix import Split, split_prefix
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
+from fieldtune_offline.spec_checks import checked_spec
 from fieldtune_offline.split_parity import check_split
+from fieldtune_offline.targets import add_target, load_targets, read_calibration
 from fieldtune_offline.tasks import Task
 from fieldtune_offline.tasks.image_classification import ImageClassification
 from fieldtune_offline.tasks.text_classification import TextClassification
@@ -57,11 +59,14 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
 
     Raises:
         UnsupportedModel: a model, task or adapter setting that is not supported.
+        InvalidProfile: a target that is no hardware profile.
+        PlacementRefused: the accelerator of a target would refuse the quantized prefix; with the rules' names.
         ParityError: the graphs do not compute what torch computes; nothing is left behind.
         OutputError: ``out`` exists, or cannot be written.
     """
     task_name = canonical_task(spec.task)
-    _check_spec(spec, task_name)
+    spec = checked_spec(spec, task_name)
+    targets = load_targets(spec.target)
     # What could be missing on this machine shows before the minutes of a build.
     training = training_python(report) if spec.ort_training else None
     with output_folder(spec.out, overwrite=spec.overwrite, marks=(MANIFEST_NAME,)) as staging:
@@ -88,6 +93,8 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         if split:
             check_split(staging / "graphs", adapted, task, manifest, initial, shapes)
         manifest = dataclasses.replace(manifest, parity=parity)
+        if targets:
+            manifest = _with_targets(staging, manifest, spec, targets, report, trained_head=not base.new_modules)
         if training:
             manifest = add_ort_training(staging, manifest, initial, training, report)
         (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
@@ -97,30 +104,6 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
 def _shown(names: list[str]) -> str:
     more = len(names) - _MOST_LABELS_SHOWN
     return ", ".join(names[:_MOST_LABELS_SHOWN]) + (f", … and {more} more" if more > 0 else "")
-
-
-def _check_spec(spec: BuildSpec, task: str) -> None:
-    for name in ("batch", "sequence"):
-        value = getattr(spec, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; expected at least 1")
-    if spec.lora.rank < 1:
-        raise ValueError(f"rank is {spec.lora.rank}; expected at least 1")
-    if spec.split == "none":
-        return
-    if isinstance(spec.split, int) and spec.split < 1:
-        raise ValueError(f"split is {spec.split}; expected at least 1 block, auto or none")
-    if task == "text-generation":
-        raise UnsupportedModel(
-            "text-generation cannot be split: decoding on an accelerator would need graphs of its own for the prompt "
-            "and for one token; build without --split"
-        )
-    if spec.batch is not None:
-        raise ValueError("a split bundle takes any batch; leave --batch out (a target's batch is its profile's)")
-    if task != IMAGE_CLASSIFICATION and spec.sequence is None:
-        raise ValueError(
-            "a split of texts needs --sequence: what is carried across the boundary has one size for every text"
-        )
 
 
 def _task(name: str, adapted: Adapted, base: BaseModel) -> Task:
@@ -191,6 +174,24 @@ def _split(spec: BuildSpec, graphs: Sequence[Graph], report: Report) -> Split | 
     carried = ", ".join(f"{tensor.name} {tensor.shape[1:]}" for tensor in split.spec.boundary)
     report(f"carried across the boundary for each sample: {carried}")
     return split
+
+
+def _with_targets(
+    staging: Path,
+    manifest: Manifest,
+    spec: BuildSpec,
+    targets: Sequence[HardwareProfile],
+    report: Report,
+    *,
+    trained_head: bool,
+) -> Manifest:
+    assert spec.calibration is not None
+    report(f"reading {spec.calibration}")
+    bundle = Bundle(staging, manifest)
+    calibration = read_calibration(spec.calibration, bundle, spec.calibration_examples, trained_head=trained_head)
+    for profile in targets:
+        manifest = add_target(staging, manifest, profile, calibration, report)
+    return manifest
 
 
 def _parity_shapes(spec: BuildSpec, base: BaseModel) -> list[tuple[int, int]]:

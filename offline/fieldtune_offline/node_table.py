@@ -7,11 +7,19 @@ shape of unknown rank ``UNKNOWN_SHAPE``, an unknown dtype ``UNKNOWN_DTYPE``.
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
-from fieldtune.node_tables import FORMAT_VERSION, UNKNOWN_DTYPE, UNKNOWN_SHAPE, UNKNOWN_SIZE
+from fieldtune.node_tables import (
+    FORMAT_VERSION,
+    UNKNOWN_DTYPE,
+    UNKNOWN_SHAPE,
+    UNKNOWN_SIZE,
+    NodeTable,
+    parse_node_table,
+)
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _PLAIN_ATTRIBUTES = (
@@ -22,6 +30,11 @@ _PLAIN_ATTRIBUTES = (
     ir.AttributeType.STRING,
     ir.AttributeType.STRINGS,
 )
+
+
+def table_of(model: ir.Model) -> NodeTable:
+    """Return a graph's node table as a device reads it."""
+    return parse_node_table(node_table(model), Path(f"{model.graph.name}.nodes.json"))
 
 
 def node_table(model: ir.Model) -> str:

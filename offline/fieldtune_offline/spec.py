@@ -64,6 +64,15 @@ class BuildSpec:
     split: Literal["none", "auto"] | int = "none"
     """Cut the frozen part off, to run once a sample: auto where that is cheapest; N adapts the last N blocks only."""
 
+    target: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PROFILE")] = ()
+    """Hardware profiles whose accelerators the frozen part is quantized for, at the cheapest split if none is named."""
+
+    calibration: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Examples that quantization takes its ranges from, as training takes them; a target needs them."""
+
+    calibration_examples: int = 256
+    """How many of them ranges are taken from; accuracy before and after is measured on others."""
+
     ort_training: bool = False
     """Also make ONNX Runtime's official training artifacts, in an environment of their own."""
 

@@ -144,7 +144,24 @@ def read_node_table(path: Path) -> NodeTable:
         InvalidBundle: a key that is missing or of another type.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise CorruptFile(f"{path}: not JSON in UTF-8 ({error}); copy or build the bundle again") from error
+    return parse_node_table(text, path)
+
+
+def parse_node_table(text: str, path: Path) -> NodeTable:
+    """Read a node table from its text.
+
+    Args:
+        text: JSON.
+        path: named in errors.
+
+    Raises:
+        CorruptFile, UnsupportedFormat, InvalidBundle: as ``read_node_table`` does.
+    """
+    try:
+        data = json.loads(text)
     except ValueError as error:
         raise CorruptFile(f"{path}: not JSON in UTF-8 ({error}); copy or build the bundle again") from error
     table = Table(data, path, InvalidBundle)

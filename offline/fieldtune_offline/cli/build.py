@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Build:
-    """Turn a model into a bundle that devices adapt and serve.
+    r"""Turn a model into a bundle that devices adapt and serve.
 
     Every build ends by comparing loss, gradients and outputs with torch on stock ONNX Runtime; one that differs is not
     written.
@@ -28,6 +28,8 @@ class Build:
       fieldtune-offline build ./llama --task text-generation --target-modules all-linear --rank 16 --out artifacts/llama
       fieldtune-offline build ./minilm --task text-classification --ort-training --out artifacts/minilm
       fieldtune-offline build ./minilm --task text-classification --sequence 128 --split 2 --out artifacts/minilm
+      fieldtune-offline build ./efficientnet --task image-classification --target-modules head --split auto \
+          --target vek280 kv260 --calibration photos.jsonl --out artifacts/photos
       fieldtune-offline build ./minilm --task text-classification --adapter ./my-adapter --out artifacts/minilm-v2
     """
 
@@ -46,7 +48,8 @@ def run(command: Build, console: "Console") -> int:
     manifest = build_bundle(command.spec, report)
     report(f"written: {command.spec.out}")
     if command.as_json:
-        print_json({"bundle": str(command.spec.out), "parity": manifest.parity, "parameters": manifest.layout.size})
+        facts = {"parity": manifest.parity, "parameters": manifest.layout.size, "targets": manifest.targets}
+        print_json({"bundle": str(command.spec.out), **facts})
     else:
         print_tables(*parity_tables(manifest))
     return 0
@@ -66,7 +69,27 @@ def parity_tables(manifest: "Manifest") -> "list[Table]":
     """Return the figures of parity as tables: of the bundle's graphs, and of its official artifacts if it has them."""
     if manifest.merged:
         return [merge_parity_table(manifest)]
-    return [parity_table(manifest), *([ort_parity_table(manifest)] if manifest.ort_training else [])]
+    tables = [parity_table(manifest)]
+    if manifest.ort_training:
+        tables.append(ort_parity_table(manifest))
+    if manifest.targets:
+        tables.append(target_table(manifest))
+    return tables
+
+
+def target_table(manifest: "Manifest") -> "Table":
+    """Return what quantizing for each target cost as a table."""
+    from fieldtune.cli.results import new_table
+
+    columns = ("target", ">batch", ">calibrated on", "accuracy of", ">before", ">after", ">boundary")
+    table = new_table("Quantized prefixes", columns)
+    for name, target in manifest.targets.items():
+        found = target.accuracy
+        figures = ["-"] * 4
+        if found is not None:
+            figures = [found.measure, f"{found.before:.1%}", f"{found.after:.1%}", f"{found.boundary_snr_db:.1f} dB"]
+        table.add_row(name, str(target.batch), str(target.calibration_examples), *figures)
+    return table
 
 
 def merge_parity_table(manifest: "Manifest") -> "Table":

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from fieldtune.hardware.specs import DpuLimits
 from fieldtune.manifest import Shape
-from fieldtune.node_tables import Node
+from fieldtune.node_tables import Node, NodeTable
 from fieldtune.placement.dataflow import ACTIVATIONS
 from fieldtune.placement.offload import is_depthwise
 from fieldtune.placement.violations import Finding, Subject, called
@@ -92,7 +92,7 @@ def activation(subject: Subject) -> Iterator[Finding]:
     for node in subject.operators(*ACTIVATIONS):
         if limits is None:
             return
-        found = _activation(subject, node, limits)
+        found = activation_name(subject.table, node, limits.leaky_relu_alpha)
         if found not in limits.activations:
             slope = f"{limits.leaky_relu_alpha:g}"
             known = (f"{name} with alpha {slope}" if name == "leaky_relu" else name for name in limits.activations)
@@ -132,28 +132,28 @@ def _integer(dim: int | str) -> int:
     return dim
 
 
-def _activation(subject: Subject, node: Node, limits: DpuLimits) -> str:
-    """Return the activation that a node is, by its name in the limits, or in words if none of them is it."""
+def activation_name(table: NodeTable, node: Node, leaky_relu_alpha: float) -> str:
+    """Return which activation a node is, by its name in the limits, or in words if none of them is it."""
     if node.op == "LeakyRelu":
         alpha = node.attributes.get("alpha", 0.01)
-        return "leaky_relu" if math.isclose(alpha, limits.leaky_relu_alpha) else f"leaky_relu with alpha {alpha:.7g}"
+        return "leaky_relu" if math.isclose(alpha, leaky_relu_alpha) else f"leaky_relu with alpha {alpha:.7g}"
     if node.op == "HardSigmoid":
         alpha, beta = node.attributes.get("alpha", 0.2), node.attributes.get("beta", 0.5)
         same = math.isclose(alpha, _SIXTH, rel_tol=1e-4) and math.isclose(beta, 0.5)
         return "hard_sigmoid" if same else f"hard_sigmoid with alpha {alpha:.7g} and beta {beta:.7g}"
     if node.op == "Clip":
-        low, high = (_bound(subject, node, index) for index in (1, 2))
+        low, high = (_bound(table, node, index) for index in (1, 2))
         names: dict[tuple[object, object], str] = {(0, None): "relu", (0, 6): "relu6"}
         return names.get((low, high), f"Clip from {low} to {high}")
     return {"Relu": "relu", "HardSwish": "hard_swish"}[node.op]
 
 
-def _bound(subject: Subject, node: Node, index: int) -> object:
+def _bound(table: NodeTable, node: Node, index: int) -> object:
     """Return a bound of a Clip: None where there is none, its name where it is not a constant that is known."""
     name = node.inputs[index] if len(node.inputs) > index else ""
     if not name:
         return None
-    value = subject.table.values[name].value
+    value = table.values[name].value
     return name if value is None else value
 
 

@@ -24,8 +24,9 @@ POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
 HEAVY = (*CONVOLUTIONS, *PRODUCTS, *POOLS)
 """What a partition forms around."""
 ELEMENTWISE = ("Add", "Mul")
-_MOVES = ("Concat", "Pad", "Slice", "Resize")
-_BESIDE_HEAVY = (*ACTIVATIONS, *ELEMENTWISE, *_MOVES, *VIEWS)
+MOVES = ("Concat", "Pad", "Slice", "Resize")
+"""Change where numbers are, and by interpolation at most what they are."""
+_BESIDE_HEAVY = (*ACTIVATIONS, *ELEMENTWISE, *MOVES, *VIEWS)
 _RESIZES = ("nearest", "linear")
 _CALLED = {"dpu": "a DPU", "npu": "an NPU"}
 
@@ -45,7 +46,7 @@ def left_to_cpu(flow: Dataflow, accelerator: Accelerator) -> Mapping[int, str]:
     for index, node in enumerate(flow.table.nodes):
         if not flow.is_operator(index):
             continue
-        reason = _by_kind(flow, node, _CALLED[accelerator.family]) or _by_quantization(flow, node, reasons)
+        reason = left_by_kind(flow, node, accelerator) or _by_quantization(flow, node, reasons)
         if reason:
             reasons[index] = reason
     return reasons
@@ -58,7 +59,9 @@ def is_depthwise(flow: Dataflow, node: Node) -> bool:
     return group > 1 and (weight[1] == 1 if node.op == "Conv" else weight[0] == group)
 
 
-def _by_kind(flow: Dataflow, node: Node, called: str) -> str:
+def left_by_kind(flow: Dataflow, node: Node, accelerator: Accelerator) -> str:
+    """Return why the compiler leaves an operator, however it is quantized; "" where it does not."""
+    called = _CALLED[accelerator.family]
     if node.op in CONVOLUTIONS:
         return _of_convolution(flow, node)
     if node.op in PRODUCTS:

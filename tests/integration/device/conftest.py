@@ -1,6 +1,5 @@
 """Small bundles, which ``tests/tiny_bundles.py`` builds on the dev box, and data that fits them."""
 
-import importlib.util
 import itertools
 import json
 import os
@@ -62,23 +61,9 @@ def official(exported):
 
 
 @pytest.fixture(scope="session")
-def target_folder(bundle_folder, tmp_path_factory):
-    """The folder of a split bundle with prefixes for vek280 and kv260."""
-    from fieldtune.bundle import open_bundle
-
-    folder = bundle_folder("split-vision")
-    if {"vek280", "kv260"} <= set(open_bundle(folder).manifest.targets):
-        return folder
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnx_ir")
-    from fieldtune.hardware import load_profile
-
-    path = Path(__file__).resolve().parents[2] / "split_bundles.py"
-    spec = importlib.util.spec_from_file_location("split_bundles", path)
-    split_bundles = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(split_bundles)
-    out = tmp_path_factory.mktemp("targets") / "bundle"
-    return split_bundles.add_prefixes(folder, out, load_profile("vek280"), load_profile("kv260"))
+def target_folder(bundle_folder):
+    """The folder of a split bundle with prefixes for vek280, kv260 and ryzen-ai-strix."""
+    return bundle_folder("split-vision")
 
 
 @pytest.fixture(scope="session")

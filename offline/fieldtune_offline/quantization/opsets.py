@@ -1,0 +1,78 @@
+"""The opset that a compiler takes: operators that later opsets changed, in the earlier form."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from fieldtune.errors import UnsupportedModel
+from fieldtune.hardware.specs import Accelerator
+
+_AXES_MOVED_AT_18 = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceProd", "ReduceSumSquare")
+"""Opset 18 made the axes of these an input; before, they are an attribute."""
+
+
+def set_opset(model: ir.Model, accelerator: Accelerator) -> None:
+    """Bring a model's opset into the range that an accelerator's compiler takes.
+
+    Raises:
+        UnsupportedModel: an operator that means something else there.
+    """
+    found = model.opset_imports[""]
+    low, high = accelerator.opset_min or found, accelerator.opset_max or found
+    wanted = min(max(found, low), high)
+    if wanted == found:
+        return
+    for node in model.graph.all_nodes():
+        if node.domain:
+            continue
+        if wanted < 18 <= found and node.op_type in _AXES_MOVED_AT_18:
+            _axes_as_attribute(node)
+        elif _defined_at(node.op_type, found) != _defined_at(node.op_type, wanted):
+            raise UnsupportedModel(
+                f"{node.op_type} {node.name}: opset {found} defines it otherwise than opset {wanted}, the nearest that "
+                f"{accelerator.target} takes"
+            )
+    model.opset_imports[""] = wanted
+
+
+def as_global_pooling(model: ir.Model) -> None:
+    """Turn means over height and width into GlobalAveragePool, which accelerators know."""
+    graph = model.graph
+    for node in list(graph):
+        data = node.inputs[0] if node.inputs else None
+        if node.op_type != "ReduceMean" or data is None or data.shape is None or len(data.shape) != 4:
+            continue
+        if sorted(axis % 4 for axis in _axes(node)) != [2, 3]:
+            continue
+        result = node.outputs[0]
+        new = [ir.node("GlobalAveragePool", [data])]
+        if not node.attributes.get_int("keepdims", 1):
+            new.append(ir.node("Flatten", new[0].outputs, {"axis": 1}))
+            new[0].outputs[0].name = f"{result.name}.pooled"
+        last = new[-1].outputs[0]
+        ir.convenience.replace_nodes_and_values(graph, node, [node], new, [result], [last])
+        last.name = result.name
+
+
+def _axes(node: ir.Node) -> Sequence[int]:
+    """Return a reduction's constant axes; none where it has no or unknown ones."""
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        constant = node.inputs[1].const_value
+        return [] if constant is None else [int(axis) for axis in constant.numpy()]
+    return node.attributes.get_ints("axes", ())
+
+
+def _axes_as_attribute(node: ir.Node) -> None:
+    axes = _axes(node)
+    if len(node.inputs) > 1:
+        if not axes:
+            raise UnsupportedModel(f"{node.op_type} {node.name}: its axes are not constant")
+        node.attributes["axes"] = ir.AttrInt64s("axes", np.asarray(axes).tolist())
+        node.resize_inputs(1)
+    node.attributes.pop("noop_with_empty_axes", None)
+
+
+def _defined_at(op: str, opset: int) -> int:
+    return int(onnx.defs.get_schema(op, opset).since_version)

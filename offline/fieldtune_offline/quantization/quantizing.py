@@ -1,0 +1,118 @@
+"""quantize: a float32 graph becomes an INT8 one that an accelerator's compiler takes."""
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from fieldtune.errors import ExportError, UnsupportedModel
+from fieldtune.hardware.specs import Accelerator
+from fieldtune.placement.dataflow import trace
+from fieldtune_offline.node_table import table_of
+from fieldtune_offline.quantization.adjustment import adjust_weights
+from fieldtune_offline.quantization.calibration import Feeds, regroup, sample_tensors
+from fieldtune_offline.quantization.insertion import insert_quantization
+from fieldtune_offline.quantization.opsets import set_opset
+from fieldtune_offline.quantization.positions import Positions, Sample, ShiftLimits, choose_positions, refine
+from fieldtune_offline.quantization.regions import accelerated_nodes
+from fieldtune_offline.quantization.scheme import Scheme, quantization_scheme
+from fieldtune_offline.quantization.static import finish, static_model
+
+ADJUSTED_EXAMPLES = 64
+"""Of the calibration examples, how many weights are adjusted on: more cost time and memory and gain little."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Quantized:
+    """A graph for an accelerator.
+
+    Attributes:
+        model: INT8, with QuantizeLinear and DequantizeLinear; every shape is static, the weights are in it.
+        reference: the same graph in float32, as it was quantized: static and simplified.
+        quantizer: name and version of what quantized it.
+        examples: how many were calibrated on.
+    """
+
+    model: ir.Model
+    reference: ir.Model
+    quantizer: str
+    examples: int
+
+
+def quantize(
+    model: ir.Model | Path,
+    accelerator: Accelerator,
+    feeds: Iterable[Feeds],
+    *,
+    batch: int | None = None,
+    report: Callable[[str], None] = lambda _: None,
+) -> Quantized:
+    """Quantize a graph as an accelerator asks for: eight bits, symmetric, one power of two to scale each tensor.
+
+    What the accelerator would leave to the CPU stays in float32. Positions are those of the least mean squared error,
+    made coarser where the accelerator's shifts ask for it; then weights and biases are adjusted to what quantization
+    did before them, and QuantizeLinear and DequantizeLinear are put in by ONNX Runtime's quantizer.
+
+    Args:
+        model: float32, or its file. Its first input dimension is the batch.
+        accelerator: of a profile.
+        feeds: calibration examples: input name → array with any number of rows; all other dimensions become those
+            of the first ones.
+        batch: samples in a run; the accelerator's own if None.
+        report: called with one line at the start of each stage.
+
+    Raises:
+        ExportError: no examples.
+        UnsupportedModel: a size that is unknown before it runs, or an operator that the accelerator's opsets lack.
+    """
+    source = model if isinstance(model, ir.Model) else ir.load(model)
+    static, batches, examples = _static(source, accelerator, feeds, batch)
+    flow = trace(table_of(static))
+    scheme = quantization_scheme(flow, accelerated_nodes(flow, accelerator))
+    report(f"calibrating {len(scheme.activations)} tensors on {examples} examples")
+    positions = _positions(static, scheme, accelerator, batches)
+    report(f"adjusting {len(scheme.weights)} weights")
+    few = batches[: max(1, ADJUSTED_EXAMPLES // len(next(iter(batches[0].values()))))]
+    adjusted = static.clone()
+    for name, array in adjust_weights(static, scheme, positions, few).items():
+        adjusted.graph.initializers[name].const_value = ir.tensor(array, name=name)
+    quantized = insert_quantization(adjusted, scheme, positions, accelerator)
+    finish(quantized)
+    version = importlib.metadata.version("onnxruntime")
+    return Quantized(model=quantized, reference=static, quantizer=f"onnxruntime {version}", examples=examples)
+
+
+def _static(
+    source: ir.Model, accelerator: Accelerator, feeds: Iterable[Feeds], batch: int | None
+) -> tuple[ir.Model, Sequence[Feeds], int]:
+    names = [str(value.name) for value in source.graph.inputs]
+    given = [{name: np.asarray(each[name]) for name in names} for each in feeds]
+    examples = sum(len(each[names[0]]) for each in given)
+    if not examples:
+        raise ExportError("there are no calibration examples; an INT8 graph needs some to find its ranges")
+    batches = list(regroup(given, batch or accelerator.batch))
+    sizes: dict[str, int] = {}
+    for value in source.graph.inputs:
+        shape = batches[0][str(value.name)].shape
+        if value.shape is None or len(value.shape) != len(shape):
+            raise UnsupportedModel(f"input {value.name}: {value.shape}, and the examples are of shape {shape}")
+        sizes |= {
+            str(dim.value): size for dim, size in zip(value.shape, shape, strict=True) if not isinstance(dim, int)
+        }
+    static = static_model(source, sizes)
+    set_opset(static, accelerator)
+    return static, batches, examples
+
+
+def _positions(static: ir.Model, scheme: Scheme, accelerator: Accelerator, batches: Sequence[Feeds]) -> Positions:
+    samples = dict(sample_tensors(static, scheme.activations, batches))
+    for name in scheme.weights:
+        constant = static.graph.initializers[name].const_value
+        assert constant is not None
+        values = constant.numpy().reshape(-1).astype(np.float32)
+        samples[name] = Sample(values, float(np.abs(values).max(initial=0)))
+    chosen = choose_positions(samples, scheme.bindings)
+    return refine(chosen, scheme.bindings, ShiftLimits.of(accelerator.limits))
