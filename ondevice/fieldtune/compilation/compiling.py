@@ -15,7 +15,7 @@ from fieldtune.compilation.reporting import accelerator_report
 from fieldtune.compilation.store import CompiledStore
 from fieldtune.compilation.targets import choose_for, find_target
 from fieldtune.compilation.worker import Request
-from fieldtune.errors import CompileError
+from fieldtune.errors import CompileError, listed
 from fieldtune.hardware import HardwareProfile
 from fieldtune.hardware.stacks import CACHE_VARIABLES, STACKS
 from fieldtune.manifest import TargetSpec
@@ -99,7 +99,10 @@ def compile_prefix(
     verb = "opening" if choice.emulated else "compiling"
     progress(f"{verb} {target.graph} with {choice.provider}, at most {profile.execution.compile_timeout_s} s")
     with store.staging(key) as folder:
-        entry = _compile(job, planned, folder)
+        try:
+            entry = _compile(job, planned, folder)
+        except CompileError as error:
+            raise CompileError(f"{error}{_suspicions(job)}") from error
         write_entry(entry, folder)
     return Compiled(folder=store.folder(key), key=key, report=entry.report, seconds=entry.seconds, fresh=True)
 
@@ -180,6 +183,14 @@ def _planned(job: _Job, progress: Progress) -> PlacementReport:
     report = job.report(plan_placement(table, job.profile.accelerator))
     hold_to(report, job.profile)
     return report
+
+
+def _suspicions(job: _Job) -> str:
+    """Say what the rules have against a graph that a real compiler did not take: it may crash without a word."""
+    violations = () if job.choice.emulated else check_rules(job.table, job.profile)
+    if not violations:
+        return ""
+    return f"\nBy what is known of {job.target.target}:{listed([violation.message for violation in violations])}"
 
 
 def _compile(job: _Job, planned: PlacementReport | None, folder: Path) -> Entry:

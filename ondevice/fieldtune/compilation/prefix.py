@@ -172,11 +172,11 @@ def _open_on_cpu(bundle: Bundle, profile: HardwareProfile, choice: ProviderChoic
 def _open_emulated(
     bundle: Bundle, profile: HardwareProfile, choice: ProviderChoice, target: TargetSpec, entry: Entry, folder: Path
 ) -> Prefix:
-    opened = accelerator_choice(profile, choice, folder)
-    session = open_session(bundle.graph_path(target.graph), opened, EMULATION_CONFIG)
     # The plan follows from the key; the profile's name and its demands, and who asked for an emulation, do not.
     report = dataclasses.replace(entry.report, profile=profile.name, reason=choice.reason)
     hold_to(report, profile)
+    opened = accelerator_choice(profile, choice, folder)
+    session = open_session(bundle.graph_path(target.graph), opened, EMULATION_CONFIG)
     spec = bundle.manifest.graphs[target.graph]
     return Prefix(session, spec, target.batch, _identity(bundle, opened, report), report)
 
