@@ -76,13 +76,14 @@ def train_adapter(
     settled = settle(config, profile, bundle.manifest)
     start = start or read_adapter(bundle.adapter_path)
     theta = _starting_theta(start, bundle)
-    train_set = _encoded(bundle, settled, examples)
-    held_out = _encoded(bundle, settled, evaluation) if evaluation is not None else None
     optimizer, found = _optimizer(settled), features()
     target = profile.accelerator.target if profile.accelerator else ""
     backend = choose_backend(settled.backend or "auto", found, choice, bundle, optimizer, target=target)
     whole = backend.name != "portable"
     with open_batches(bundle, profile, choice, settled.cache, on_missing=on_missing, whole=whole) as source:
+        # Encoding may take minutes, and what is not compiled is told before.
+        train_set = _encoded(bundle, settled, examples)
+        held_out = _encoded(bundle, settled, evaluation) if evaluation is not None else None
         run = Run(
             bundle=bundle,
             config=settled,

@@ -1,0 +1,156 @@
+"""How long a new adapter takes until it answers, beside an emulated accelerator, and what a recompile would take.
+
+    python benchmarks/adapter_swap.py --cache .cache --bundle BUNDLE
+    python benchmarks/adapter_swap.py --cache .cache --bundle BUNDLE --profile kv260 --swaps 100
+
+BUNDLE has a prefix for the accelerator of the profile. Adapters of its rank lie in folders. In turn each is loaded from
+its folder and answers one batch; then it answers the same batch again. Loading, and what the first answer takes longer
+than the second, is the time until a new adapter is in use. Sessions of ONNX Runtime and files of compiled forms are
+counted before and after: none may be new. A recompile is what an accelerator would need whose weights held the adapter;
+what is timed is the emulation's, which only checks and plans.
+"""
+
+import argparse
+import dataclasses
+import gc
+import itertools
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import THREADS, Spread, machine_line, parser, save, table
+
+from fieldtune import load_profile, open_bundle
+from fieldtune.adapters import read_adapter, write_adapter
+from fieldtune.bundle import Bundle
+from fieldtune.compilation.compiling import compile_prefix
+from fieldtune.compilation.store import CompiledStore
+from fieldtune.hardware import HardwareProfile
+from fieldtune.inference import Runner
+from fieldtune.tensors import StoredTensor
+
+MOST_MS = 10
+
+
+def write_adapters(opened: Bundle, folder: Path, count: int) -> list[Path]:
+    """Write adapters that differ from the initial one in every tensor."""
+    initial, rng = read_adapter(opened.adapter_path), np.random.default_rng(0)
+    paths = [folder / str(number) for number in range(count)]
+    for path in paths:
+        tensors = {
+            key: StoredTensor.from_float32(rng.normal(0, 0.1, stored.shape).astype(np.float32), stored.dtype)
+            for key, stored in initial.tensors.tensors.items()
+        }
+        write_adapter(dataclasses.replace(initial, tensors=dataclasses.replace(initial.tensors, tensors=tensors)), path)
+    return paths
+
+
+def sessions() -> int:
+    """Count the open sessions of this process."""
+    gc.collect()
+    return sum(type(thing).__name__ == "InferenceSession" for thing in gc.get_objects())
+
+
+def compiled_files() -> dict[Path, int]:
+    """Return everything that is compiled, with the times at which it was written."""
+    folders = [stored.folder for stored in CompiledStore().list()]
+    return {path: path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*")}
+
+
+def inputs(runner: Runner, rows: int) -> dict[str, Any]:
+    """Return one batch of random inputs."""
+    rng, found = np.random.default_rng(1), {}
+    for spec in runner.graph.inputs:
+        shape = [rows, *spec.shape[1:]]
+        if spec.dtype == "float32":
+            found[spec.name] = rng.standard_normal(shape).astype(np.float32)
+        else:
+            mask = "mask" in spec.name
+            found[spec.name] = np.ones(shape, np.int64) if mask else rng.integers(5, 60, shape)
+    return found
+
+
+def swap(runner: Runner, path: Path, batch: dict[str, Any]) -> tuple[float, float, float]:
+    """Return the milliseconds of loading an adapter, of its first answer and of its second."""
+    times = [time.perf_counter()]
+    adapter = runner.load_adapter(path)
+    times.append(time.perf_counter())
+    for _ in range(2):
+        runner.run(batch, adapter, outputs=["logits"])
+        times.append(time.perf_counter())
+    load, first, second = (1e3 * (end - start) for start, end in itertools.pairwise(times))
+    return load, first, second
+
+
+def measure(opened: Bundle, profile: HardwareProfile, swaps: int, folder: Path) -> dict[str, Any]:
+    """Swap adapters, check that nothing was opened or compiled, print the table and return the figures."""
+    started = time.perf_counter()
+    compile_prefix(opened, profile)
+    compile_s = time.perf_counter() - started
+    runner = Runner(opened, profile)
+    assert profile.accelerator is not None
+    batch = inputs(runner, profile.accelerator.batch)
+    paths = write_adapters(opened, folder, swaps)
+    swap(runner, paths[0], batch)  # the first run of a session is slower
+    before = sessions(), compiled_files()
+    found = [swap(runner, path, batch) for path in paths]
+    if (sessions(), compiled_files()) != before or not before[1]:
+        raise SystemExit("a new adapter opened a session or changed what is compiled")
+    load, first, second = map(list, zip(*found, strict=True))
+    in_use = [loaded + max(0.0, one - other) for loaded, one, other in found]
+    rows = [
+        ["load", Spread.of(load).text(2)],
+        ["first answer", Spread.of(first).text(2)],
+        ["second answer", Spread.of(second).text(2)],
+        ["until in use", Spread.of(in_use).text(2)],
+        ["recompile, emulated", f"{1e3 * compile_s:.0f}"],
+    ]
+    title = f"{opened.manifest.layout.size:,} parameters, batch {profile.accelerator.batch}, {profile.name} (emulated)"
+    print(table([title, "ms: min / median / max"], rows))
+    median = statistics.median(in_use)
+    verdict = "at most" if median <= MOST_MS else "MORE THAN"
+    print(f"\n{swaps} swaps, 0 sessions opened, 0 compiles. The median until in use is {verdict} {MOST_MS} ms.\n")
+    return {
+        "parameters": opened.manifest.layout.size,
+        "profile": profile.name,
+        "load_ms": load,
+        "first_answer_ms": first,
+        "second_answer_ms": second,
+        "in_use_ms": in_use,
+        "emulated_compile_s": compile_s,
+    }
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure with a cache folder of its own: nothing is compiled before."""
+    profile = load_profile(arguments.profile)
+    profile = dataclasses.replace(
+        profile,
+        execution=dataclasses.replace(profile.execution, on_missing="emulate"),
+        runtime=dataclasses.replace(profile.runtime, threads=THREADS),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["FIELDTUNE_CACHE"] = str(Path(folder) / "cache")
+        (Path(folder) / "adapters").mkdir()
+        swaps = 3 if arguments.quick else arguments.swaps
+        return measure(open_bundle(arguments.bundle), profile, swaps, Path(folder) / "adapters")
+
+
+def main() -> None:
+    """Measure, print the table, save the figures."""
+    flags = parser(__doc__)
+    flags.add_argument("--bundle", type=Path, required=True, help="with a prefix for the profile's accelerator")
+    flags.add_argument("--profile", default="vek280", help="default: vek280")
+    flags.add_argument("--swaps", type=int, default=30, help="adapters that are swapped in (default: 30)")
+    arguments = flags.parse_args()
+    print(f"{machine_line()}\n")
+    results = run(arguments)
+    print(f"Figures: {save('adapter_swap', arguments.cache, results)}")
+
+
+if __name__ == "__main__":
+    main()
