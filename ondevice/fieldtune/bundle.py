@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path, PurePosixPath
 
 from fieldtune.adapters import Adapter, read_adapter
@@ -103,6 +105,34 @@ def open_bundle(path: str | Path) -> Bundle:
         CorruptFile: files that are missing, altered, truncated or outside the bundle; every one is listed.
     """
     root = Path(path)
+    manifest = _read(root)
+    faults = [fault for name, spec in manifest.files.items() if (fault := _fault(root, name, spec))]
+    named = {path for graph in manifest.graphs.values() for path in (graph.path, graph.nodes)}
+    named |= {TOKENIZER_NAME} if manifest.text else set()
+    named |= set(manifest.ort_training.paths) if manifest.ort_training else set()
+    named |= {target.reference for target in manifest.targets.values()}
+    _refuse(root, [*faults, *_unlisted(manifest, named)])
+    return Bundle(root, manifest)
+
+
+def open_tables(path: str | Path) -> Bundle:
+    """Open a bundle of which only manifest and node tables are going to be read, after checking those.
+
+    Raises:
+        InvalidBundle: not a bundle, or a manifest that cannot be read.
+        UnsupportedFormat: another major version of the format.
+        CorruptFile: node tables that are missing, altered, truncated or outside the bundle; every one is listed.
+    """
+    root = Path(path)
+    manifest = _read(root)
+    named = {graph.nodes for graph in manifest.graphs.values()}
+    tables = {name: spec for name, spec in manifest.files.items() if name in named}
+    faults = [fault for name, spec in tables.items() if (fault := _fault(root, name, spec))]
+    _refuse(root, [*faults, *_unlisted(manifest, named)])
+    return Bundle(root, manifest)
+
+
+def _read(root: Path) -> Manifest:
     manifest_path = root / MANIFEST_NAME
     if not manifest_path.is_file():
         reason = "no such folder" if not root.is_dir() else f"no {MANIFEST_NAME} in it"
@@ -113,16 +143,16 @@ def open_bundle(path: str | Path) -> Bundle:
         text = manifest_path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise CorruptFile(f"{manifest_path}: not UTF-8 text ({error}); copy the bundle again") from error
-    manifest = read_manifest(text, str(manifest_path))
-    faults = [fault for name, spec in manifest.files.items() if (fault := _fault(root, name, spec))]
-    named = {path for graph in manifest.graphs.values() for path in (graph.path, graph.nodes)}
-    named |= {TOKENIZER_NAME} if manifest.text else set()
-    named |= set(manifest.ort_training.paths) if manifest.ort_training else set()
-    named |= {target.reference for target in manifest.targets.values()}
-    faults += [f"{name}: used, but the manifest has no digest of it" for name in sorted(named - set(manifest.files))]
+    return read_manifest(text, str(manifest_path))
+
+
+def _unlisted(manifest: Manifest, named: AbstractSet[str]) -> list[str]:
+    return [f"{name}: used, but the manifest has no digest of it" for name in sorted(named - set(manifest.files))]
+
+
+def _refuse(root: Path, faults: Sequence[str]) -> None:
     if faults:
         raise CorruptFile(f"{root}: {len(faults)} faulty file(s); copy or build the bundle again{listed(faults)}")
-    return Bundle(root, manifest)
 
 
 def file_spec(path: Path) -> FileSpec:

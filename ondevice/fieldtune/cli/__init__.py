@@ -9,6 +9,7 @@ _DESCRIPTION = """Fine-tune in the field: adapt a model on this device's own dat
 A bundle comes from a dev box: fieldtune-offline build MODEL --task text-classification --out BUNDLE
 
 Examples:
+  fieldtune check BUNDLE --profile raspberry-pi-5
   fieldtune train BUNDLE --data train.jsonl --eval eval.jsonl --out adapter
   fieldtune evaluate BUNDLE --data eval.jsonl --adapter adapter
   fieldtune run BUNDLE --adapter adapter "A sentence."
@@ -26,6 +27,7 @@ PROGRAM = Program(
         "cache": "Cache",
         "inspect": "Inspect",
         "import-checkpoint": "ImportCheckpoint",
+        "check": "Check",
         "profiles": "Profiles",
     },
     description=_DESCRIPTION,

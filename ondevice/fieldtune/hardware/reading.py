@@ -97,6 +97,7 @@ def _cpu(table: Table) -> CpuSpec:
         model=table.text("model", default.model),
         cores=_optional(table, "cores"),
         frequency_hz=_optional(table, "frequency_hz"),
+        gflops=_rate(table, "gflops"),
         features=table.texts("features", list(default.features)),
     )
 
@@ -169,13 +170,10 @@ def _accelerator(table: Table) -> Accelerator:
     # AMD names its soft IP DPU…; whatever else can be named as a target is an array of AI engines.
     default = Accelerator(target=target, family="dpu" if target.startswith("DPU") else "npu")
     limits = table.optional_table("limits")
-    peak_tops = table.number("peak_tops", 0.0)
-    if peak_tops < 0:
-        raise InvalidProfile(f"{table.where}: 'peak_tops' is {peak_tops:g}; expected a positive number")
     return Accelerator(
         target=target,
         family=_one_of(table, "family", get_args(Family), default.family),
-        peak_tops=peak_tops or None,
+        peak_tops=_rate(table, "peak_tops"),
         batch=table.integer("batch", default.batch, least=1),
         precision=_one_of(table, "precision", get_args(Precision), default.precision),
         activation_type=_one_of(table, "activation_type", get_args(ActivationType), default.activation_type),
@@ -236,6 +234,14 @@ def _detect(table: Table) -> DetectSpec:
 def _optional(table: Table, key: str) -> int | None:
     """Return a positive integer, or None where the key is missing or 0."""
     return table.integer(key, 0, least=0) or None
+
+
+def _rate(table: Table, key: str) -> float | None:
+    """Return a positive number, or None where the key is missing or 0."""
+    rate = table.number(key, 0.0)
+    if rate < 0:
+        raise InvalidProfile(f"{table.where}: {key!r} is {rate:g}; expected a positive number")
+    return rate or None
 
 
 def _one_of(table: Table, key: str, choices: tuple[Name, ...], default: Name) -> Name:

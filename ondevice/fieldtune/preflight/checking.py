@@ -1,0 +1,173 @@
+"""check_bundle: whether a bundle would run on a device, where, in how much memory, and about how fast."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from fieldtune.bundle import Bundle
+from fieldtune.errors import InvalidBundle
+from fieldtune.hardware import HardwareProfile
+from fieldtune.preflight.dimensions import dimension_sizes
+from fieldtune.preflight.memory import MemoryPrediction, predict_memory
+from fieldtune.preflight.placing import GraphPlacement, place_graph
+from fieldtune.preflight.step_time import TimeEstimate, estimate_time
+from fieldtune.preflight.storage import StorageNeed, storage_need
+from fieldtune.preflight.workload import Part, Use, batch_of_use, parts_of, uses_of
+from fieldtune.sizes import batch_limit, length_limit
+
+_OPTIONAL: Use = "training with evaluation"
+"""What need not fit: training does without."""
+_TIGHT = 0.8
+"""Of the memory: what is predicted is known to be off by up to 20 %."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Preflight:
+    """What a device would make of a bundle.
+
+    Attributes:
+        refusals: why it cannot run, in words; none if it can.
+        warnings: what to know before it does.
+        batch: samples of one run on the CPU.
+        sequence: tokens of a sample, at most; 0 for images.
+        placements: of every graph, each once.
+        memory: of every use.
+        memory_limit_bytes: what the profile says that there is; None where it does not.
+        storage: on disk.
+        times: estimates for every use.
+    """
+
+    refusals: tuple[str, ...]
+    warnings: tuple[str, ...]
+    batch: int
+    sequence: int
+    placements: tuple[GraphPlacement, ...]
+    memory: tuple[MemoryPrediction, ...]
+    memory_limit_bytes: int | None
+    storage: StorageNeed
+    times: tuple[TimeEstimate, ...]
+
+    @property
+    def runs(self) -> bool:
+        """Whether nothing stands against it."""
+        return not self.refusals
+
+
+def check_bundle(
+    bundle: Bundle,
+    profile: HardwareProfile,
+    *,
+    batch_size: int | None = None,
+    max_length: int | None = None,
+    samples: int | None = None,
+) -> Preflight:
+    """Say what a device would make of a bundle, from its manifest and node tables.
+
+    Args:
+        bundle: the bundle; ``open_tables`` is enough.
+        profile: of the device.
+        batch_size: samples that go in together; the profile's training batch, or the static graphs' own, if None.
+        max_length: tokens of a sample; the profile's or the model's limit if None.
+        samples: how many examples the data has; without it neither they nor the activation cache are counted.
+
+    Raises:
+        InvalidBundle: a node table cannot be read.
+        ValueError: more samples or tokens than static graphs take.
+    """
+    manifest = bundle.manifest
+    inputs = next(manifest.graphs[name].inputs for name in ("gradient", "infer") if name in manifest.graphs)
+    batch = batch_limit(batch_size, profile, inputs)
+    sequence = length_limit(max_length, profile, inputs, manifest.text) or 0
+    batches = {use: batch_of_use(bundle, use, batch) for use in uses_of(bundle)}
+    try:
+        parts = {use: parts_of(bundle, profile, use, batches[use]) for use in uses_of(bundle)}
+        refusals = _version_faults(bundle, profile, parts)
+    except InvalidBundle as error:
+        parts, refusals = {}, [str(error)]
+    placements = _placements(parts, profile, sequence, _rank(bundle))
+    memory = tuple(
+        predict_memory(bundle, profile, use, opened, batch=batches[use], sequence=sequence, samples=samples or 0)
+        for use, opened in parts.items()
+    )
+    limit = profile.memory.available_for_app_bytes or profile.memory.total_bytes
+    for placement in placements:
+        refusals += [violation.message for violation in placement.violations]
+        refusals += placement.faults
+    refusals += [fault for found in memory if (fault := _memory_fault(found, limit))]
+    prefix = next((part for opened in parts.values() for part in opened if part.is_prefix), None)
+    return Preflight(
+        refusals=tuple(dict.fromkeys(refusals)),
+        warnings=tuple(_warnings(profile, memory, limit)),
+        batch=batch,
+        sequence=sequence,
+        placements=placements,
+        memory=memory,
+        memory_limit_bytes=limit,
+        storage=storage_need(bundle, prefix, samples),
+        times=tuple(
+            estimate_time(profile, use, opened, batch=batches[use], sequence=sequence, rank=_rank(bundle))
+            for use, opened in parts.items()
+            if use != "training with evaluation"
+        ),
+    )
+
+
+def _rank(bundle: Bundle) -> int:
+    parameters = bundle.manifest.layout.parameters
+    return max((p.shape[p.rank_axis] for p in parameters if p.rank_axis is not None), default=0)
+
+
+def _placements(
+    parts: Mapping[Use, Sequence[Part]], profile: HardwareProfile, sequence: int, rank: int
+) -> tuple[GraphPlacement, ...]:
+    """Return the placement of every graph, each once."""
+    found = {}
+    for part in (part for opened in parts.values() for part in opened):
+        if part.graph not in found:
+            sizes = dimension_sizes(part.table, batch=part.batch, sequence=sequence, rank=rank)
+            found[part.graph] = place_graph(part, profile, sizes)
+    return tuple(found.values())
+
+
+def _version_faults(bundle: Bundle, profile: HardwareProfile, parts: Mapping[Use, Sequence[Part]]) -> list[str]:
+    """Return which graphs need a later ONNX Runtime than the profile is for; patch releases load the same graphs."""
+    there = profile.runtime.ort_version
+    return [
+        f"{part.graph}: needs ONNX Runtime {needed} or later; the profile {profile.name} is for {there} (ort_version)"
+        for part in (part for opened in parts.values() for part in opened)
+        if _release(needed := bundle.manifest.graphs[part.graph].min_ort) > _release(there)
+    ]
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
+
+
+def _memory_fault(found: MemoryPrediction, limit: int | None) -> str:
+    if limit is None or found.total_bytes <= limit or found.use == _OPTIONAL:
+        return ""
+    size = f"a batch of {found.batch}" + (f", {found.sequence} tokens each," if found.sequence else "")
+    return (
+        f"{found.use} with {size} would need {_megabytes(found.total_bytes)} of memory, and the profile has "
+        f"{_megabytes(limit)}: take a smaller --batch-size or --max-length, or a profile with prepacking and "
+        "memory_pattern off"
+    )
+
+
+def _warnings(profile: HardwareProfile, memory: Sequence[MemoryPrediction], limit: int | None) -> list[str]:
+    found = []
+    if profile.support == "legacy":
+        found.append(f"{profile.name} is legacy: its vendor's current software no longer targets it")
+    if limit is None:
+        found.append(f"the profile {profile.name} does not say how much memory there is")
+    for prediction in memory:
+        if limit is not None and prediction.total_bytes > _TIGHT * limit and not _memory_fault(prediction, limit):
+            need = f"{_megabytes(prediction.total_bytes)} of {_megabytes(limit)}"
+            found.append(f"{prediction.use} would need {need}; the prediction can be off by 20 %")
+    unknown = max((prediction.unknown_tensors for prediction in memory), default=0)
+    if unknown:
+        found.append(f"{unknown} tensors have no size in the node tables, and are not counted")
+    return found
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"

@@ -1,0 +1,122 @@
+"""What of each graph would run where, and what the accelerator's compiler would refuse."""
+
+import dataclasses
+from collections import Counter
+
+from fieldtune.hardware import Accelerator, HardwareProfile
+from fieldtune.node_tables import Sizes
+from fieldtune.placement.plan import PlacementPlan, plan_placement
+from fieldtune.placement.report import ProviderShare
+from fieldtune.placement.rules import check_rules
+from fieldtune.placement.violations import Violation
+from fieldtune.preflight.workload import Part
+from fieldtune.providers import CPU_PROVIDER
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class LeftToCpu:
+    """Operators of the accelerator's graph that the CPU would run, and why."""
+
+    op: str
+    reason: str
+    nodes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class GraphPlacement:
+    """Where one graph would run.
+
+    Attributes:
+        graph: its name.
+        batch: samples of one run.
+        shares: of each provider, the accelerator's first; none where the graph is refused before it can be planned.
+        partitions: pieces on the accelerator.
+        boundary_bytes: that cross between accelerator and CPU in one run.
+        left: what the accelerator leaves to the CPU, the most frequent first.
+        violations: what the accelerator's compiler would refuse.
+        faults: how the plan falls short of what the profile asks for, in words.
+    """
+
+    graph: str
+    batch: int
+    shares: tuple[ProviderShare, ...]
+    partitions: int
+    boundary_bytes: int
+    left: tuple[LeftToCpu, ...]
+    violations: tuple[Violation, ...]
+    faults: tuple[str, ...]
+
+
+def place_graph(part: Part, profile: HardwareProfile, sizes: Sizes) -> GraphPlacement:
+    """Return where a graph would run.
+
+    Args:
+        part: the graph.
+        profile: of the device.
+        sizes: of its symbolic dimensions.
+    """
+    if not part.on_accelerator or profile.accelerator is None:
+        macs = sum(part.table.macs(node, sizes) for node in part.table.nodes)
+        share = ProviderShare(provider=CPU_PROVIDER, nodes=len(part.table.nodes), macs=macs)
+        return _placement(part, shares=(share,))
+    violations = check_rules(part.table, profile)
+    # Without static shapes nothing can be counted, and nothing would be compiled either.
+    if any(violation.rule == "dynamic-shape" for violation in violations):
+        return _placement(part, violations=violations)
+    plan = plan_placement(part.table, profile.accelerator)
+    return _placement(
+        part,
+        shares=(
+            ProviderShare(
+                provider=profile.execution.provider, nodes=plan.accelerator_nodes, macs=plan.accelerator_macs
+            ),
+            ProviderShare(provider=CPU_PROVIDER, nodes=plan.cpu_nodes, macs=plan.cpu_macs),
+        ),
+        partitions=len(plan.partitions),
+        boundary_bytes=plan.boundary_bytes,
+        left=_left(plan),
+        violations=violations,
+        faults=_faults(part, plan, profile, profile.accelerator),
+    )
+
+
+def _placement(
+    part: Part,
+    *,
+    shares: tuple[ProviderShare, ...] = (),
+    partitions: int = 0,
+    boundary_bytes: int = 0,
+    left: tuple[LeftToCpu, ...] = (),
+    violations: tuple[Violation, ...] = (),
+    faults: tuple[str, ...] = (),
+) -> GraphPlacement:
+    return GraphPlacement(
+        graph=part.graph,
+        batch=part.batch,
+        shares=shares,
+        partitions=partitions,
+        boundary_bytes=boundary_bytes,
+        left=left,
+        violations=violations,
+        faults=faults,
+    )
+
+
+def _left(plan: PlacementPlan) -> tuple[LeftToCpu, ...]:
+    counts = Counter((node.op, node.reason) for node in plan.cpu)
+    return tuple(LeftToCpu(op=op, reason=reason, nodes=nodes) for (op, reason), nodes in counts.most_common())
+
+
+def _faults(part: Part, plan: PlacementPlan, profile: HardwareProfile, accelerator: Accelerator) -> tuple[str, ...]:
+    execution, faults = profile.execution, []
+    if plan.offload < execution.min_offload:
+        faults.append(
+            f"{part.graph}: {accelerator.target} would run {100 * plan.offload:.1f} % of its multiply-accumulates; the "
+            f"profile asks for {100 * execution.min_offload:g} % (min_offload)"
+        )
+    if execution.max_partitions is not None and len(plan.partitions) > execution.max_partitions:
+        faults.append(
+            f"{part.graph}: {accelerator.target} would run it in {len(plan.partitions)} pieces; the profile allows "
+            f"{execution.max_partitions} (max_partitions)"
+        )
+    return tuple(faults)

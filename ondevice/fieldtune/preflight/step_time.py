@@ -1,0 +1,101 @@
+"""How long a step may take: multiply-accumulates over a rate. A guess of its order, never a measurement.
+
+What the CPU computes in a second is ``cpu.gflops`` where the profile states it. Elsewhere it is worked out as
+
+    cores · clock · multiply-accumulates a cycle · EFFICIENCY
+
+with the fused multiply-adds in float32 that a core of the instruction set starts in one cycle: 4 with asimd (one vector
+of 128 bits: Cortex-A53, A55, A72; A76 and later start two, which their features do not tell), 16 with avx2 and fma, 32
+with avx512f (two vectors each, as Intel's and AMD's optimization manuals have them). Operators other than products and
+convolutions are not counted, and the accelerator's part is a bound at its peak rate.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from fieldtune.hardware import CpuSpec, HardwareProfile
+from fieldtune.placement.plan import OPERATIONS_OF_A_MAC, estimate_run_s
+from fieldtune.preflight.dimensions import dimension_sizes
+from fieldtune.preflight.workload import Part, Use
+
+EFFICIENCY = 0.5
+"""Of the peak rate: what whole steps reached on the machine of docs/benchmarks.md."""
+_MACS_A_CYCLE: Mapping[str, int] = {"avx512f": 32, "avx2": 16, "asimd": 4, "neon": 4}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TimeEstimate:
+    """An estimate of one run through the graphs of a use; it is one, whatever it looks like.
+
+    Attributes:
+        use: what for.
+        batch: samples of the run.
+        macs: multiply-accumulates on the CPU, the prefix's not among them.
+        seconds: that they take; None where the profile does not tell how fast the CPU is.
+        prefix_macs: those of the prefix, which later epochs find in the activation cache; 0 without a split.
+        prefix_s: seconds that they take, at the accelerator's peak rate if they run there; None where that is unknown.
+        basis: where the CPU's rate is from, in words.
+    """
+
+    use: Use
+    batch: int
+    macs: int
+    seconds: float | None
+    prefix_macs: int
+    prefix_s: float | None
+    basis: str
+
+
+def estimate_time(
+    profile: HardwareProfile, use: Use, parts: Sequence[Part], *, batch: int, sequence: int, rank: int
+) -> TimeEstimate:
+    """Return an estimate of one microbatch: forward and backward when training, else forward.
+
+    Args:
+        profile: of the device.
+        use: what for; "training with evaluation" has no step of its own.
+        parts: the graphs of the use.
+        batch: samples.
+        sequence: tokens of each; 0 for images.
+        rank: of the adapter.
+    """
+    rate, basis = cpu_rate(profile.cpu)
+    macs = prefix_macs = 0
+    prefix_s: float | None = 0.0
+    for part in parts:
+        sizes = dimension_sizes(part.table, batch=part.batch, sequence=sequence, rank=rank)
+        runs = -(-batch // part.batch)  # the accelerator's batch is fixed, and the last one is filled up
+        found = runs * sum(part.table.macs(node, sizes) for node in part.table.nodes)
+        if not part.is_prefix:
+            macs += found
+            continue
+        prefix_macs += found
+        if part.on_accelerator and profile.accelerator is not None:
+            prefix_s = estimate_run_s(found, profile.accelerator)
+        else:
+            prefix_s = None if rate is None else found / rate
+    return TimeEstimate(
+        use=use,
+        batch=batch,
+        macs=macs,
+        seconds=None if rate is None else macs / rate,
+        prefix_macs=prefix_macs,
+        prefix_s=prefix_s,
+        basis=basis,
+    )
+
+
+def cpu_rate(cpu: CpuSpec) -> tuple[float | None, str]:
+    """Return float32 multiply-accumulates a second, None where the profile does not tell, and what that is based on."""
+    if cpu.gflops is not None:
+        return cpu.gflops * 1e9 / OPERATIONS_OF_A_MAC, "cpu.gflops of the profile"
+    a_cycle = next((macs for feature, macs in _MACS_A_CYCLE.items() if feature in cpu.features), None)
+    if cpu.cores is None or cpu.frequency_hz is None or a_cycle is None:
+        missing = [
+            name
+            for name, value in (("cores", cpu.cores), ("frequency_hz", cpu.frequency_hz), ("features", a_cycle))
+            if value is None
+        ]
+        return None, f"unknown: the profile states no cpu.gflops, and no {', '.join(missing)}"
+    rate = cpu.cores * cpu.frequency_hz * a_cycle * EFFICIENCY
+    return rate, f"{cpu.cores} cores · {cpu.frequency_hz / 1e9:g} GHz · {a_cycle} a cycle · {EFFICIENCY:g}"

@@ -1,0 +1,65 @@
+import dataclasses
+
+import pytest
+
+from fieldtune.hardware import CpuSpec, load_profile
+from fieldtune.preflight.step_time import EFFICIENCY, cpu_rate, estimate_time
+from fieldtune.preflight.workload import Part
+
+
+def part(table, batch, **changes):
+    return Part(
+        **{"graph": table.graph, "is_prefix": False, "on_accelerator": False, "batch": batch, "table": table} | changes
+    )
+
+
+def product(made, rows, name="graph"):
+    x = made.input("x", rows, 1000)
+    weight = made.constant("w", 1000, 1000, bytes_=4_000_000)
+    return made.table(made.add("MatMul", [x, weight], (rows, 1000), macs=(rows, 1000, 1000)), name=name)
+
+
+def test_a_measured_rate_counts_first():
+    rate, basis = cpu_rate(CpuSpec(gflops=10.0, cores=4, frequency_hz=10**9, features=("asimd",)))
+    assert (rate, basis) == (5e9, "cpu.gflops of the profile")
+
+
+@pytest.mark.parametrize(
+    ("features", "a_cycle"),
+    [(("asimd",), 4), (("avx2", "fma"), 16), (("avx2", "avx512f"), 32)],
+)
+def test_a_rate_is_worked_out_from_cores_clock_and_instructions(features, a_cycle):
+    rate, basis = cpu_rate(CpuSpec(cores=2, frequency_hz=1_500_000_000, features=features))
+    assert rate == 2 * 1.5e9 * a_cycle * EFFICIENCY
+    assert basis == f"2 cores · 1.5 GHz · {a_cycle} a cycle · {EFFICIENCY:g}"
+
+
+def test_what_the_profile_does_not_tell_is_unknown():
+    rate, basis = cpu_rate(CpuSpec(cores=2, features=("asimd",)))
+    assert rate is None
+    assert basis == "unknown: the profile states no cpu.gflops, and no frequency_hz"
+
+
+def test_seconds_are_macs_over_the_rate(graph):
+    profile = load_profile("raspberry-pi-5")
+    profile = dataclasses.replace(profile, cpu=dataclasses.replace(profile.cpu, gflops=2.0))
+    found = estimate_time(profile, "training", [part(product(graph(), "batch"), 4)], batch=4, sequence=0, rank=8)
+    assert (found.macs, found.seconds) == (4_000_000, 0.004)
+    assert (found.prefix_macs, found.prefix_s) == (0, 0.0)
+
+
+def test_the_prefix_of_an_accelerator_counts_at_its_peak_rate_in_whole_batches(graph):
+    """5 examples need two runs of a graph whose batch is fixed to 4: 8 million operations at 1.2288 tera a second."""
+    prefix = part(product(graph(), 4, "prefix"), 4, is_prefix=True, on_accelerator=True)
+    suffix = part(product(graph(), "batch", "suffix"), 5)
+    found = estimate_time(load_profile("kv260"), "training", [prefix, suffix], batch=5, sequence=0, rank=8)
+    assert (found.macs, found.prefix_macs) == (5_000_000, 8_000_000)
+    assert found.prefix_s == pytest.approx(2 * 8e6 / 1.2288e12)
+
+
+def test_a_prefix_on_the_cpu_counts_at_its_rate(graph):
+    profile = load_profile("raspberry-pi-5")
+    prefix = part(product(graph(), "batch", "prefix"), 4, is_prefix=True)
+    found = estimate_time(profile, "training", [prefix], batch=4, sequence=0, rank=8)
+    assert found.prefix_s == 4e6 / (4 * 2.4e9 * 4 * EFFICIENCY)
+    assert (found.macs, found.seconds) == (0, 0.0)
