@@ -118,7 +118,8 @@ def add_target(
     report(f"quantizing the prefix for {profile.name}")
     source = staging / manifest.graphs[PREFIX_GRAPH].path
     feeds = (
-        arrays for _, arrays in _batches(calibration.encoded, range(calibration.count), manifest, accelerator.batch)
+        {name: array[:count] for name, array in arrays.items()}
+        for count, arrays in _batches(calibration.encoded, range(calibration.count), manifest, accelerator.batch)
     )
     quantized = quantize(source, accelerator, feeds, report=report)
     quantized.model.graph.name = name

@@ -22,7 +22,9 @@ from fieldtune_offline.quantization.scheme import Scheme
 Constants: TypeAlias = dict[str, npt.NDArray[np.float32]]
 _Values: TypeAlias = dict[str, list[npt.NDArray[Any]]]
 _SAMPLES = 8192
-"""Places at which an operator's result is fitted; several times the number of inputs that it sums."""
+"""Places at which an operator's result is fitted: several times the number of inputs that it sums."""
+_MOST_NUMBERS = 1 << 25
+"""Read at all places together; of depthwise convolutions of many channels there are fewer places."""
 
 
 def adjust_weights(model: ir.Model, scheme: Scheme, positions: Positions, batches: Sequence[Feeds]) -> Constants:
@@ -105,17 +107,16 @@ class _Walk:
         assert data is not None
         assert weight is not None
         assert weight.const_value is not None
-        arrays = self._stored[str(data.name)]
-        samples = [
-            _sample(node, array, result, self._draw, -(-_SAMPLES // self._count))
-            for array, result in zip(arrays, wanted, strict=True)
-        ]
-        read = np.concatenate([sample[0] for sample in samples], axis=1)
-        results = np.concatenate([sample[1] for sample in samples], axis=1)
         given = weight.const_value.numpy()
-        fitted, biases = fit_weights(
-            read, results, _grouped(node, given), self._positions[str(weight.name)], biased=bias is not None
-        )
+        weights = _grouped(node, given)
+        places = min(_SAMPLES, _MOST_NUMBERS // (weights.shape[0] * weights.shape[1]))
+        samples = [
+            _sample(node, array, result, self._draw, -(-places // self._count))
+            for array, result in zip(self._stored[str(data.name)], wanted, strict=True)
+        ]
+        read, results = (np.concatenate(parts, axis=1) for parts in zip(*samples, strict=True))
+        position = self._positions[str(weight.name)]
+        fitted, biases = fit_weights(read, results, weights, position, biased=bias is not None)
         self.constants[str(weight.name)] = _ungrouped(node, fitted, given.shape)
         if bias is not None:
             assert bias.shape is not None
@@ -147,18 +148,17 @@ def _ungrouped(node: ir.Node, weights: Array, shape: tuple[int, ...]) -> npt.NDA
 
 def _sample(
     node: ir.Node, data: npt.NDArray[Any], result: npt.NDArray[Any], draw: np.random.Generator, count: int
-) -> tuple[Array, Array]:
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Return what an operator reads and gives at some places, each of shape (groups, places, inputs or outputs)."""
     if node.op_type != "Conv":
         rows = draw.integers(0, data.size // data.shape[-1], count)
-        read = data.reshape(-1, data.shape[-1])[rows]
-        return read[None].astype(np.float64), result.reshape(-1, result.shape[-1])[rows][None].astype(np.float64)
+        return data.reshape(-1, data.shape[-1])[rows][None], result.reshape(-1, result.shape[-1])[rows][None]
     images, channels, height, width = result.shape
     places = [draw.integers(0, size, count) for size in (images, height, width)]
     read, groups = _patches(node, data, *places), _groups(node)
     given = result[places[0], :, places[1], places[2]].reshape(count, groups, channels // groups)
     grouped = read.reshape(count, groups, -1)
-    return np.swapaxes(grouped, 0, 1).astype(np.float64), np.swapaxes(given, 0, 1).astype(np.float64)
+    return np.swapaxes(grouped, 0, 1), np.swapaxes(given, 0, 1)
 
 
 def _patches(

@@ -131,7 +131,7 @@ def choose_positions(samples: Mapping[str, Sample], bindings: Sequence[Binding])
     for binding in bindings:
         if isinstance(binding, Equal):
             joined = tuple(dict.fromkeys(member for name in binding.tensors for member in groups[name]))
-            groups.update(dict.fromkeys(joined, joined))
+            groups |= dict.fromkeys(joined, joined)
     chosen = {group: best_position(*(samples[name] for name in group)) for group in set(groups.values())}
     return {name: chosen[group] for name, group in groups.items()}
 

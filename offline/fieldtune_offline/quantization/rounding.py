@@ -12,6 +12,7 @@ import numpy.typing as npt
 from fieldtune_offline.quantization.positions import saturated
 
 Array: TypeAlias = npt.NDArray[np.float64]
+Samples: TypeAlias = npt.NDArray[np.float32]
 
 RIDGE = 1e-2
 """Pull of refitted weights towards the given ones, relative to the mean power of what is read."""
@@ -20,7 +21,7 @@ _DAMPING = 1e-2
 _TINY = 1e-12
 
 
-def fit_weights(read: Array, wanted: Array, weights: Array, position: int, *, biased: bool) -> tuple[Array, Array]:
+def fit_weights(read: Samples, wanted: Samples, weights: Array, position: int, *, biased: bool) -> tuple[Array, Array]:
     """Return weights on the grid of a position, and biases, with which an operator gives what it should.
 
     1. The weights are refitted to what is read now: least squares, with a pull towards the given ones.
@@ -38,20 +39,25 @@ def fit_weights(read: Array, wanted: Array, weights: Array, position: int, *, bi
     Returns:
         Weights, shape (groups, inputs, outputs), multiples of 2^−position; biases, shape (groups, outputs).
     """
-    mean_read = read.mean(axis=1, keepdims=True) if biased else np.zeros_like(read[:, :1])
-    mean_wanted = wanted.mean(axis=1, keepdims=True) if biased else np.zeros_like(wanted[:, :1])
+    mean_read, mean_wanted = (_mean(samples) if biased else np.zeros_like(samples[:, :1]) for samples in (read, wanted))
     centred = read - mean_read
-    moments = np.swapaxes(centred, 1, 2) @ centred / read.shape[1]
-    refitted = _refitted(centred, wanted - mean_wanted, weights, moments)
-    rounded = _rounded(refitted, moments, position)
-    return rounded, (mean_wanted - mean_read @ rounded)[:, 0]
-
-
-def _refitted(read: Array, wanted: Array, weights: Array, moments: Array) -> Array:
-    """Return argmin ‖Y − X·W‖² / samples + ridge · ‖W − weights‖²."""
+    moments = _product(centred, centred)
+    missing = _product(centred, wanted - mean_wanted - centred @ weights.astype(np.float32))
     ridge = np.eye(moments.shape[1]) * (RIDGE * _power(moments) + _TINY)[:, None, None]
-    missing = np.swapaxes(read, 1, 2) @ (wanted - read @ weights) / read.shape[1]
-    return np.asarray(weights + np.linalg.solve(moments + ridge, missing), np.float64)
+    # argmin ‖Y - X·W‖² / samples + ridge · ‖W - weights‖²
+    refitted = weights + np.linalg.solve(moments + ridge, missing)
+    rounded = _rounded(refitted, moments, position)
+    return rounded, (mean_wanted - mean_read @ rounded)[:, 0].astype(np.float64)
+
+
+def _mean(samples: Samples) -> Samples:
+    return np.asarray(samples.mean(axis=1, keepdims=True, dtype=np.float64), np.float32)
+
+
+def _product(left: Samples, right: Samples) -> Array:
+    """Return leftᵀ · right / samples; summed in float32, whose error is far below what rounding the weights costs."""
+    total = np.swapaxes(left, 1, 2) @ right
+    return np.asarray(total / np.float64(left.shape[1]), np.float64)
 
 
 def _rounded(weights: Array, moments: Array, position: int) -> Array:

@@ -41,6 +41,7 @@ def static_model(model: ir.Model, sizes: Mapping[str, int]) -> ir.Model:
     for value in model.graph.outputs:
         value.shape = None
     simplified = _simplified(model)
+    _infer_shapes(simplified)
     as_global_pooling(simplified)
     passes.AddDefaultAttributesPass()(simplified)
     finish(simplified)
@@ -81,8 +82,7 @@ def _infer_shapes(model: ir.Model) -> None:
             if value.shape is None or value.dtype is None or not all(isinstance(dim, int) for dim in value.shape):
                 raise UnsupportedModel(
                     f"{node.op_type} {node.name}: the shape of its output {value.name} depends on data "
-                    f"({value.shape}); "
-                    "an accelerator needs every size beforehand"
+                    f"({value.shape}); an accelerator needs every size beforehand"
                 )
 
 
@@ -137,8 +137,8 @@ def _write_window(node: ir.Node) -> None:
     assert data is not None
     assert data.shape is not None
     if "kernel_shape" in node.attributes:
-        kernel = tuple(node.attributes["kernel_shape"].as_ints())
-    else:  # of pools it must be there
+        kernel = node.attributes["kernel_shape"].as_ints()
+    else:
         weight = node.inputs[1]
         assert weight is not None
         assert weight.shape is not None

@@ -1,0 +1,146 @@
+"""A target added to a real split bundle: its graph, its node table, its stored run, and what the bundle says of it."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from fieldtune.bundle import open_bundle
+from fieldtune.data.examples import Encoded, EncodedImage, EncodedSet
+from fieldtune.errors import ExportError, PlacementRefused
+from fieldtune.hardware import load_profile
+from fieldtune.node_tables import read_node_table
+from fieldtune.placement.rules import check_rules
+from fieldtune_offline.targets import Calibration, add_target, load_targets
+
+
+def examples(bundle, count, *, labelled=True):
+    draw = np.random.default_rng(0)
+    manifest = bundle.manifest
+    labels = [np.array(index % 2 if labelled else -100) for index in range(count)]
+    if manifest.image is None:
+        rows = [draw.integers(5, 40, draw.integers(3, 15)).astype(np.int64) for _ in labels]
+        encoded = tuple(Encoded(input_ids=row, labels=label) for row, label in zip(rows, labels, strict=True))
+    else:
+        shape = (manifest.image.channels, manifest.image.height, manifest.image.width)
+        pixels = [(draw.integers(0, 128, shape) + 127 * max(int(label), 0)).astype(np.uint8) for label in labels]
+        encoded = tuple(EncodedImage(pixels=image, labels=label) for image, label in zip(pixels, labels, strict=True))
+    return EncodedSet(examples=encoded, truncated=0, dropped=0)
+
+
+@pytest.fixture
+def copied(tiny_bundles, tmp_path):
+    """The function that copies a small bundle to a folder that may be written to."""
+    return lambda name: open_bundle(shutil.copytree(tiny_bundles / name, tmp_path / name))
+
+
+def calibration(bundle, count, *, trained_head=False, labelled=True):
+    data = examples(bundle, count, labelled=labelled)
+    return Calibration(encoded=data, count=count, trained_head=trained_head)
+
+
+def added(bundle, name, data, report=lambda _: None):
+    manifest = add_target(bundle.root, bundle.manifest, load_profile(name), data, report)
+    (bundle.root / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+    return open_bundle(bundle.root)
+
+
+@pytest.mark.parametrize("name", ["vek280", "ryzen-ai-phoenix"])
+def test_a_target_of_images(copied, name):
+    lines = []
+    bundle = copied("split-vision")
+    found = added(bundle, name, calibration(bundle, 60), lines.append)
+    profile = load_profile(name)
+    target, graph = found.manifest.targets[name], found.manifest.graphs[f"prefix_{name}"]
+    assert (target.graph, target.batch, target.calibration_examples) == (
+        f"prefix_{name}",
+        profile.accelerator.batch,
+        60,
+    )
+    assert (target.activation_type, target.zero_point) == (
+        profile.accelerator.activation_type,
+        profile.accelerator.zero_point,
+    )
+    assert graph.inputs[0].shape == (target.batch, 3, 32, 32)
+    boundary = found.manifest.split.boundary
+    assert [tensor.name for tensor in graph.outputs] == [tensor.name for tensor in boundary]
+    assert graph.outputs[0].shape == (target.batch, *boundary[0].shape[1:])
+    assert graph.opset == min(18, profile.accelerator.opset_max)
+    table = read_node_table(found.root / graph.nodes)
+    assert table.graph == target.graph
+    assert check_rules(table, profile) == ()
+    assert target.accuracy.measure == "linear probe"
+    assert target.accuracy.examples == 30
+    assert target.accuracy.before == target.accuracy.after == 1
+    assert target.accuracy.boundary_snr_db > 20
+    assert f"{name}: 100.0% of the prefix's products in 1 partition(s)" in lines
+
+
+def test_the_stored_run_is_what_the_graph_gives(copied):
+    import onnxruntime
+    from safetensors.numpy import load_file
+
+    bundle = copied("split-vision")
+    found = added(bundle, "kv260", calibration(bundle, 20))
+    stored = load_file(found.root / found.manifest.targets["kv260"].reference)
+    assert {name: array.shape[0] for name, array in stored.items()} == {"pixel_values": 4, "boundary_0": 4}
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    graph = found.root / found.manifest.graphs["prefix_kv260"].path
+    session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    for row in range(4):
+        (again,) = session.run(None, {"pixel_values": stored["pixel_values"][row : row + 1]})
+        np.testing.assert_array_equal(again, stored["boundary_0"][row : row + 1])
+
+
+def test_a_target_of_texts_leaves_to_the_cpu_what_is_not_a_product(copied):
+    lines = []
+    bundle = copied("split-classifier")
+    found = added(bundle, "kv260", calibration(bundle, 24), lines.append)
+    table = read_node_table(found.root / "graphs" / "prefix_kv260.nodes.json")
+    assert check_rules(table, load_profile("kv260")) == ()
+    assert {"Softmax", "LayerNormalization", "Erf", "Gather"} <= {node.op for node in table.nodes}
+    assert found.manifest.targets["kv260"].accuracy.boundary_snr_db > 20
+    sequence = bundle.manifest.graphs["prefix"].inputs[0].shape[1]
+    assert {tensor.shape for tensor in found.manifest.graphs["prefix_kv260"].inputs} == {(1, sequence)}
+
+
+def test_a_head_that_knows_its_task_is_measured_itself(copied):
+    bundle = copied("split-vision")
+    found = added(bundle, "kv260", calibration(bundle, 20, trained_head=True))
+    accuracy = found.manifest.targets["kv260"].accuracy
+    assert (accuracy.measure, accuracy.examples) == ("model", 20)
+    assert abs(accuracy.before - accuracy.after) <= 0.2
+
+
+def test_without_labels_the_accuracy_is_not_known(copied):
+    bundle = copied("split-vision")
+    found = added(bundle, "kv260", calibration(bundle, 8, labelled=False))
+    assert found.manifest.targets["kv260"].accuracy is None
+
+
+def test_what_the_target_would_refuse_is_refused(copied):
+    bundle = copied("split-vision")
+    profile = load_profile("kv260")
+    limits = dataclasses.replace(profile.accelerator.limits, kernel_max=1)
+    changed = dataclasses.replace(profile, accelerator=dataclasses.replace(profile.accelerator, limits=limits))
+    refusal = r"prefix_kv260: DPUCZDX8G_ISA1_B4096 would refuse it by kernel:\n  - kernel: "
+    with pytest.raises(PlacementRefused, match=refusal):
+        add_target(bundle.root, bundle.manifest, changed, calibration(bundle, 8), print)
+
+
+def test_profiles_without_an_accelerator_are_no_targets():
+    assert [profile.name for profile in load_targets(["kv260", "vek280"])] == ["kv260", "vek280"]
+    with pytest.raises(ExportError, match="raspberry-pi-5: the profile has no accelerator"):
+        load_targets(["kv260", "raspberry-pi-5"])
+    with pytest.raises(ExportError, match="kv260: named twice"):
+        load_targets(["kv260", "kv260"])
+
+
+def test_a_target_needs_examples(copied):
+    bundle = copied("split-vision")
+    with pytest.raises(ExportError, match="no calibration examples"):
+        added(bundle, "kv260", calibration(bundle, 0))
