@@ -37,6 +37,10 @@ demo: venv ## adapt MiniLM to movie reviews in a device-only environment, with a
 demo-chat: venv ## adapt SmolLM2 to technical questions, its answers before and after (ARGS: see demo/chat.py --help)
 	$(RUN) demo/chat.py --cache $(CACHE) $(ARGS)
 
+.PHONY: demo-fpga
+demo-fpga: venv ## adapt EfficientNet-Lite0 on emulated FPGAs: quantize, split, compile, train (ARGS: see demo/fpga.py --help)
+	$(RUN) demo/fpga.py --cache $(CACHE) $(ARGS)
+
 .PHONY: test
 test: lint types tiny-bundles ## everything: lint, types, all tests, the device half on other Pythons and ONNX Runtimes
 	$(RUN) -m pytest $(ARGS)

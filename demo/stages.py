@@ -35,10 +35,10 @@ def build(bundle: Path, arguments: Sequence[object]) -> Path:
     return bundle
 
 
-def prepare_device(cache: Path) -> Path:
+def prepare_device(cache: Path, also: Sequence[str] = ()) -> Path:
     """Make the environment that holds only the device half, show what is in it, and return its ``fieldtune``."""
     heading("Make a second environment, with the device half only")
-    environment = environments.device_environment(cache)
+    environment = environments.device_environment(cache, also=also)
     print(environments.describe(environment))
     return environment / "bin" / "fieldtune"
 
