@@ -1,6 +1,7 @@
 """Rules on the graph as a whole and on operators that end the compiler's process."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from fieldtune.node_tables import Value, tensor_bytes
 from fieldtune.placement.dataflow import DEQUANTIZE, OUTPUT, QUANTIZE
@@ -64,14 +65,30 @@ def memory(subject: Subject) -> Iterator[Finding]:
         or subject.profile.memory.available_for_app_bytes
         or subject.profile.memory.total_bytes
     )
-    values = subject.table.values
-    if limit is None or not all(_is_static(value) for value in values.values()):
+    need = memory_need(subject)
+    if limit is None or need is None:
         return
+    total = need.weight_bytes + need.activation_bytes
+    if total > limit:
+        found = f"{total:,} bytes: {need.weight_bytes:,} of weights and {need.activation_bytes:,} of activations"
+        yield Finding(need.node, f"{limit:,} bytes", found)
+
+
+class MemoryNeed(NamedTuple):
+    """Weights of a graph, and the most bytes of activations that are alive at one of its nodes."""
+
+    weight_bytes: int
+    activation_bytes: int
+    node: str
+
+
+def memory_need(subject: Subject) -> MemoryNeed | None:
+    """Return what a graph holds on the accelerator, or None where shapes are not static."""
+    values = subject.table.values
+    if not all(_is_static(value) for value in values.values()):
+        return None
     weights = sum(values[name].constant_bytes or 0 for name in subject.table.initializers)
-    peak, node = _peak(subject)
-    if weights + peak > limit:
-        found = f"{weights + peak:,} bytes: {weights:,} of weights and {peak:,} of activations"
-        yield Finding(node, f"{limit:,} bytes", found)
+    return MemoryNeed(weights, *_peak(subject))
 
 
 def implicit_conv_attributes(subject: Subject) -> Iterator[Finding]:

@@ -9,14 +9,14 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from fieldtune.errors import PlacementRefused, listed
-from fieldtune.hardware.specs import HardwareProfile
+from fieldtune.hardware.specs import Accelerator, HardwareProfile
 from fieldtune.node_tables import NodeTable
 from fieldtune.placement import graph_rules, limit_rules, quantization_rules
 from fieldtune.placement.dataflow import trace
 from fieldtune.placement.plan import assign_sides
 from fieldtune.placement.violations import Finding, Rule, Subject, Violation
 
-__all__ = ["CHECKS", "Check", "Rule", "Violation", "check_rules", "refuse"]
+__all__ = ["CHECKS", "Check", "Rule", "Violation", "accelerator_bytes", "check_rules", "refuse"]
 
 _MEASURED = "measured by others on a Ryzen AI NPU: README of onnxsim 0.8.1"
 _TARGET = "the target's description in Vitis AI's target factory (the profile names the file)"
@@ -199,18 +199,38 @@ def check_rules(table: NodeTable, profile: HardwareProfile, *, training: bool = 
     """
     if profile.accelerator is None:
         return ()
-    flow = trace(table)
-    subject = Subject(
-        flow=flow,
-        profile=profile,
-        accelerator=profile.accelerator,
-        placed=frozenset().union(*assign_sides(flow, profile.accelerator).partitions),
-        training=training,
-    )
+    subject = _subject(table, profile, profile.accelerator, training=training)
     return tuple(
         Violation(rule=rule, **finding._asdict(), message=_message(rule, finding, check))
         for rule, check in CHECKS.items()
         for finding in check.find(subject)
+    )
+
+
+def accelerator_bytes(table: NodeTable, profile: HardwareProfile) -> int:
+    """Return what the rule on memory counts of a graph: weights, and the most activations that are alive at once.
+
+    Args:
+        table: of the graph that is to be compiled.
+        profile: of the device.
+
+    Returns:
+        Bytes; 0 for a profile without an accelerator, and where shapes are not static.
+    """
+    if profile.accelerator is None:
+        return 0
+    need = graph_rules.memory_need(_subject(table, profile, profile.accelerator, training=False))
+    return 0 if need is None else need.weight_bytes + need.activation_bytes
+
+
+def _subject(table: NodeTable, profile: HardwareProfile, accelerator: Accelerator, *, training: bool) -> Subject:
+    flow = trace(table)
+    return Subject(
+        flow=flow,
+        profile=profile,
+        accelerator=accelerator,
+        placed=frozenset().union(*assign_sides(flow, accelerator).partitions),
+        training=training,
     )
 
 

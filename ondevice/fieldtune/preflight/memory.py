@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from fieldtune.activations.settings import CacheSettings
 from fieldtune.bundle import TOKENIZER_NAME, Bundle
 from fieldtune.hardware import HardwareProfile
-from fieldtune.node_tables import NodeTable, Sizes, tensor_bytes
+from fieldtune.node_tables import NodeTable, tensor_bytes
+from fieldtune.placement.rules import accelerator_bytes
 from fieldtune.preflight.arena import Arena, pattern_bytes
 from fieldtune.preflight.buffers import BufferEvent, BufferPlan, plan_buffers
 from fieldtune.preflight.dimensions import dimension_sizes
@@ -129,12 +130,6 @@ def predict_memory(
     )
 
 
-def held_bytes(part: Part, sizes: Sizes) -> int:
-    """Return the weights of a graph and the most that is alive at once beside them, whatever allocates it."""
-    plan = plan_buffers(part.table, run_steps(part.table, "off"), sizes)
-    return plan.peak_bytes + sum(part.table.values[name].constant_bytes or 0 for name in part.table.initializers)
-
-
 def _session(part: Part, profile: HardwareProfile, sequence: int, rank: int) -> _Session:
     runtime = profile.runtime
     steps = run_steps(part.table, runtime.graph_optimization)
@@ -202,4 +197,4 @@ def _kept_bytes(bundle: Bundle, parts: Sequence[Part], samples: int) -> int:
 def _accelerator_bytes(parts: Sequence[Part], profile: HardwareProfile) -> int:
     if profile.accelerator is None or profile.accelerator.memory_bytes is not None:
         return 0
-    return sum(held_bytes(part, {}) for part in parts if part.on_accelerator)
+    return sum(accelerator_bytes(part.table, profile) for part in parts if part.on_accelerator)
