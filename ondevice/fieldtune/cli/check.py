@@ -105,7 +105,7 @@ def _tables(command: Check, profile: "HardwareProfile", found: "Preflight") -> "
         tables.append(_memory(found))
     tables.append(_storage(command, found))
     if found.times:
-        tables.append(_times(found))
+        tables.append(_times(profile, found))
     return tables
 
 
@@ -203,15 +203,16 @@ def _storage(command: Check, found: "Preflight") -> "Table":
     return table
 
 
-def _times(found: "Preflight") -> "Table":
+def _times(profile: "HardwareProfile", found: "Preflight") -> "Table":
     from fieldtune.cli.results import new_table
 
     split = any(time.prefix_macs for time in found.times)
-    columns = ("", ">MACs", ">seconds", *((">prefix: MACs", ">prefix: seconds") if split else ()))
+    basis = "at peak rate" if profile.accelerator else "on the CPU"
+    columns = ("", ">MACs", ">time", *((">prefix: MACs", f">time {basis}") if split else ()))
     table = new_table(f"A batch of {found.batch}, estimated (CPU: {found.times[0].basis})", columns)
     for time in found.times:
-        prefix = (_count(time.prefix_macs), _seconds(time.prefix_s)) if split else ()
-        table.add_row(time.use, _count(time.macs), _seconds(time.seconds), *prefix)
+        prefix = (_count(time.prefix_macs), _time(time.prefix_s)) if split else ()
+        table.add_row(time.use, _count(time.macs), _time(time.seconds), *prefix)
     return table
 
 
@@ -223,5 +224,8 @@ def _size(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"
 
 
-def _seconds(seconds: float | None) -> str:
-    return "unknown" if seconds is None else f"≈ {seconds:.2g}"
+def _time(seconds: float | None) -> str:
+    if not seconds:
+        return "unknown" if seconds is None else "-"
+    factor, unit = next((pair for pair in ((1, "s"), (1e3, "ms")) if seconds * pair[0] >= 1), (1e6, "µs"))
+    return f"≈ {seconds * factor:,.{0 if seconds * factor >= 10 else 1}f} {unit}"

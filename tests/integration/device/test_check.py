@@ -14,7 +14,7 @@ pytest.importorskip("tyro")
 
 from fieldtune.bundle import open_tables
 from fieldtune.cli import main
-from fieldtune.hardware import load_profile
+from fieldtune.hardware import load_profile, profile_path
 from fieldtune.preflight.checking import check_bundle
 from fieldtune.runtime import features
 
@@ -96,6 +96,36 @@ def test_a_split_bundle(bundle_folder, capsys):
     ]  # fmt: skip
     assert found["storage"]["activation_bytes"] == 50 * found["storage"]["sample_bytes"] > 0
     assert found["times"][0]["prefix_macs"] > found["times"][0]["macs"] > 0
+
+
+@pytest.mark.parametrize("profile", ["vek280", "kv260", "ryzen-ai-strix"])
+def test_a_prefix_for_an_accelerator(target_folder, capsys, profile):
+    assert main(["check", str(target_folder), "--profile", profile, "--json", "--samples", "50"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    prefix, *suffixes = found["placements"]
+    accelerator = load_profile(profile).accelerator
+    assert (prefix["graph"], prefix["batch"], prefix["violations"]) == (f"prefix_{profile}", accelerator.batch, [])
+    assert prefix["shares"][0]["provider"] == "VitisAIExecutionProvider"
+    assert prefix["shares"][0]["macs"] > 0 == prefix["shares"][1]["macs"]
+    assert prefix["partitions"] >= 1
+    assert prefix["boundary_bytes"] > 0
+    for suffix in suffixes:
+        assert suffix["graph"].startswith("suffix_")
+        assert [share["provider"] for share in suffix["shares"]] == ["CPUExecutionProvider"]
+    assert found["storage"]["compiled_bytes"] > 0
+    assert found["times"][0]["prefix_s"] > 0
+    assert all(use["accelerator_bytes"] > 0 for use in found["memory"])
+
+
+def test_an_accelerator_with_tighter_limits_refuses_by_name(target_folder, tmp_path, capsys):
+    """As a DPU whose convolutions may be 1 by 1 only."""
+    source = profile_path("kv260").read_text(encoding="utf-8")
+    text = source.replace('name = "kv260"', 'name = "narrow"').replace("kernel_max = 16", "kernel_max = 1")
+    (tmp_path / "narrow.toml").write_text(text, encoding="utf-8")
+    assert main(["check", str(target_folder), "--profile", str(tmp_path / "narrow.toml")]) == 1
+    shown = capsys.readouterr()
+    assert "cannot run on narrow: kernel: " in shown.err
+    assert "prefix_kv260: refused" in shown.out
 
 
 @pytest.mark.parametrize(
