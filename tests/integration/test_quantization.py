@@ -17,6 +17,7 @@ from fieldtune.placement.rules import check_rules
 from fieldtune_offline.node_table import table_of
 from fieldtune_offline.quantization import quantize
 from fieldtune_offline.quantization.accuracy import signal_to_noise_db
+from fieldtune_offline.quantization.reference import compare_operators
 from fieldtune_offline.quantization.running import open_model
 
 PROFILES = ("kv260", "zcu104", "vck190", "vek280", "ryzen-ai-phoenix", "ryzen-ai-strix")
@@ -144,6 +145,20 @@ def test_what_is_written_is_what_the_target_asks_for(network, name):
     assert behind == {"c1": ["Clip"], "c2": ["Clip"], "s": ["Relu"], "c4": ["LeakyRelu"]}
     assert {"kernel_shape", "strides", "pads", "dilations", "group"} <= nodes["Conv"].attributes.keys()
     assert next(node.op for node in table.nodes if "logits" in node.outputs) == "DequantizeLinear"
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_an_integer_reference_differs_by_a_step_where_halves_are_rounded_up(network, name):
+    accelerator = load_profile(name).accelerator
+    found = quantize(network, accelerator, [{"x": images(40, 2)[0]}])
+    x, _ = images(2 * accelerator.batch, 5)
+    report = compare_operators(found.model, [{"x": x[: accelerator.batch]}, {"x": x[accelerator.batch :]}])
+    operators = ["Conv", "MaxPool", "Conv", "Conv", "Add", "Concat", "Conv", "GlobalAveragePool", "Flatten", "Gemm"]
+    assert [operator.op for operator in report.operators] == operators
+    assert report.left_out == ()
+    assert report.largest == 1
+    assert 0 < report.share < 0.05
+    assert report.half_to_even == 0
 
 
 def test_quantizing_is_repeatable(network):

@@ -10,7 +10,7 @@ from fieldtune.placement.offload import CONVOLUTIONS, HEAVY, PRODUCTS, data_inpu
 
 _FUSES = (*CONVOLUTIONS, *PRODUCTS, "Add")
 """Behind these an activation is computed in the same go."""
-_ALPHA = 26 / 256
+LEAKY_RELU_ALPHA = 26 / 256
 """Slope of the leaky ReLU where an accelerator's description has none: that of DPUs."""
 
 
@@ -37,7 +37,9 @@ def fused_activation(flow: Dataflow, index: int, taken: frozenset[int]) -> int |
     if node.op not in _FUSES or len(readers) != 1 or readers[0] not in taken:
         return None
     follower = flow.table.nodes[readers[0]]
-    if follower.op not in ACTIVATIONS or (node.op == "Add" and activation_name(flow.table, follower, _ALPHA) != "relu"):
+    if follower.op not in ACTIVATIONS or (
+        node.op == "Add" and activation_name(flow.table, follower, LEAKY_RELU_ALPHA) != "relu"
+    ):
         return None
     return readers[0]
 
@@ -51,7 +53,9 @@ def _can_be(flow: Dataflow, index: int, node: Node, accelerator: Accelerator) ->
     if node.op in ACTIVATIONS:
         limits = accelerator.limits
         known = get_args(Activation) if limits is None else limits.activations
-        return activation_name(flow.table, node, _ALPHA if limits is None else limits.leaky_relu_alpha) in known
+        return (
+            activation_name(flow.table, node, LEAKY_RELU_ALPHA if limits is None else limits.leaky_relu_alpha) in known
+        )
     return flow.table.values[node.outputs[0]].dtype == "float32"
 
 

@@ -58,10 +58,10 @@ def finish(model: ir.Model) -> None:
         if node.op_type in (QUANTIZE, DEQUANTIZE):
             _write_scalars(node)
     _infer_shapes(model)
+    opset = model.opset_imports[""]
     for node in model.graph:
         if node.op_type in _WINDOWED:
-            _write_window(node)
-    opset = model.opset_imports[""]
+            _write_window(node, opset)
     ir.passes.Sequential(
         passes.RemoveUnusedNodesPass(),
         passes.NameFixPass(),
@@ -131,7 +131,7 @@ def _write_scalars(node: ir.Node) -> None:
             value.shape = ir.Shape(())
 
 
-def _write_window(node: ir.Node) -> None:
+def _write_window(node: ir.Node, opset: int) -> None:
     """Write kernel_shape, strides, dilations and pads out; a compiler that misses one of them aborts."""
     data = node.inputs[0]
     assert data is not None
@@ -154,9 +154,16 @@ def _write_window(node: ir.Node) -> None:
                 f"ConvTranspose {node.name}: auto_pad {automatic} is not supported; write its pads out"
             )
         pads = _same_pads(data.shape.numpy()[2:], kernel, strides, dilations, upper=automatic == "SAME_UPPER")
-    for name, values in (("kernel_shape", kernel), ("strides", strides), ("dilations", dilations)):
-        node.attributes[name] = ir.AttrInt64s(name, values)
-    node.attributes["pads"] = ir.AttrInt64s("pads", pads or (0,) * (2 * len(kernel)))
+    written = {
+        "kernel_shape": kernel,
+        "strides": strides,
+        "dilations": dilations,
+        "pads": pads or (0,) * 2 * len(kernel),
+    }
+    known = onnx.defs.get_schema(node.op_type, opset).attributes  # AveragePool has dilations from opset 19 on
+    for name, values in written.items():
+        if name in known:
+            node.attributes[name] = ir.AttrInt64s(name, values)
     node.attributes["auto_pad"] = ir.AttrString("auto_pad", "NOTSET")
     if node.op_type in ("Conv", "ConvTranspose"):
         node.attributes["group"] = ir.AttrInt64("group", node.attributes.get_int("group", 1))
