@@ -7,7 +7,8 @@
 In a round each contender takes the steps of one epoch, one contender after another, from the same adapter on the same
 batches: with the whole graph; with a cache that is empty (the first epoch of a run); with what the first left behind
 (every later epoch), read from memory, and from the disk alone; with the cache off; and the suffix alone, its boundary
-activations in one array. Ratios are of epochs of one round, to the suffix alone, and given as min / median / max.
+activations in one array. Ratios are of epochs of one round, to the suffix alone, and given as min / median / max. On a
+machine that others use, too, CPU seconds say more than seconds.
 Losses and adapters of all that train on the split are compared bit for bit. The profile is cpu-generic with two
 threads: the prefix is in float32.
 """
@@ -20,7 +21,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from common import THREADS, asset, bundle, machine_line, parser, ratios, save, say, table
@@ -87,6 +88,15 @@ CONTENDERS = {
 }
 
 
+class Epoch(NamedTuple):
+    """What an epoch took, and what came out of it."""
+
+    seconds: float
+    cpu_seconds: float
+    losses: list[float]
+    adapter: bytes
+
+
 class Held:
     """A source whose boundary activations are one array, computed beforehand."""
 
@@ -108,19 +118,20 @@ class Contender:
         self._backend = PortableBackend(opened, source.choice, self._start, AdamWConfig(), 1.0, source.graphs)
         self._optimizer = self._backend.state()
 
-    def epoch(self) -> tuple[float, list[float], bytes]:
-        """Return seconds, losses and the adapter of one epoch."""
+    def epoch(self) -> Epoch:
+        """Take the steps of one epoch from the initial adapter."""
         self._backend.load_theta(self._start)
         self._backend.load_state(self._optimizer)
         config = TrainConfig(epochs=1, batch_size=self._batch, gradient_accumulation=1)
         losses = []
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         for step in plan_steps(self._encoded.lengths, config):
             (indices,) = step.microbatches
             sums = self._backend.accumulate(self._source.batch("gradient", self._encoded, indices))
             self._backend.update(LEARNING_RATE)
             losses.append(sums.loss / sums.weight)
-        return time.perf_counter() - started, losses, self._backend.theta().tobytes()
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
+        return Epoch(seconds, cpu_seconds, losses, self._backend.theta().tobytes())
 
 
 def examples(opened: Bundle, count: int) -> EncodedSet:
@@ -149,7 +160,7 @@ def sources(opened: Bundle, profile: HardwareProfile, encoded: EncodedSet) -> It
 
 def one_round(
     opened: Bundle, profile: HardwareProfile, encoded: EncodedSet, lasting: dict[str, Contender], batch: int
-) -> dict[str, tuple[float, list[float], bytes]]:
+) -> dict[str, Epoch]:
     """Take an epoch with each contender."""
     choice = choose_for(opened, profile)
     found = {name: lasting[name].epoch() for name in ("whole", "off")}
@@ -170,6 +181,16 @@ def one_round(
     return found
 
 
+def checked_difference(epochs: dict[str, list[Epoch]]) -> float:
+    """Check that all that train on the split do the same; return how far losses of the whole graph are from theirs."""
+    expected = epochs["suffix"][0]
+    for key, found in epochs.items():
+        if key != "whole" and any(epoch[2:] != expected[2:] for epoch in found):
+            raise SystemExit(f"{CONTENDERS[key]}: losses or adapter differ from the suffix alone")
+    whole, split = (np.array(epoch.losses) for epoch in (epochs["whole"][0], expected))
+    return float(np.max(np.abs(whole - split) / np.abs(split)))
+
+
 def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the rounds of one subject, print its table and return its figures."""
     subject, rounds = SUBJECTS[name], 1 if arguments.quick else arguments.rounds
@@ -188,30 +209,33 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     profile = load_profile("cpu-generic")
     profile = dataclasses.replace(profile, runtime=dataclasses.replace(profile.runtime, threads=THREADS))
     encoded = examples(opened, subject.batch * 2 if arguments.quick else subject.examples)
-    seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-    difference = 0.0
+    epochs: dict[str, list[Epoch]] = {name: [] for name in CONTENDERS}
     with sources(opened, profile, encoded) as opened_sources:
         lasting = {key: Contender(opened, source, encoded, subject.batch) for key, source in opened_sources.items()}
         for contender in lasting.values():
             contender.epoch()  # the first run of a session is slower
         for number in range(1, rounds + 1):
             say(f"{subject.title}: round {number} of {rounds}")
-            found = one_round(opened, profile, encoded, lasting, subject.batch)
-            for key, (taken, losses, adapter) in found.items():
-                seconds[key].append(taken)
-                if key == "whole":
-                    pairs = zip(losses, found["suffix"][1], strict=True)
-                    difference = max(difference, *(abs(one - other) / abs(other) for one, other in pairs))
-                elif (losses, adapter) != found["suffix"][1:]:
-                    raise SystemExit(f"{CONTENDERS[key]}: losses or adapter differ from the suffix alone")
-    compared = {key: ratios(seconds[key], seconds["suffix"]) for key in CONTENDERS}
-    rows = [
-        [title, f"{statistics.median(seconds[key]):.2f}", compared[key].text(2)] for key, title in CONTENDERS.items()
-    ]
-    title = f"{subject.title}, {len(encoded.examples)} examples"
-    print(table([title, "seconds", ": suffix alone"], rows))
+            for key, epoch in one_round(opened, profile, encoded, lasting, subject.batch).items():
+                epochs[key].append(epoch)
+    difference = checked_difference(epochs)
+    kinds = {"seconds": "seconds", "cpu_seconds": "CPU seconds"}
+    figures = {kind: {key: [getattr(epoch, kind) for epoch in epochs[key]] for key in CONTENDERS} for kind in kinds}
+    compared = {
+        kind: {key: ratios(found[key], found["suffix"]) for key in CONTENDERS} for kind, found in figures.items()
+    }
+    rows = []
+    for key, title in CONTENDERS.items():
+        row = [title]
+        for kind, found in figures.items():
+            row += [f"{statistics.median(found[key]):.2f}", compared[kind][key].text(2)]
+        rows.append(row)
+    header = [f"{subject.title}, {len(encoded.examples)} examples"]
+    for kind in kinds.values():
+        header += [kind, ": suffix alone"]
+    print(table(header, rows))
     boundary = sum(int(np.prod(spec.shape[1:])) * 4 for spec in opened.manifest.split.boundary)
-    verdict = "at most" if compared["later"].median <= MOST else "MORE THAN"
+    verdict = "at most" if compared["seconds"]["later"].median <= MOST else "MORE THAN"
     print(
         f"\n{rounds} rounds; {boundary:,} bytes of boundary an example. A later epoch takes {verdict} {MOST} times the "
         "suffix alone.\nLosses and adapters on the split are equal bit for bit; losses of the whole graph differ by at "
@@ -222,8 +246,10 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "subject": dataclasses.asdict(subject),
         "rounds": rounds,
         "boundary_bytes": boundary,
-        "seconds": seconds,
-        "ratios": {key: dataclasses.asdict(spread) for key, spread in compared.items()},
+        "figures": figures,
+        "ratios": {
+            kind: {key: dataclasses.asdict(spread) for key, spread in found.items()} for kind, found in compared.items()
+        },
         "loss_relative_difference_of_whole": difference,
     }
 

@@ -1,19 +1,21 @@
 """How long a new adapter takes until it answers, beside an emulated accelerator, and what a recompile would take.
 
-    python benchmarks/adapter_swap.py --cache .cache --bundle BUNDLE
-    python benchmarks/adapter_swap.py --cache .cache --bundle BUNDLE --profile kv260 --swaps 100
+    python benchmarks/adapter_swap.py --cache .cache
+    python benchmarks/adapter_swap.py --cache .cache --profile kv260 --swaps 100
 
-BUNDLE has a prefix for the accelerator of the profile. Adapters of its rank lie in folders. In turn each is loaded from
-its folder and answers one batch; then it answers the same batch again. Loading, and what the first answer takes longer
-than the second, is the time until a new adapter is in use. Sessions of ONNX Runtime and files of compiled forms are
-counted before and after: none may be new. A recompile is what an accelerator would need whose weights held the adapter;
-what is timed is the emulation's, which only checks and plans.
+The model is EfficientNet-Lite0, split before its last two blocks and quantized for the accelerators on Fashion-MNIST;
+--bundle names another bundle with a prefix for the profile's. Adapters of its rank lie in folders. In turn each is
+loaded from its folder and answers one batch; then it answers the same batch again. Loading, and what the first answer
+takes longer than the second, is the time until a new adapter is in use. Sessions of ONNX Runtime and files of compiled
+forms are counted before and after: none may be new. A recompile is what an accelerator would need whose weights held
+the adapter; what is timed is the emulation's, which only checks and plans.
 """
 
 import argparse
 import dataclasses
 import gc
 import itertools
+import json
 import os
 import statistics
 import tempfile
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import THREADS, Spread, machine_line, parser, save, table
+from common import THREADS, Spread, asset, bundle, machine_line, parser, save, table
 
 from fieldtune import load_profile, open_bundle
 from fieldtune.adapters import read_adapter, write_adapter
@@ -32,8 +34,28 @@ from fieldtune.compilation.store import CompiledStore
 from fieldtune.hardware import HardwareProfile
 from fieldtune.inference import Runner
 from fieldtune.tensors import StoredTensor
+from fieldtune_offline import BuildSpec, LoraSpec
 
 MOST_MS = 10
+
+
+def build(cache: Path) -> Path:
+    """Return the bundle that is measured by default."""
+    examples = asset("fashion", cache) / "train.jsonl"
+    labels = {json.loads(line)["label"] for line in examples.read_text(encoding="utf-8").splitlines()}
+    spec = BuildSpec(
+        model=str(asset("efficientnet-lite0", cache)),
+        task="image-classification",
+        labels=tuple(sorted(labels)),
+        lora=LoraSpec(target_modules=("expand", "project")),
+        split=2,
+        target=("vek280", "kv260"),
+        calibration=examples,
+        calibration_examples=64,
+        trust_remote_code=True,
+        out=cache / "bundles" / "benchmark-target-efficientnet-lite0",
+    )
+    return bundle("efficientnet-lite0, for vek280 and kv260", spec)
 
 
 def write_adapters(opened: Bundle, folder: Path, count: int) -> list[Path]:
@@ -133,17 +155,18 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         execution=dataclasses.replace(profile.execution, on_missing="emulate"),
         runtime=dataclasses.replace(profile.runtime, threads=THREADS),
     )
+    opened = open_bundle(arguments.bundle or build(arguments.cache.resolve()))
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FIELDTUNE_CACHE"] = str(Path(folder) / "cache")
         (Path(folder) / "adapters").mkdir()
         swaps = 3 if arguments.quick else arguments.swaps
-        return measure(open_bundle(arguments.bundle), profile, swaps, Path(folder) / "adapters")
+        return measure(opened, profile, swaps, Path(folder) / "adapters")
 
 
 def main() -> None:
     """Measure, print the table, save the figures."""
     flags = parser(__doc__)
-    flags.add_argument("--bundle", type=Path, required=True, help="with a prefix for the profile's accelerator")
+    flags.add_argument("--bundle", type=Path, help="another one, with a prefix for the profile's accelerator")
     flags.add_argument("--profile", default="vek280", help="default: vek280")
     flags.add_argument("--swaps", type=int, default=30, help="adapters that are swapped in (default: 30)")
     arguments = flags.parse_args()

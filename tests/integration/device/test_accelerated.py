@@ -43,7 +43,7 @@ def bundle(target_folder):
     return open_bundle(target_folder)
 
 
-@pytest.fixture(params=["vek280", "kv260"])
+@pytest.fixture(params=["vek280", "kv260", "ryzen-ai-strix"])
 def profile(request, bundle):
     """A profile that is emulated, with the bundle's prefix compiled for it."""
     found = load_profile(request.param)
