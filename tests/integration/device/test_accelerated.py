@@ -154,6 +154,17 @@ def test_the_float_prefix_of_a_cpu_has_records_of_its_own(bundle, profile):
     assert len(list_activations()) == 2
 
 
+def test_the_quantized_prefix_may_run_on_the_cpu_without_emulation_or_compile(bundle):
+    chosen, vek280 = examples(6), load_profile("vek280")
+    off = dataclasses.replace(CONFIG, cache=CacheSettings(activation_cache="off"))
+    cached, computed = (train_adapter(bundle, chosen, config, vek280, on_missing="cpu") for config in (CONFIG, off))
+    assert (cached.split.placement.graph, cached.split.placement.emulated) == ("prefix_vek280", False)
+    assert str(cached.split.placement) == "prefix_vek280 on CPUExecutionProvider, 14 samples a run"
+    assert [report.split.activations.misses for report in (cached, computed)] == [6, 12]
+    assert outcome(cached) == outcome(computed)
+    assert CompiledStore().list() == []
+
+
 def test_what_is_not_compiled_is_not_trained_on(bundle, profile):
     other = dataclasses.replace(
         profile, execution=dataclasses.replace(profile.execution, options={"config_file": "another"})
