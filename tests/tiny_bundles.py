@@ -29,6 +29,7 @@ from fieldtune.errors import ExportError
 from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
 from fieldtune_offline.merge import merge_adapter
 from fieldtune_offline.ort_training.export import training_python
+from fieldtune_offline.spec import MergeSpec
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORDS = """
@@ -187,16 +188,26 @@ def build_all(out: Path) -> None:
 
 
 def merged(out: Path, name: str) -> None:
-    """Write the adapter ``noisy-NAME`` for the bundle ``tiny-NAME``, and ``merged-NAME``, which has it merged."""
+    """Write the adapter ``noisy-NAME`` for the bundle ``tiny-NAME``, and ``merged-NAME``, which has it merged.
+
+    The one for images is quantized whole, too.
+    """
     bundle = open_bundle(out / f"tiny-{name}")
     manifest, initial = bundle.manifest, bundle.initial_adapter()
     theta = to_theta(initial, manifest)
     theta += np.random.default_rng(5).normal(0, 0.1, theta.shape).astype(np.float32)
-    labels = tuple(f"{label}ish" for label in manifest.task.labels)
+    images = manifest.image is not None
+    labels = manifest.task.labels if images else tuple(f"{label}ish" for label in manifest.task.labels)
     adapter = out / f"noisy-{name}"
     shutil.rmtree(adapter, ignore_errors=True)
     write_adapter(from_theta(theta, manifest, initial, labels, None), adapter)
-    merge_adapter(bundle.root, adapter, out / f"merged-{name}", overwrite=True)
+    merge_adapter(
+        MergeSpec(
+            bundle=bundle.root, adapter=adapter, out=out / f"merged-{name}", overwrite=True,
+            target=("vek280", "kv260") if images else (), calibration=out / "models" / "pictures" if images else None,
+            calibration_examples=40,
+        )
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

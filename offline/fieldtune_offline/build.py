@@ -11,9 +11,8 @@ import onnx_ir as ir
 
 from fieldtune import __version__
 from fieldtune.adapters import read_adapter
-from fieldtune.bundle import TOKENIZER_NAME, Bundle, file_spec
+from fieldtune.bundle import TOKENIZER_NAME, file_spec
 from fieldtune.errors import UnsupportedModel
-from fieldtune.hardware import HardwareProfile
 from fieldtune.manifest import (
     ADAPTER_NAME,
     MANIFEST_NAME,
@@ -35,7 +34,7 @@ from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 from fieldtune_offline.spec_checks import checked_spec
 from fieldtune_offline.split_parity import check_split
-from fieldtune_offline.targets import add_target, load_targets, read_calibration
+from fieldtune_offline.targets import add_targets, load_targets
 from fieldtune_offline.tasks import Task
 from fieldtune_offline.tasks.image_classification import ImageClassification
 from fieldtune_offline.tasks.text_classification import TextClassification
@@ -94,7 +93,16 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
             check_split(staging / "graphs", adapted, task, manifest, initial, shapes)
         manifest = dataclasses.replace(manifest, parity=parity)
         if targets:
-            manifest = _with_targets(staging, manifest, spec, targets, report, trained_head=not base.new_modules)
+            assert spec.calibration is not None
+            manifest = add_targets(
+                staging,
+                manifest,
+                targets,
+                spec.calibration,
+                spec.calibration_examples,
+                trained_head=not base.new_modules,
+                report=report,
+            )
         if training:
             manifest = add_ort_training(staging, manifest, initial, training, report)
         (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
@@ -174,24 +182,6 @@ def _split(spec: BuildSpec, graphs: Sequence[Graph], report: Report) -> Split | 
     carried = ", ".join(f"{tensor.name} {tensor.shape[1:]}" for tensor in split.spec.boundary)
     report(f"carried across the boundary for each sample: {carried}")
     return split
-
-
-def _with_targets(
-    staging: Path,
-    manifest: Manifest,
-    spec: BuildSpec,
-    targets: Sequence[HardwareProfile],
-    report: Report,
-    *,
-    trained_head: bool,
-) -> Manifest:
-    assert spec.calibration is not None
-    report(f"reading {spec.calibration}")
-    bundle = Bundle(staging, manifest)
-    calibration = read_calibration(spec.calibration, bundle, spec.calibration_examples, trained_head=trained_head)
-    for profile in targets:
-        manifest = add_target(staging, manifest, profile, calibration, report)
-    return manifest
 
 
 def _parity_shapes(spec: BuildSpec, base: BaseModel) -> list[tuple[int, int]]:

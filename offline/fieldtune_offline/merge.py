@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,64 +17,76 @@ from fieldtune.layout import FloatArray, Layout
 from fieldtune.manifest import ADAPTER_NAME, FORMAT_VERSION, MANIFEST_NAME, WEIGHTS_NAME, Manifest, MergedSpec
 from fieldtune.output_folder import output_folder
 from fieldtune_offline.build import tool_version
+from fieldtune_offline.graphs import Graph
 from fieldtune_offline.merge_parity import check_merge
 from fieldtune_offline.node_table import node_table
 from fieldtune_offline.ort_training.export import FOLDER as ORT_TRAINING
 from fieldtune_offline.passes.drop_adapter import MergedTensor, drop_adapter
+from fieldtune_offline.passes.split_at_logits import check_cut, split_at_logits
+from fieldtune_offline.passes.split_prefix import Split
+from fieldtune_offline.spec import MergeSpec
+from fieldtune_offline.spec_checks import check_calibration
+from fieldtune_offline.targets import add_targets, load_targets
 from fieldtune_offline.weights import LazyTensor, bind_weights, write_lazy_weights
 
-GRAPHS = ("eval", "infer")
-"""What a merged bundle has; nothing is left that a gradient graph could train."""
+_FORWARD = ("eval", "infer")
+"""What is left whole of a merged bundle: nothing is there that a gradient graph could train."""
 _TOOLS = ("fieldtune", "onnx-ir", "onnxruntime")
 _LEFT_BEHIND = ("graphs/", f"{ADAPTER_NAME}/", f"{ORT_TRAINING}/")
 
 Report = Callable[[str], None]
 
 
-def merge_adapter(
-    bundle: Path, adapter: Path, out: Path, *, overwrite: bool = False, report: Report = lambda _: None
-) -> Manifest:
+def merge_adapter(spec: MergeSpec, report: Report = lambda _: None) -> Manifest:
     """Fold an adapter into a bundle's weights: W + (alpha / rank) · B A (Hu et al. 2021, §4.1); return the manifest.
 
     Its heads, biases and label names take the place of the base's. No torch model is needed, and one weight at a time
     is in memory.
 
     Args:
-        bundle: folder of the bundle, which stays as it is.
-        adapter: PEFT directory, of any rank and alpha.
-        out: folder of the merged bundle.
-        overwrite: whether a bundle in ``out`` is replaced.
+        spec: which bundle, which adapter, and for which accelerators.
         report: called with one line at the start of each stage.
 
     Raises:
         AdapterMismatch: the adapter does not fit; every mismatch is listed.
         InvalidBundle: not a bundle.
+        UnsupportedModel: a target, and graphs that no accelerator takes.
+        PlacementRefused: the accelerator of a target would refuse the quantized network; with the rules' names.
         ParityError: the merged graphs compute something else; nothing is left behind.
         OutputError: ``out`` exists, or cannot be written.
     """
-    opened, stored = open_bundle(bundle), read_adapter(adapter)
-    fed = inference_inputs(stored, opened.manifest)
-    kept = _kept(opened.manifest)
-    needed = sum(opened.manifest.files[name].size_bytes for name in (WEIGHTS_NAME, *kept))
-    with output_folder(out, overwrite=overwrite, marks=(MANIFEST_NAME,), needed_bytes=needed) as staging:
-        report(f"folding {adapter} into the weights")
-        digest = _write_graphs(opened, fed, staging)
+    check_calibration(spec.target, spec.calibration)
+    targets = load_targets(spec.target)
+    source, adapter = open_bundle(spec.bundle), read_adapter(spec.adapter)
+    fed = inference_inputs(adapter, source.manifest)
+    if targets:
+        served = source.manifest.graphs["infer"]
+        check_cut(served.inputs, served.outputs)
+    kept = _kept(source.manifest)
+    needed = sum(source.manifest.files[name].size_bytes for name in (WEIGHTS_NAME, *kept))
+    with output_folder(spec.out, overwrite=spec.overwrite, marks=(MANIFEST_NAME,), needed_bytes=needed) as staging:
+        report(f"folding {spec.adapter} into the weights")
+        graphs, digest = _merged_graphs(source, fed, staging)
+        split = split_at_logits(*graphs) if targets else None
+        graphs += split.graphs if split else ()
+        _write_graphs(graphs, staging / WEIGHTS_NAME)
         for name in kept:
             (staging / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(opened.root / name, staging / name)
-        manifest = dataclasses.replace(
-            _merged_manifest(opened.manifest, digest, staging),
-            task=dataclasses.replace(opened.manifest.task, labels=adapter_labels(stored, opened.manifest)),
-        )
+            shutil.copy2(source.root / name, staging / name)
+        labels = adapter_labels(adapter, source.manifest)
+        manifest = _manifest(source.manifest, labels, digest, graphs, split, staging)
         report("comparing with the bundle that takes the adapter as inputs")
         merged = MergedSpec(
-            adapter=Path(adapter).resolve().name,
-            adapter_sha256=file_spec(Path(adapter) / TENSORS_NAME).sha256,
-            peft_config=stored.config,
-            base_sha256=opened.manifest.base.sha256,
-            parity=check_merge(opened, fed, staging, manifest),
+            adapter=spec.adapter.resolve().name,
+            adapter_sha256=file_spec(spec.adapter / TENSORS_NAME).sha256,
+            peft_config=adapter.config,
+            base_sha256=source.manifest.base.sha256,
+            parity=check_merge(source, fed, staging, manifest),
         )
         manifest = dataclasses.replace(manifest, merged=merged)
+        if spec.calibration is not None:
+            path, count = spec.calibration, spec.calibration_examples
+            manifest = add_targets(staging, manifest, targets, path, count, trained_head=True, report=report)
         (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 
@@ -113,26 +125,34 @@ def _kept(manifest: Manifest) -> list[str]:
     return [name for name in manifest.files if not name.startswith(_LEFT_BEHIND) and name not in references]
 
 
-def _write_graphs(opened: Bundle, fed: Mapping[str, FloatArray], staging: Path) -> str:
-    """Write weights, graphs and node tables; return the digest of the weights."""
-    models: dict[str, ir.Model] = {}
+def _merged_graphs(opened: Bundle, fed: Mapping[str, FloatArray], staging: Path) -> tuple[list[Graph], str]:
+    """Write the weights; return the graphs that are bound to them, and the digest of the weights."""
+    graphs: list[Graph] = []
     sources: dict[str, MergedTensor] = {}
-    for name in GRAPHS:
-        models[name] = ir.load(opened.graph_path(name))
-        for tensor in drop_adapter(models[name], opened.manifest.layout):
+    for name in _FORWARD:
+        model = ir.load(opened.graph_path(name))
+        for tensor in drop_adapter(model, opened.manifest.layout):
             _add(sources, tensor)
-        for value in models[name].graph.initializers.values():
+        for value in model.graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
                 _add(sources, MergedTensor(name=str(value.name), held=value.const_value))
+        spec = opened.manifest.graphs[name]
+        graphs.append(Graph(name, model, spec.inputs, spec.outputs, (), {}, ()))
     path = staging / WEIGHTS_NAME
     path.parent.mkdir()
     tensors = {name: _lazy(tensor, fed) for name, tensor in sources.items()}
     slots = write_lazy_weights(path, tensors)
-    for name, model in models.items():
-        bind_weights((value for value in model.graph.initializers.values() if value.name in slots), slots, path)
-        ir.save(model, path.parent / f"{name}.onnx")
-        (path.parent / f"{name}.nodes.json").write_text(node_table(model), encoding="utf-8")
-    return _digest(tensors)
+    for graph in graphs:
+        held = graph.model.graph.initializers.values()
+        bind_weights((value for value in held if value.name in slots), slots, path)
+    return graphs, _digest(tensors)
+
+
+def _write_graphs(graphs: Sequence[Graph], weights: Path) -> None:
+    """Write graphs beside the weights that they are bound to, with their node tables."""
+    for graph in graphs:
+        ir.save(graph.model, weights.with_name(f"{graph.name}.onnx"))
+        weights.with_name(f"{graph.name}.nodes.json").write_text(node_table(graph.model), encoding="utf-8")
 
 
 def _add(sources: dict[str, MergedTensor], tensor: MergedTensor) -> None:
@@ -164,20 +184,28 @@ def _digest(tensors: Mapping[str, LazyTensor]) -> str:
     return digest.hexdigest()
 
 
-def _merged_manifest(manifest: Manifest, digest: str, staging: Path) -> Manifest:
-    files = {str(path.relative_to(staging)): file_spec(path) for path in sorted(staging.rglob("*")) if path.is_file()}
-    graphs = {name: dataclasses.replace(manifest.graphs[name], adapter_inputs=()) for name in GRAPHS}
+def _manifest(
+    manifest: Manifest,
+    labels: tuple[str, ...],
+    digest: str,
+    graphs: Sequence[Graph],
+    split: Split | None,
+    staging: Path,
+) -> Manifest:
+    """Return the manifest of what is in the staging folder, from that of the bundle that it was merged from."""
+    paths = sorted(path for path in staging.rglob("*") if path.is_file())
     return dataclasses.replace(
         manifest,
         base=dataclasses.replace(manifest.base, sha256=digest, dtypes={}),
+        task=dataclasses.replace(manifest.task, labels=labels),
         peft_config={},
         layout=Layout(()),
-        graphs=graphs,
+        graphs={graph.name: graph.spec("graphs") for graph in graphs},
         parity=(),
         tools={**manifest.tools, **{name: tool_version(name) for name in _TOOLS}},
-        files=files,
+        files={str(path.relative_to(staging)): file_spec(path) for path in paths},
         ort_training=None,
-        split=None,
+        split=split.spec if split else None,
         targets={},
         format_version=FORMAT_VERSION,
     )

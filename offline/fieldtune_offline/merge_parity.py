@@ -13,7 +13,7 @@ import numpy as np
 from fieldtune.bundle import Bundle
 from fieldtune.errors import ParityError, listed
 from fieldtune.layout import FloatArray
-from fieldtune.manifest import GraphSpec, Manifest, MergeParitySpec
+from fieldtune.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS, GraphSpec, Manifest, MergeParitySpec
 from fieldtune_offline.noise import Arrays, noise_batches
 from fieldtune_offline.parity import open_session, relative_difference
 
@@ -46,6 +46,7 @@ def check_merge(
     found_losses = _ask_all(merged / manifest.graphs["eval"].path, batches, {})
     asked = [feeds for exchanges in served for feeds, _ in exchanges]
     answers = iter(_ask_all(merged / manifest.graphs["infer"].path, asked, {}))
+    cut = _cut_differences(merged, manifest, batches, found_losses) if manifest.split else []
     faults: list[str] = []
     records = []
     for number, batch in enumerate(batches):
@@ -65,6 +66,7 @@ def check_merge(
             for what, difference in differences.items()
             if not difference <= MERGE_TOLERANCE
         ]
+        differences |= cut[number] if cut else {}
         worst = max(difference for what, difference in differences.items() if what.startswith("infer"))
         records.append(MergeParitySpec(batch=rows, sequence=length, loss_relative=loss, inference_relative=worst))
     if faults:
@@ -73,6 +75,26 @@ def check_merge(
             f"{listed(faults)}"
         )
     return tuple(records)
+
+
+def _cut_differences(
+    merged: Path, manifest: Manifest, batches: Sequence[Arrays], whole: Sequence[Arrays]
+) -> list[dict[str, float]]:
+    """Return how far prefix and suffix together are from eval.onnx, for each batch."""
+    graphs = {name: merged / graph.path for name, graph in manifest.graphs.items()}
+    wanted = {spec.name for spec in manifest.graphs[PREFIX_GRAPH].inputs}
+    inputs = [{name: array for name, array in batch.items() if name in wanted} for batch in batches]
+    boundary = _ask_all(graphs[PREFIX_GRAPH], inputs, {})
+    behind = {spec.name for spec in manifest.graphs[SUFFIX_GRAPHS["eval"]].inputs}
+    feeds = [
+        {name: array for name, array in {**batch, **given}.items() if name in behind}
+        for batch, given in zip(batches, boundary, strict=True)
+    ]
+    found = _ask_all(graphs[SUFFIX_GRAPHS["eval"]], feeds, {})
+    return [
+        {f"suffix_eval.onnx's {name}": relative_difference(answer[name], expected[name]) for name in expected}
+        for answer, expected in zip(found, whole, strict=True)
+    ]
 
 
 def _ask_all(path: Path, batches: Sequence[Arrays], adapter: Mapping[str, FloatArray]) -> list[Arrays]:

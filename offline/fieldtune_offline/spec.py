@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+CALIBRATION_EXAMPLES = 256
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class LoraSpec:
@@ -70,7 +72,7 @@ class BuildSpec:
     calibration: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Examples that quantization takes its ranges from, as training takes them; a target needs them."""
 
-    calibration_examples: int = 256
+    calibration_examples: int = CALIBRATION_EXAMPLES
     """How many of them ranges are taken from; accuracy before and after is measured on others."""
 
     ort_training: bool = False
@@ -83,3 +85,29 @@ class BuildSpec:
     """Replace the bundle if it exists."""
 
     lora: LoraSpec = LoraSpec()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class MergeSpec:
+    """One bundle with one adapter folded into its weights."""
+
+    bundle: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE")]
+    """Folder that fieldtune-offline build made."""
+
+    adapter: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ADAPTER")]
+    """PEFT directory, of any rank and alpha."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder of the merged bundle."""
+
+    target: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PROFILE")] = ()
+    """Hardware profiles whose accelerators the whole network is quantized for."""
+
+    calibration: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Examples that quantization takes its ranges from, with the adapter's labels; a target needs them."""
+
+    calibration_examples: int = CALIBRATION_EXAMPLES
+    """How many of them ranges are taken from; accuracy before and after is measured on others."""
+
+    overwrite: bool = False
+    """Replace the bundle if it exists."""

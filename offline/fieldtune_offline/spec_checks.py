@@ -1,6 +1,8 @@
-"""Whether the fields of a BuildSpec fit each other, before the minutes of a build."""
+"""Whether the fields of a spec fit each other, before the minutes of a build."""
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 
 from fieldtune.data.examples import IMAGE_CLASSIFICATION
 from fieldtune.errors import ExportError, UnsupportedModel
@@ -21,24 +23,32 @@ def checked_spec(spec: BuildSpec, task: str) -> BuildSpec:
             raise ValueError(f"{name} is {value}; expected at least 1")
     if spec.lora.rank < 1:
         raise ValueError(f"rank is {spec.lora.rank}; expected at least 1")
+    check_calibration(spec.target, spec.calibration)
     if spec.target:
-        _check_target(spec)
         spec = dataclasses.replace(spec, split="auto") if spec.split == "none" else spec
-    elif spec.calibration is not None:
-        raise ValueError("calibration examples are for targets; name one with --target, or leave --calibration out")
     if spec.split != "none":
         _check_split(spec, task)
     return spec
 
 
-def _check_target(spec: BuildSpec) -> None:
-    if spec.calibration is None:
-        raise ValueError(
-            f"the target {', '.join(spec.target)} needs --calibration: examples of the task, from which quantization "
-            "takes its ranges"
-        )
-    if not spec.calibration.exists():
-        raise ExportError(f"{spec.calibration}: no such file or folder of calibration examples")
+def check_calibration(target: Sequence[str], calibration: Path | None) -> None:
+    """Check that targets have calibration examples, and that these have targets.
+
+    Raises:
+        ValueError: one without the other.
+        ExportError: calibration examples that are not there.
+    """
+    if calibration is None:
+        if target:
+            raise ValueError(
+                f"the target {', '.join(target)} needs --calibration: examples of the task, from which quantization "
+                "takes its ranges"
+            )
+        return
+    if not target:
+        raise ValueError("calibration examples are for targets; name one with --target, or leave --calibration out")
+    if not calibration.exists():
+        raise ExportError(f"{calibration}: no such file or folder of calibration examples")
 
 
 def _check_split(spec: BuildSpec, task: str) -> None:

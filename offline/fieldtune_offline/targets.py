@@ -97,6 +97,39 @@ def load_targets(names: Sequence[str]) -> list[HardwareProfile]:
     return profiles
 
 
+def add_targets(
+    staging: Path,
+    manifest: Manifest,
+    targets: Sequence[HardwareProfile],
+    path: Path,
+    count: int,
+    *,
+    trained_head: bool,
+    report: Report,
+) -> Manifest:
+    """Quantize the prefix of a bundle that is being written, for several accelerators; return the manifest with them.
+
+    Args:
+        staging: folder of the bundle.
+        manifest: of it, with a split.
+        targets: of ``load_targets``.
+        path: of the calibration examples.
+        count: from how many of them ranges are taken.
+        trained_head: whether the bundle's own head is worth measuring.
+        report: called with one line at the start of each stage.
+
+    Raises:
+        InvalidData: examples that cannot be used.
+        ExportError: as ``add_target``.
+        PlacementRefused: as ``add_target``.
+    """
+    report(f"reading {path}")
+    calibration = read_calibration(path, Bundle(staging, manifest), count, trained_head=trained_head)
+    for profile in targets:
+        manifest = add_target(staging, manifest, profile, calibration, report)
+    return manifest
+
+
 def add_target(
     staging: Path, manifest: Manifest, profile: HardwareProfile, calibration: Calibration, report: Report
 ) -> Manifest:

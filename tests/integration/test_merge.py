@@ -21,12 +21,21 @@ from transformers import (
 from fieldtune.adapter_inputs import from_theta, inference_inputs, to_theta
 from fieldtune.adapters import read_adapter, write_adapter
 from fieldtune.bundle import open_bundle
-from fieldtune.errors import AdapterMismatch, InvalidBundle, OutputError, ParityError
+from fieldtune.errors import (
+    AdapterMismatch,
+    ExportError,
+    InvalidBundle,
+    OutputError,
+    ParityError,
+    UnsupportedModel,
+)
+from fieldtune.node_tables import read_node_table
 from fieldtune_offline import BuildSpec, LoraSpec, build_bundle, merge_parity
 from fieldtune_offline.cli import main
 from fieldtune_offline.merge import merge_adapter
 from fieldtune_offline.ort_training.export import export_ort_training
 from fieldtune_offline.quiet import quiet_loading
+from fieldtune_offline.spec import MergeSpec
 
 TOLERANCE = 1e-5
 """Of the largest element: each merged weight is rounded once, and the sums come in another order."""
@@ -98,6 +107,10 @@ def build(tiny, tiny_models, tmp_path):
     return make
 
 
+def _merge(bundle, adapter, out, report=lambda _: None, **settings):
+    return merge_adapter(MergeSpec(bundle=bundle, adapter=adapter, out=out, **settings), report)
+
+
 def _run(path, feeds, names=("logits",)):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return session.run(list(names), feeds)
@@ -144,7 +157,7 @@ def test_a_merge_computes_what_peft_computes(build, noisy, tmp_path, case):
     kind, settings = (CASES | TIED)[case]
     folder, bundle = build(kind, settings)
     adapter = noisy(bundle)
-    manifest = merge_adapter(bundle, adapter, tmp_path / "merged")
+    manifest = _merge(bundle, adapter, tmp_path / "merged")
     feeds, asked = _feeds(bundle)
     found = _run(tmp_path / "merged" / "graphs" / "infer.onnx", feeds)[0]
     _close(found, _peft(kind, folder, adapter, asked, merge=False))
@@ -165,7 +178,7 @@ def test_a_merge_computes_what_peft_computes(build, noisy, tmp_path, case):
 def test_a_merged_bundle_answers_as_the_bundle_with_the_adapter(tiny_bundles, noisy, tmp_path, name):
     source = open_bundle(tiny_bundles / name)
     adapter = noisy(source.root)
-    manifest = merge_adapter(source.root, adapter, tmp_path / "merged")
+    manifest = _merge(source.root, adapter, tmp_path / "merged")
     merged = open_bundle(tmp_path / "merged")
     assert merged.manifest == manifest
     fed = inference_inputs(read_adapter(adapter), source.manifest)
@@ -183,7 +196,7 @@ def test_what_a_merged_bundle_holds(tiny_bundles, noisy, tmp_path):
     source = open_bundle(tiny_bundles / "tiny-classifier")
     adapter = noisy(source.root, "kitchen", ("cold", "warm"))
     stages = []
-    manifest = merge_adapter(source.root, adapter, tmp_path / "merged", report=stages.append)
+    manifest = _merge(source.root, adapter, tmp_path / "merged", report=stages.append)
     assert len(stages) == 2
     assert sorted(path.name for path in (tmp_path / "merged").rglob("*") if path.is_file()) == [
         "eval.nodes.json", "eval.onnx", "infer.nodes.json", "infer.onnx", "manifest.json", "tokenizer.json",
@@ -207,24 +220,65 @@ def test_what_a_merged_bundle_holds(tiny_bundles, noisy, tmp_path):
         base = tensors.get_tensor("bert.encoder.layer.1.attention.self.query.weight")
     np.testing.assert_allclose(query, base + update, rtol=1e-6, atol=1e-6)
     assert np.array_equal(head, stored["base_model.model.classifier.weight"].float32())
-    again = merge_adapter(source.root, adapter, tmp_path / "merged", overwrite=True)
+    again = _merge(source.root, adapter, tmp_path / "merged", overwrite=True)
     assert again.base.sha256 == manifest.base.sha256
+
+
+def test_the_whole_network_is_quantized_for_a_target(tiny_bundles, noisy, tmp_path):
+    source, pictures = tiny_bundles / "tiny-vision", tiny_bundles / "models" / "pictures"
+    settings = {"target": ("kv260",), "calibration": pictures, "calibration_examples": 24}
+    manifest = _merge(source, noisy(source), tmp_path / "merged", **settings)
+    assert list(manifest.graphs) == ["eval", "infer", "prefix", "suffix_eval", "suffix_infer", "prefix_kv260"]
+    assert manifest.split.boundary[0].shape == ("batch", 2)
+    target = manifest.targets["kv260"]
+    assert target.calibration_examples == 24
+    assert target.accuracy.measure == "model"
+    assert target.accuracy.boundary_snr_db > 20
+    opened = open_bundle(tmp_path / "merged")
+    counts = [
+        sum(
+            node.op in ("Conv", "Gemm")
+            for node in read_node_table(opened.root / opened.manifest.graphs[name].nodes).nodes
+        )
+        for name in ("infer", "prefix", "prefix_kv260", "suffix_infer")
+    ]
+    assert counts == [10, 10, 10, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "error", "message"),
+    [
+        ("tiny-lm", {}, UnsupportedModel, "text-generation cannot run on an accelerator"),
+        ("static-vision", {}, UnsupportedModel, "needs a bundle that takes any batch"),
+        ("tiny-classifier", {}, UnsupportedModel, "texts of one length"),
+        ("tiny-vision", {"calibration": None}, ValueError, "the target kv260 needs --calibration"),
+        ("tiny-vision", {"target": ()}, ValueError, "calibration examples are for targets"),
+        ("tiny-vision", {"target": ("cpu-generic",)}, ExportError, "has no accelerator"),
+    ],
+)
+def test_targets_that_are_refused(tiny_bundles, noisy, tmp_path, name, settings, error, message):
+    source, pictures = tiny_bundles / name, tiny_bundles / "models" / "pictures"
+    with pytest.raises(error, match=message):
+        _merge(
+            source, noisy(source), tmp_path / "merged", **{"target": ("kv260",), "calibration": pictures, **settings}
+        )
+    assert not (tmp_path / "merged").exists()
 
 
 def test_merges_that_are_refused(tiny_bundles, noisy, tmp_path, monkeypatch):
     source = tiny_bundles / "tiny-classifier"
     with pytest.raises(AdapterMismatch, match="mismatch"):
-        merge_adapter(tiny_bundles / "tiny-lm", noisy(source), tmp_path / "merged")
-    merge_adapter(source, tmp_path / "noisy", tmp_path / "merged")
+        _merge(tiny_bundles / "tiny-lm", noisy(source), tmp_path / "merged")
+    _merge(source, tmp_path / "noisy", tmp_path / "merged")
     with pytest.raises(OutputError, match="exists"):
-        merge_adapter(source, tmp_path / "noisy", tmp_path / "merged")
+        _merge(source, tmp_path / "noisy", tmp_path / "merged")
     with pytest.raises(AdapterMismatch, match="merged into its weights"):
-        merge_adapter(tmp_path / "merged", tmp_path / "noisy", tmp_path / "twice")
+        _merge(tmp_path / "merged", tmp_path / "noisy", tmp_path / "twice")
     with pytest.raises(InvalidBundle, match="the adapter noisy is merged into its weights"):
         export_ort_training(tmp_path / "merged")
     monkeypatch.setattr(merge_parity, "MERGE_TOLERANCE", 1e-12)
     with pytest.raises(ParityError, match=r"batch 3, sequence 17: infer.onnx's logits after 0 tokens differs by"):
-        merge_adapter(source, tmp_path / "noisy", tmp_path / "other")
+        _merge(source, tmp_path / "noisy", tmp_path / "other")
     assert not (tmp_path / "other").exists()
     assert not (tmp_path / "twice").exists()
 

@@ -67,9 +67,7 @@ def stage_printer(console: "Console") -> "Callable[[str], None]":
 
 def parity_tables(manifest: "Manifest") -> "list[Table]":
     """Return the figures of parity as tables: of the bundle's graphs, and of its official artifacts if it has them."""
-    if manifest.merged:
-        return [merge_parity_table(manifest)]
-    tables = [parity_table(manifest)]
+    tables = [merge_parity_table(manifest) if manifest.merged else parity_table(manifest)]
     if manifest.ort_training:
         tables.append(ort_parity_table(manifest))
     if manifest.targets:

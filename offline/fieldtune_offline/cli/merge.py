@@ -1,12 +1,10 @@
 """``fieldtune-offline merge``: an adapter folded into a bundle's weights."""
 
 import dataclasses
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import tyro
-
-from fieldtune.cli.flags import BundlePath, FolderPath, JsonFlag
+from fieldtune.cli.flags import JsonFlag
+from fieldtune_offline.spec import MergeSpec
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,19 +19,10 @@ class Merge:
 
     Examples:
       fieldtune-offline merge artifacts/minilm adapters/kitchen --out artifacts/minilm-kitchen
+      fieldtune-offline merge artifacts/photos adapters/dock --out dock --target vek280 --calibration photos.jsonl
     """
 
-    bundle: BundlePath
-    """Folder that fieldtune-offline build made."""
-
-    adapter: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ADAPTER")]
-    """PEFT directory, of any rank and alpha."""
-
-    out: FolderPath
-    """Folder of the merged bundle."""
-
-    overwrite: bool = False
-    """Replace the bundle if it exists."""
+    spec: MergeSpec
 
     as_json: JsonFlag = False
     """Print one JSON object on stdout."""
@@ -42,14 +31,14 @@ class Merge:
 def run(command: Merge, console: "Console") -> int:
     """Merge and print the figures of parity; return the exit code."""
     from fieldtune.cli.results import print_json, print_tables
-    from fieldtune_offline.cli.build import merge_parity_table, stage_printer
+    from fieldtune_offline.cli.build import parity_tables, stage_printer
     from fieldtune_offline.merge import merge_adapter
 
     report = stage_printer(console)
-    manifest = merge_adapter(command.bundle, command.adapter, command.out, overwrite=command.overwrite, report=report)
-    report(f"written: {command.out}")
+    manifest = merge_adapter(command.spec, report)
+    report(f"written: {command.spec.out}")
     if command.as_json:
-        print_json({"bundle": str(command.out), "merged": manifest.merged})
+        print_json({"bundle": str(command.spec.out), "merged": manifest.merged, "targets": manifest.targets})
     else:
-        print_tables(merge_parity_table(manifest))
+        print_tables(*parity_tables(manifest))
     return 0
