@@ -1,0 +1,55 @@
+"""The stored reference of a target: inputs, and what the quantized prefix gives for them on the dev box's CPU."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
+
+from fieldtune.bundle import Bundle
+from fieldtune.errors import CorruptFile
+from fieldtune.manifest import TargetSpec
+
+Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Reference:
+    """One run of a prefix.
+
+    Attributes:
+        inputs: name → array, a row a sample.
+        outputs: boundary tensor → float32, as many rows.
+    """
+
+    inputs: Arrays
+    outputs: Arrays
+
+    @property
+    def samples(self) -> int:
+        """How many there are."""
+        return len(next(iter(self.inputs.values())))
+
+
+def read_reference(bundle: Bundle, target: TargetSpec) -> Reference:
+    """Read the reference of a target.
+
+    Raises:
+        CorruptFile: not a safetensors file, or without a tensor that the graph takes or gives.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path, graph = bundle.root / target.reference, bundle.manifest.graphs[target.graph]
+    try:
+        held = load_file(str(path))
+    except (SafetensorError, OSError) as error:
+        raise CorruptFile(f"{path}: not a whole safetensors file ({error}); copy the bundle again") from error
+    missing = [spec.name for spec in (*graph.inputs, *graph.outputs) if spec.name not in held]
+    if missing:
+        found = ", ".join(sorted(held)) or "nothing"
+        raise CorruptFile(f"{path}: has no tensor {', '.join(missing)}, but {found}; build the bundle again")
+    return Reference(
+        inputs={spec.name: held[spec.name] for spec in graph.inputs},
+        outputs={spec.name: held[spec.name] for spec in graph.outputs},
+    )
