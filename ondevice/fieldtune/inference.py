@@ -179,6 +179,28 @@ class Runner:
             native=native,
         )
 
+    def behind_prefix(self, inputs: Mapping[str, npt.ArrayLike]) -> Mapping[str, npt.ArrayLike]:
+        """Run the frozen prefix on arrays, once for all adapters that are to answer them.
+
+        Args:
+            inputs: an array for each of ``graph.inputs``.
+
+        Returns:
+            What ``run`` takes in their place: the boundary and what else goes into the suffix; the inputs themselves
+            where there is no prefix, or where they are that already.
+
+        Raises:
+            FieldtuneError: ONNX Runtime fails.
+            ValueError: an input is missing.
+        """
+        if self._prefix is None:
+            return inputs
+        wanted = [spec.name for spec in self.bundle.manifest.graphs[SUFFIX_GRAPHS["infer"]].inputs]
+        if all(name in inputs for name in wanted):
+            return inputs
+        boundary = self._prefix.run({name: np.asarray(value) for name, value in inputs.items()})
+        return {name: value for name, value in {**inputs, **boundary}.items() if name in wanted}
+
     def run(
         self,
         inputs: Mapping[str, npt.ArrayLike],
@@ -189,7 +211,7 @@ class Runner:
         """Run infer.onnx, or prefix and suffix, on arrays.
 
         Args:
-            inputs: an array for each of ``graph.inputs``.
+            inputs: an array for each of ``graph.inputs``; or what ``behind_prefix`` made of them.
             adapter: of this bundle. What it leaves out keeps the graph's default, and so does everything if None: no
                 LoRA, the initial head.
             outputs: names of those to return; all if None.
@@ -204,7 +226,7 @@ class Runner:
         names = [spec.name for spec in self.graph.outputs] if outputs is None else list(outputs)
         if adapter is not None and adapter.base_sha256 != self.bundle.manifest.base.sha256:
             raise ValueError(f"the adapter {adapter.name} was loaded for another base model")
-        feeds = dict(inputs) if self._prefix is None else self._behind(self._prefix, inputs)
+        feeds = dict(self.behind_prefix(inputs))
         options = None
         if adapter is not None:
             feeds |= adapter.feeds
@@ -279,12 +301,6 @@ class Runner:
         found = self.bundle.manifest.task.name
         if found != name:
             raise InvalidBundle(f"{self.bundle.root}: is a bundle for {found}; {name} was asked of it")
-
-    def _behind(self, prefix: Prefix, inputs: Mapping[str, npt.ArrayLike]) -> dict[str, npt.ArrayLike]:
-        """Return what the suffix is fed with."""
-        boundary = prefix.run({name: np.asarray(value) for name, value in inputs.items()})
-        wanted = {spec.name for spec in self.bundle.manifest.graphs[SUFFIX_GRAPHS["infer"]].inputs}
-        return {name: value for name, value in {**inputs, **boundary}.items() if name in wanted}
 
     def _classes(
         self,

@@ -200,6 +200,21 @@ def test_a_new_adapter_is_served_without_a_compile_or_a_session(bundle, profile,
     assert runner.placement.emulated
 
 
+def test_the_prefix_runs_once_for_several_adapters(bundle, profile):
+    runner = Runner(bundle, profile)
+    inputs = {"pixel_values": np.random.default_rng(0).standard_normal((5, 3, 32, 32)).astype(np.float32)}
+    behind = runner.behind_prefix(inputs)
+    assert set(behind) == {spec.name for spec in bundle.manifest.graphs["suffix_infer"].inputs}
+    assert runner.behind_prefix(behind) is behind
+    adapters = [None, *(runner.load_adapter(moved(bundle, seed)) for seed in range(2))]
+    found = [runner.run(behind, adapter)["logits"] for adapter in adapters]
+    for logits, adapter in zip(found, adapters, strict=True):
+        assert logits.tobytes() == runner.run(inputs, adapter)["logits"].tobytes()
+    assert len({logits.tobytes() for logits in found}) == 3
+    whole = Runner(bundle, load_profile("cpu-generic"))
+    assert whole.behind_prefix(inputs) is inputs
+
+
 def test_serving_gives_the_classes_that_the_evaluation_counted(bundle, profile):
     random = np.random.default_rng(3)
     images = random.integers(0, 256, (15, 32, 32, 3), np.uint8)
