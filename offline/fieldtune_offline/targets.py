@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fieldtune.bundle import Bundle, file_spec
+from fieldtune.compilation.reference import HALF_UP
 from fieldtune.data import EncodedSet, load_examples
 from fieldtune.data.batches import batch_of, static_shape
 from fieldtune.data.encoding import encode
@@ -31,6 +32,7 @@ from fieldtune.placement.rules import check_rules, refuse
 from fieldtune_offline.graphs import MIN_ORT
 from fieldtune_offline.node_table import node_table
 from fieldtune_offline.parity import open_session
+from fieldtune_offline.passes.round_halves_up import round_halves_up
 from fieldtune_offline.quantization import quantize
 from fieldtune_offline.quantization.accuracy import probe_accuracies, signal_to_noise_db
 from fieldtune_offline.quantization.running import open_model
@@ -168,7 +170,10 @@ def add_target(
         suffix=open_session(staging / manifest.graphs[SUFFIX_GRAPHS["infer"]].path),
     )
     reference = f"{REFERENCE_FOLDER}/{profile.name}.safetensors"
-    _write_reference(staging / reference, sessions, calibration, manifest, accelerator.batch)
+    raised = quantized.model.clone()
+    round_halves_up(raised)
+    half_up = dataclasses.replace(sessions, quantized=open_model(raised, fused=False))
+    _write_reference(staging / reference, (sessions, half_up), calibration, manifest, accelerator.batch)
     target = TargetSpec(
         profile=profile.name,
         target=accelerator.target,
@@ -291,8 +296,10 @@ def _accuracy(suffix: Any, feeds: Arrays, labels: npt.NDArray[np.int64]) -> floa
     return float(np.mean(logits.argmax(axis=-1) == labels))
 
 
-def _write_reference(path: Path, sessions: _Sessions, calibration: Calibration, manifest: Manifest, batch: int) -> None:
-    """Write inputs and what the quantized prefix gives for them, each by its name."""
+def _write_reference(
+    path: Path, sessions: tuple[_Sessions, _Sessions], calibration: Calibration, manifest: Manifest, batch: int
+) -> None:
+    """Write inputs and what the quantized prefix gives for them, with halves to even and up, each by its name."""
     from safetensors.numpy import save_file
 
     samples = range(min(REFERENCE_SAMPLES, len(calibration.encoded.examples)))
@@ -301,7 +308,9 @@ def _write_reference(path: Path, sessions: _Sessions, calibration: Calibration, 
         for count, arrays in _batches(calibration.encoded, samples, manifest, batch)
     ]
     inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    _, outputs = _boundaries(sessions, calibration.encoded, samples, manifest, batch)
+    (_, outputs), (_, raised) = (_boundaries(each, calibration.encoded, samples, manifest, batch) for each in sessions)
+    half_up = {f"{name}{HALF_UP}": array for name, array in raised.items()}
     path.parent.mkdir(exist_ok=True)
-    save_file({name: np.ascontiguousarray(array) for name, array in {**inputs, **outputs}.items()}, str(path))
+    held = {**inputs, **outputs, **half_up}
+    save_file({name: np.ascontiguousarray(array) for name, array in held.items()}, str(path))
     path.chmod(0o644)

@@ -1,4 +1,7 @@
-"""The stored reference of a target: inputs, and what the quantized prefix gives for them on the dev box's CPU."""
+"""The stored reference of a target: inputs, and what the quantized prefix gives for them on the dev box's CPU.
+
+The outputs are there twice, with halves rounded to even, as ONNX Runtime does, and up, as a DPU does.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,6 +13,9 @@ from fieldtune.bundle import Bundle
 from fieldtune.errors import CorruptFile
 from fieldtune.manifest import TargetSpec
 
+HALF_UP = ".half_up"
+"""What follows an output's name where halves are rounded up."""
+
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
 
@@ -19,11 +25,13 @@ class Reference:
 
     Attributes:
         inputs: name → array, a row a sample.
-        outputs: boundary tensor → float32, as many rows.
+        half_even: boundary tensor → float32, as many rows.
+        half_up: the same with halves rounded up.
     """
 
     inputs: Arrays
-    outputs: Arrays
+    half_even: Arrays
+    half_up: Arrays
 
     @property
     def samples(self) -> int:
@@ -45,11 +53,14 @@ def read_reference(bundle: Bundle, target: TargetSpec) -> Reference:
         held = load_file(str(path))
     except (SafetensorError, OSError) as error:
         raise CorruptFile(f"{path}: not a whole safetensors file ({error}); copy the bundle again") from error
-    missing = [spec.name for spec in (*graph.inputs, *graph.outputs) if spec.name not in held]
+    outputs = [spec.name for spec in graph.outputs]
+    wanted = [*(spec.name for spec in graph.inputs), *outputs, *(f"{name}{HALF_UP}" for name in outputs)]
+    missing = [name for name in wanted if name not in held]
     if missing:
         found = ", ".join(sorted(held)) or "nothing"
         raise CorruptFile(f"{path}: has no tensor {', '.join(missing)}, but {found}; build the bundle again")
     return Reference(
         inputs={spec.name: held[spec.name] for spec in graph.inputs},
-        outputs={spec.name: held[spec.name] for spec in graph.outputs},
+        half_even={name: held[name] for name in outputs},
+        half_up={name: held[f"{name}{HALF_UP}"] for name in outputs},
     )

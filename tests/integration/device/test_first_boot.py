@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from fieldtune.bundle import file_spec, open_bundle
-from fieldtune.compilation.comparison import output_step
-from fieldtune.compilation.reference import read_reference
+from fieldtune.compilation.comparison import compare_outputs, output_step
+from fieldtune.compilation.reference import HALF_UP, read_reference
 from fieldtune.errors import CorruptFile
 from fieldtune.node_tables import read_node_table
 
@@ -51,7 +51,9 @@ def off(bundle_folder, tmp_path):
         path, graph = copy / target.reference, bundle.manifest.graphs[target.graph]
         held = load_file(path)
         name = bundle.manifest.split.boundary[0].name
-        held[name].flat[3] += steps * output_step(read_node_table(bundle.root / graph.nodes), name)
+        step = output_step(read_node_table(bundle.root / graph.nodes), name)
+        for key in (name, name + HALF_UP):
+            held[key].flat[3] = held[name].flat[3] + steps * step
         save_file(held, path)
         manifest = json.loads((copy / "manifest.json").read_text())
         found = file_spec(path)
@@ -70,6 +72,7 @@ def test_the_emulation_meets_its_reference(boot, bundle_folder, name):
     assert facts["matches"] is True
     assert facts["samples"] == 4
     assert facts["placement"]["emulated"] is True
+    assert facts["halves"] == "to even"
     (output,) = facts["outputs"]
     assert output["largest_lsb"] == 0
     assert output["quantized"] is True
@@ -103,9 +106,14 @@ def test_a_reference_that_cannot_be_read(bundle_folder, tmp_path):
     target = bundle.manifest.targets[PROFILE]
     path = bundle.root / target.reference
     held = load_file(path)
-    assert read_reference(bundle, target).samples == len(held["pixel_values"])
+    reference = read_reference(bundle, target)
+    assert reference.samples == len(held["pixel_values"])
+    table = read_node_table(bundle.root / bundle.manifest.graphs[target.graph].nodes)
+    (output,) = compare_outputs(reference.half_up, reference.half_even, table, 1.0)
+    assert output.largest_lsb <= 3  # the two ways of rounding, through all operators
     save_file({"pixel_values": held["pixel_values"]}, path)
-    with pytest.raises(CorruptFile, match="has no tensor boundary_0, but pixel_values; build the bundle again"):
+    message = r"has no tensor boundary_0, boundary_0.half_up, but pixel_values; build the bundle again"
+    with pytest.raises(CorruptFile, match=message):
         read_reference(bundle, target)
     path.write_bytes(b"no tensors")
     with pytest.raises(CorruptFile, match="not a whole safetensors file"):
