@@ -30,6 +30,7 @@ from fieldtune_offline.node_table import node_table
 from fieldtune_offline.ort_training.export import add_ort_training, training_python
 from fieldtune_offline.parity import check_parity, open_sessions
 from fieldtune_offline.passes.split_prefix import Split, split_prefix
+from fieldtune_offline.quantization import choose_quantizer
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 from fieldtune_offline.spec_checks import checked_spec
@@ -68,6 +69,7 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
     targets = load_targets(spec.target)
     # What could be missing on this machine shows before the minutes of a build.
     training = training_python(report) if spec.ort_training else None
+    quantizer = choose_quantizer(spec.quantizer, report)
     with output_folder(spec.out, overwrite=spec.overwrite, marks=(MANIFEST_NAME,)) as staging:
         report(f"loading {spec.model}")
         base = load_base(spec, task_name)
@@ -102,6 +104,7 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
                 spec.calibration_examples,
                 trained_head=not base.new_modules,
                 report=report,
+                quantizer=quantizer,
             )
         if training:
             manifest = add_ort_training(staging, manifest, initial, training, report)

@@ -1,5 +1,6 @@
 """Environments of their own, for packages that cannot live beside the dev box's: made once, kept in a cache."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -16,34 +17,47 @@ from fieldtune.errors import ExportError
 _STAMP = "fieldtune.json"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Environment:
+    """Packages that live by themselves.
+
+    Attributes:
+        name: what they are for.
+        requirements: a file in pip's format, which pins them.
+        versions: of Python that they have wheels for, the preferred one last.
+        wheels_of: what there are no wheels of for other versions.
+        advice: what to know where they cannot be installed.
+    """
+
+    name: str
+    requirements: Path
+    versions: Sequence[tuple[int, int]]
+    wheels_of: str
+    advice: str
+
+
 def environment_python(
-    name: str,
-    requirements: Path,
-    versions: Sequence[tuple[int, int]],
-    report: Callable[[str], None],
-    candidates: Sequence[str] | None = None,
+    environment: Environment, report: Callable[[str], None], candidates: Sequence[str] | None = None
 ) -> Path:
-    """Return the interpreter of an environment that holds pinned requirements, made if it is not there yet.
+    """Return the interpreter of an environment, made if it is not there yet.
 
     Args:
-        name: what the environment is for.
-        requirements: a file in pip's format.
-        versions: of Python that the requirements have wheels for, the preferred one last.
+        environment: what it holds.
         report: told before the minutes of an installation.
-        candidates: interpreters, by name or path; those of ``versions`` on PATH and under pyenv, and this one, if None.
+        candidates: interpreters, by name or path; those of its versions on PATH and under pyenv, and this one, if None.
 
     Raises:
         ExportError: no such Python, or the requirements cannot be installed; the message says what was tried.
     """
-    python, version = _find_python(name, versions, candidates)
-    pins = requirements.read_text(encoding="utf-8")
+    python, version = _find_python(environment, candidates)
+    pins = environment.requirements.read_text(encoding="utf-8")
     digest = hashlib.sha256(f"{version}\n{pins}".encode()).hexdigest()[:12]
-    folder = cache_folder().resolve() / "environments" / f"{name}-py{version}-{digest}"
+    folder = cache_folder().resolve() / "environments" / f"{environment.name}-py{version}-{digest}"
     found = folder / "bin" / "python"
     if (folder / _STAMP).is_file() and _version(str(found)) == version:
         return found
-    report(f"making an environment for {name} in {folder}")
-    _make(name, python, requirements, folder)
+    report(f"making an environment for {environment.name} in {folder}")
+    _make(environment, python, folder)
     return found
 
 
@@ -57,38 +71,36 @@ def find_python(name: str) -> str | None:
     return None
 
 
-def _make(name: str, python: str, requirements: Path, folder: Path) -> None:
+def _make(environment: Environment, python: str, folder: Path) -> None:
     """Install beside the place and rename, so that an interrupted or a second installation leaves nothing half done."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _run(name, python, "-m", "venv", str(staging))
-        inside = str(staging / "bin" / "python")
-        _run(name, inside, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(requirements))
+        _run(environment, python, "-m", "venv", str(staging))
+        inside, pins = str(staging / "bin" / "python"), environment.requirements
+        _run(environment, inside, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(pins))
         # Scripts in bin/ keep the old path; only the interpreter is used, and that finds its packages by its own place.
-        (staging / _STAMP).write_text(json.dumps({"requirements": requirements.read_text(encoding="utf-8")}))
+        (staging / _STAMP).write_text(json.dumps({"requirements": pins.read_text(encoding="utf-8")}))
         shutil.rmtree(folder, ignore_errors=True)
         staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _run(name: str, *command: str) -> None:
+def _run(environment: Environment, *command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        raise ExportError(
-            f"the environment for {name} cannot be made: {' '.join(command[:4])} … said: {' '.join(lines[-2:])[-400:]}"
-            "; its packages have wheels for 64-bit x86 (Linux, Windows, macOS) alone, and come from the package index "
-            "that pip is set to"
-        )
+        said = f"{' '.join(command[:4])} … said: {' '.join(lines[-2:])[-400:]}"
+        raise ExportError(f"the environment for {environment.name} cannot be made: {said}; {environment.advice}")
 
 
-def _find_python(name: str, versions: Sequence[tuple[int, int]], candidates: Sequence[str] | None) -> tuple[str, str]:
+def _find_python(environment: Environment, candidates: Sequence[str] | None) -> tuple[str, str]:
+    versions = environment.versions
     wanted = {f"{major}.{minor}" for major, minor in versions}
     if candidates is None:
-        found = (find_python(f"python{major}.{minor}") for major, minor in reversed(versions))
-        candidates = [sys.executable, *filter(None, found)]
+        others = (find_python(f"python{major}.{minor}") for major, minor in reversed(versions))
+        candidates = [sys.executable, *filter(None, others)]
     seen = []
     for candidate in candidates:
         version = _version(candidate)
@@ -96,10 +108,9 @@ def _find_python(name: str, versions: Sequence[tuple[int, int]], candidates: Seq
             return candidate, version
         if version:
             seen.append(version)
-    raise ExportError(
-        f"{name} needs Python {' or '.join(sorted(wanted))}, for which there are wheels of ONNX Runtime's training "
-        f"build, and found {', '.join(dict.fromkeys(seen)) or 'none'}; install one of them and put it on PATH"
-    )
+    need = f"Python {' or '.join(sorted(wanted))}, for which there are wheels of {environment.wheels_of}"
+    found = ", ".join(dict.fromkeys(seen)) or "none"
+    raise ExportError(f"{environment.name} needs {need}, and found {found}; install one of them and put it on PATH")
 
 
 def _version(python: str) -> str:

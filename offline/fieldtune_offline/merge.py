@@ -24,6 +24,7 @@ from fieldtune_offline.ort_training.export import FOLDER as ORT_TRAINING
 from fieldtune_offline.passes.drop_adapter import MergedTensor, drop_adapter
 from fieldtune_offline.passes.split_at_logits import check_cut, split_at_logits
 from fieldtune_offline.passes.split_prefix import Split
+from fieldtune_offline.quantization import choose_quantizer
 from fieldtune_offline.spec import MergeSpec
 from fieldtune_offline.spec_checks import check_calibration
 from fieldtune_offline.targets import add_targets, load_targets
@@ -57,6 +58,7 @@ def merge_adapter(spec: MergeSpec, report: Report = lambda _: None) -> Manifest:
     """
     check_calibration(spec.target, spec.calibration)
     targets = load_targets(spec.target)
+    quantizer = choose_quantizer(spec.quantizer, report)
     source, adapter = open_bundle(spec.bundle), read_adapter(spec.adapter)
     fed = inference_inputs(adapter, source.manifest)
     if targets:
@@ -86,7 +88,9 @@ def merge_adapter(spec: MergeSpec, report: Report = lambda _: None) -> Manifest:
         manifest = dataclasses.replace(manifest, merged=merged)
         if spec.calibration is not None:
             path, count = spec.calibration, spec.calibration_examples
-            manifest = add_targets(staging, manifest, targets, path, count, trained_head=True, report=report)
+            manifest = add_targets(
+                staging, manifest, targets, path, count, trained_head=True, report=report, quantizer=quantizer
+            )
         (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 

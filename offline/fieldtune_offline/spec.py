@@ -75,6 +75,9 @@ class BuildSpec:
     calibration_examples: int = CALIBRATION_EXAMPLES
     """How many of them ranges are taken from; accuracy before and after is measured on others."""
 
+    quantizer: Literal["ort", "quark"] = "ort"
+    """ort: ONNX Runtime's, weights adjusted to the examples; quark: AMD Quark, in an environment of its own."""
+
     ort_training: bool = False
     """Also make ONNX Runtime's official training artifacts, in an environment of their own."""
 
@@ -108,6 +111,9 @@ class MergeSpec:
 
     calibration_examples: int = CALIBRATION_EXAMPLES
     """How many of them ranges are taken from; accuracy before and after is measured on others."""
+
+    quantizer: Literal["ort", "quark"] = "ort"
+    """ort: ONNX Runtime's, weights adjusted to the examples; quark: AMD Quark, in an environment of its own."""
 
     overwrite: bool = False
     """Replace the bundle if it exists."""

@@ -33,7 +33,7 @@ from fieldtune_offline.graphs import MIN_ORT
 from fieldtune_offline.node_table import node_table
 from fieldtune_offline.parity import open_session
 from fieldtune_offline.passes.round_halves_up import round_halves_up
-from fieldtune_offline.quantization import quantize
+from fieldtune_offline.quantization import Quantize, quantize
 from fieldtune_offline.quantization.accuracy import probe_accuracies, signal_to_noise_db
 from fieldtune_offline.quantization.running import open_model
 
@@ -108,6 +108,7 @@ def add_targets(
     *,
     trained_head: bool,
     report: Report,
+    quantizer: Quantize = quantize,
 ) -> Manifest:
     """Quantize the prefix of a bundle that is being written, for several accelerators; return the manifest with them.
 
@@ -119,6 +120,7 @@ def add_targets(
         count: from how many of them ranges are taken.
         trained_head: whether the bundle's own head is worth measuring.
         report: called with one line at the start of each stage.
+        quantizer: what quantizes.
 
     Raises:
         InvalidData: examples that cannot be used.
@@ -128,12 +130,17 @@ def add_targets(
     report(f"reading {path}")
     calibration = read_calibration(path, Bundle(staging, manifest), count, trained_head=trained_head)
     for profile in targets:
-        manifest = add_target(staging, manifest, profile, calibration, report)
+        manifest = add_target(staging, manifest, profile, calibration, report, quantizer)
     return manifest
 
 
 def add_target(
-    staging: Path, manifest: Manifest, profile: HardwareProfile, calibration: Calibration, report: Report
+    staging: Path,
+    manifest: Manifest,
+    profile: HardwareProfile,
+    calibration: Calibration,
+    report: Report,
+    quantizer: Quantize = quantize,
 ) -> Manifest:
     """Quantize the prefix of a bundle that is being written, for one accelerator; return the manifest with the target.
 
@@ -143,6 +150,7 @@ def add_target(
         profile: with an accelerator.
         calibration: examples.
         report: called with one line at the start of each stage.
+        quantizer: what quantizes.
 
     Raises:
         ExportError: no examples; or UnsupportedModel, an operator or a size that the accelerator cannot take.
@@ -156,7 +164,7 @@ def add_target(
         {name: array[:count] for name, array in arrays.items()}
         for count, arrays in _batches(calibration.encoded, range(calibration.count), manifest, accelerator.batch)
     )
-    quantized = quantize(source, accelerator, feeds, report=report)
+    quantized = quantizer(source, accelerator, feeds, report=report)
     quantized.model.graph.name = name
     spec = _write(quantized.model, name, staging)
     table = read_node_table(staging / spec.nodes)

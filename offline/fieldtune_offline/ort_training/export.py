@@ -18,15 +18,21 @@ from fieldtune.bundle import file_spec, open_bundle
 from fieldtune.errors import ExportError, UnsupportedModel
 from fieldtune.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, OrtTrainingSpec
 from fieldtune.output_folder import output_folder
-from fieldtune_offline.environments import environment_python
+from fieldtune_offline.environments import Environment, environment_python
 from fieldtune_offline.noise import Arrays
 from fieldtune_offline.ort_training import generate
 from fieldtune_offline.ort_training.forward import forward_model, frozen_parameters
 from fieldtune_offline.ort_training.probes import Probes
 
 FOLDER = "ort_training"
-PYTHONS = ((3, 12), (3, 11))
-"""For which the training build has wheels, and which the dev box's half runs on."""
+ENVIRONMENT = Environment(
+    name="ort-training",
+    requirements=Path(__file__).with_name("requirements.txt"),
+    versions=((3, 12), (3, 11)),  # of those that the dev box's half runs on
+    wheels_of="ONNX Runtime's training build",
+    advice="its packages have wheels for 64-bit x86 (Linux, Windows, macOS) alone, and come from the package index "
+    "that pip is set to",
+)
 _UNREGISTERED = re.compile(r"gradient builder has not been registered: (\S+) for node (.*)", re.IGNORECASE)
 _UNSUPPORTED = ("gradientbuilder", "gradient definition")
 
@@ -71,7 +77,7 @@ def training_python(report: Report) -> Path:
     Raises:
         ExportError: it cannot be made; the message says why.
     """
-    return environment_python("ort-training", Path(__file__).with_name("requirements.txt"), PYTHONS, report)
+    return environment_python(ENVIRONMENT, report)
 
 
 def add_ort_training(root: Path, manifest: Manifest, adapter: Adapter, python: Path, report: Report) -> Manifest:

@@ -97,10 +97,13 @@ class _Walk:
                 del self._exact[name], self._raw[name], self._stored[name]
 
     def _is_adjustable(self, node: ir.Node) -> bool:
-        weight = node.inputs[1] if len(node.inputs) > 1 else None
+        _, weight, bias = (*node.inputs, None, None)[:3]
         if weight is None or weight.name not in self._weighted or node.op_type == "ConvTranspose":
             return False
-        return all(len(value.uses()) == 1 for value in node.inputs[1:] if value is not None)
+        assert weight.shape is not None
+        outputs = weight.shape.numpy()[0 if _is_transposed(node) else -1]
+        own = all(len(value.uses()) == 1 for value in node.inputs[1:] if value is not None)
+        return own and (bias is None or bias.const_value is None or bias.const_value.size == outputs)
 
     def _adjust(self, node: ir.Node, wanted: list[npt.NDArray[Any]]) -> None:
         data, weight, bias = (*node.inputs, None)[:3]

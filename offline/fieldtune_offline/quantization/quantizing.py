@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -42,6 +43,22 @@ class Quantized:
     examples: int
 
 
+class Quantize(Protocol):
+    """What quantizes a graph: ``quantize``, or another function that takes and gives the same."""
+
+    def __call__(
+        self,
+        model: ir.Model | Path,
+        accelerator: Accelerator,
+        feeds: Iterable[Feeds],
+        *,
+        batch: int | None = None,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> Quantized:
+        """Quantize a graph."""
+        ...
+
+
 def quantize(
     model: ir.Model | Path,
     accelerator: Accelerator,
@@ -69,7 +86,7 @@ def quantize(
         UnsupportedModel: a size that is unknown before it runs, or an operator that the accelerator's opsets lack.
     """
     source = model if isinstance(model, ir.Model) else ir.load(model)
-    static, batches, examples = _static(source, accelerator, feeds, batch)
+    static, batches, examples = static_graph(source, accelerator, feeds, batch)
     flow = trace(table_of(static))
     scheme = quantization_scheme(flow, accelerated_nodes(flow, accelerator))
     report(f"calibrating {len(scheme.activations)} tensors on {examples} examples")
@@ -85,9 +102,15 @@ def quantize(
     return Quantized(model=quantized, reference=static, quantizer=f"onnxruntime {version}", examples=examples)
 
 
-def _static(
+def static_graph(
     source: ir.Model, accelerator: Accelerator, feeds: Iterable[Feeds], batch: int | None
 ) -> tuple[ir.Model, Sequence[Feeds], int]:
+    """Return a graph with the accelerator's batch and opset, calibration batches of that size, and how many examples.
+
+    Raises:
+        ExportError: no examples.
+        UnsupportedModel: a size that is unknown before it runs, or an operator that the accelerator's opsets lack.
+    """
     names = [str(value.name) for value in source.graph.inputs]
     given = [{name: np.asarray(each[name]) for name in names} for each in feeds]
     examples = sum(len(each[names[0]]) for each in given)

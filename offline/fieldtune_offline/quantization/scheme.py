@@ -28,7 +28,8 @@ class Scheme:
         weights: constants in eight bits.
         biases: constants in 32 bits.
         bindings: between the positions of activations and weights.
-        kept: float32 activations that the CPU computes, with the operators that go on reading them as they are.
+        kept: float32 activations that the CPU computes or is fed, with the operators that go on reading them as they
+            are.
     """
 
     activations: tuple[str, ...]
@@ -67,7 +68,7 @@ def quantization_scheme(flow: Dataflow, taken: frozenset[int]) -> Scheme:
         if index not in fused:
             activations[stored] = None
         bindings += _binding(node, inputs, stored)
-    on_cpu = [name for name in activations if name not in flow.table.inputs and flow.producer[name] not in taken]
+    on_cpu = [name for name in activations if flow.producer.get(name) not in taken]
     kept = {
         (name, nodes[other].name) for name in on_cpu for other in flow.consumers[name] if _reads_float(other, taken)
     }

@@ -42,6 +42,7 @@ def static_model(model: ir.Model, sizes: Mapping[str, int]) -> ir.Model:
         value.shape = None
     simplified = _simplified(model)
     _infer_shapes(simplified)
+    _separate_additions(simplified)
     as_global_pooling(simplified)
     passes.AddDefaultAttributesPass()(simplified)
     finish(simplified)
@@ -120,6 +121,22 @@ def _restore_name(value: ir.Value, model: ir.Model) -> None:
         name = name.removeprefix(prefix)
     if name != value.name and name not in model.graph.initializers:
         value.name = name
+
+
+def _separate_additions(model: ir.Model) -> None:
+    """Undo what ONNX Runtime did to a product and the addition of an activation: a Gemm whose bias is computed."""
+    for node in list(model.graph):
+        if node.op_type != "Gemm" or len(node.inputs) < 3 or node.inputs[2] is None:
+            continue
+        addend, result = node.inputs[2], node.outputs[0]
+        if addend.const_value is not None or node.attributes.get_float("beta", 1.0) != 1:
+            continue
+        product = ir.node("Gemm", node.inputs[:2], node.attributes)
+        product.outputs[0].name = f"{result.name}.product"
+        addition = ir.node("Add", [product.outputs[0], addend])
+        new = addition.outputs[0]
+        ir.convenience.replace_nodes_and_values(model.graph, node, [node], [product, addition], [result], [new])
+        new.name = result.name
 
 
 def _write_scalars(node: ir.Node) -> None:

@@ -91,6 +91,13 @@ def test_an_activation_that_others_read_is_not_fused(graph, schemed):
     assert set(scheme.activations) == {"x", "a", "r", "y"}
 
 
+def test_an_input_that_the_cpu_reads_too_is_read_as_it_is_fed(graph, schemed):
+    text = "test (float[n,8] x) => (float[n,8] y) { s = Softmax(x) a = MatMul(x, w) b = MatMul(s, w2) y = Add(a, b) }"
+    taken, scheme = schemed(graph(text, w=(8, 8), w2=(8, 8)), "kv260")
+    assert (len(taken), taken[-1]) == (3, "y")
+    assert [name for name, _ in scheme.kept] == ["x"]
+
+
 def test_grouped_convolutions_and_scaled_products_are_left(graph, schemed):
     text = "test (float[n,4,8,8] x) => (float[n,4,8,8] y) { y = Conv<group=2>(x, w) }"
     assert schemed(graph(text, w=(4, 2, 1, 1)), "kv260")[0] == []

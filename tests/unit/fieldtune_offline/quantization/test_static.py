@@ -76,6 +76,21 @@ def test_a_shape_that_depends_on_data_is_refused(graph):
         static_model(model, {"n": 2})
 
 
+def test_an_activation_is_no_bias(graph):
+    from fieldtune_offline.quantization.running import open_model
+    from fieldtune_offline.quantization.static import static_model
+
+    text = "test (float[n,8] x) => (float[n,8] y) { s = Softmax(x) a = MatMul(x, w) b = MatMul(s, v) y = Add(a, b) }"
+    model = graph(text, w=(8, 8), v=(8, 8))
+    found = static_model(model, {"n": 3})
+    products = [node for node in found.graph if node.op_type in ("Gemm", "MatMul")]
+    assert [len(node.inputs) for node in products] == [2, 2]
+    assert [node.op_type for node in found.graph].count("Add") == 1
+    x = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+    expected = open_model(model).run(None, {"x": x})[0]
+    np.testing.assert_allclose(open_model(found).run(None, {"x": x})[0], expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(("size", "stride"), [(7, 1), (8, 2), (9, 2), (10, 3)])
 @pytest.mark.parametrize("automatic", ["SAME_UPPER", "SAME_LOWER"])
 def test_automatic_padding_is_written_out(graph, size, stride, automatic):

@@ -1,0 +1,1 @@
+"""AMD Quark, the vendor's quantizer, in an environment of its own."""
