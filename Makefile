@@ -75,6 +75,7 @@ bench: venv ## time a training step, and whole runs, beside torch and PEFT; pred
 	$(RUN) benchmarks/parity_run.py --cache $(CACHE) $(ARGS)
 	$(RUN) benchmarks/preflight_memory.py --cache $(CACHE) $(ARGS)
 	$(RUN) benchmarks/activation_cache.py --cache $(CACHE) $(ARGS)
+	$(RUN) benchmarks/adapter_swap.py --cache $(CACHE) $(ARGS)
 
 .PHONY: tiny-bundles
 tiny-bundles: venv

@@ -1,6 +1,7 @@
 import hashlib
 import os
 import shutil
+import sys
 
 import pytest
 
@@ -160,3 +161,22 @@ def test_a_folder_that_cannot_be_made_leaves_memory(cache_folder):
 def test_a_negative_size_is_refused():
     with pytest.raises(ValueError, match="cache_disk_mib is -1; expected at least 0"):
         settings(disk=-1)
+
+
+def test_what_only_some_systems_have_is_not_needed(monkeypatch):
+    for name in ("fchmod", "getuid", "O_NOFOLLOW", "O_CLOEXEC"):
+        monkeypatch.delattr(os, name)
+    for hits in (0, 3):
+        cache = open_cache(settings(), "identity", PREFIX)
+        assert sum(there(cache, records(3))) == hits
+        cache.put(records(3))
+        assert cache.statistics.mode == "disk"
+        cache.close()
+
+
+def test_without_locks_between_processes_memory_is_what_is_left(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.warns(UserWarning, match=r"cannot be locked .+; boundary activations are kept in memory only"):
+        cache = open_cache(settings(memory=1), "identity", PREFIX)
+    cache.put(records(3))
+    assert there(cache, records(3)) == [True] * 3
