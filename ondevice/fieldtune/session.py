@@ -112,7 +112,7 @@ def run_error(error: Exception, graph: str, arrays: Mapping[str, npt.NDArray[Any
     if _is_memory(error):
         return FieldtuneError(
             f"not enough memory to run {where}; use a smaller batch size (with more gradient accumulation when "
-            f"training) or shorter texts, or a profile with arena and prepacking off: {error_line(error)}"
+            f"training) or shorter texts, or a profile with memory_pattern and prepacking off: {error_line(error)}"
         )
     return FieldtuneError(f"ONNX Runtime cannot run {where}: {error_line(error)}")
 
