@@ -19,7 +19,8 @@ from fieldtune.preflight.dimensions import dimension_sizes
 from fieldtune.preflight.workload import Part, Use
 
 EFFICIENCY = 0.5
-"""Of the peak rate: what whole steps reached on the machine of docs/benchmarks.md."""
+"""Of the peak rate. The steps of docs/benchmarks.md took 0.6 to 0.7 of it, on two cores with AVX-512 that show 2.6 GHz;
+no board was measured, so it is lower."""
 _MACS_A_CYCLE: Mapping[str, int] = {"avx512f": 32, "avx2": 16, "asimd": 4, "neon": 4}
 
 
