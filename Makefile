@@ -70,12 +70,13 @@ test-arm64: tiny-bundles ## train on emulated 64-bit ARM and compare (Linux with
 	$(RUN) tests/arm64.py --bundles $(BUNDLES) --cache $(CACHE)
 
 .PHONY: bench
-bench: venv ## time a training step, and whole runs, beside torch and PEFT; predicted beside measured memory
+bench: venv ## training steps and whole runs beside torch and PEFT, memory, the cache, adapters on an INT8 prefix
 	$(RUN) benchmarks/train_step.py --cache $(CACHE) $(ARGS)
 	$(RUN) benchmarks/parity_run.py --cache $(CACHE) $(ARGS)
 	$(RUN) benchmarks/preflight_memory.py --cache $(CACHE) $(ARGS)
 	$(RUN) benchmarks/activation_cache.py --cache $(CACHE) $(ARGS)
 	$(RUN) benchmarks/adapter_swap.py --cache $(CACHE) $(ARGS)
+	$(RUN) benchmarks/int8_prefix.py --cache $(CACHE) $(ARGS)
 
 .PHONY: tiny-bundles
 tiny-bundles: venv

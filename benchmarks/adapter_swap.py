@@ -14,14 +14,10 @@ weights held the adapter; what is timed is the emulation's, which only checks an
 
 import argparse
 import dataclasses
-import gc
-import itertools
 import json
 import os
-import statistics
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +28,11 @@ from fieldtune import load_profile, open_bundle
 from fieldtune.adapters import read_adapter, write_adapter
 from fieldtune.bundle import Bundle
 from fieldtune.compilation.compiling import compile_prefix
-from fieldtune.compilation.store import CompiledStore
 from fieldtune.hardware import HardwareProfile
 from fieldtune.inference import Runner
 from fieldtune.tensors import StoredTensor
 from fieldtune_offline import BuildSpec, LoraSpec
+from swaps import time_swaps
 
 MOST_MS = 10
 
@@ -73,18 +69,6 @@ def write_adapters(opened: Bundle, folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def sessions() -> int:
-    """Count the open sessions of this process."""
-    gc.collect()
-    return sum(type(thing).__name__ == "InferenceSession" for thing in gc.get_objects())
-
-
-def compiled_files() -> dict[Path, int]:
-    """Return everything that is compiled, with the times at which it was written."""
-    folders = [stored.folder for stored in CompiledStore().list()]
-    return {path: path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*")}
-
-
 def inputs(runner: Runner) -> dict[str, Any]:
     """Return the random inputs of one sample."""
     rng, found = np.random.default_rng(1), {}
@@ -98,53 +82,30 @@ def inputs(runner: Runner) -> dict[str, Any]:
     return found
 
 
-def swap(runner: Runner, path: Path, sample: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Return the milliseconds of loading an adapter, of its first answer and of its second."""
-    times = [time.perf_counter()]
-    adapter = runner.load_adapter(path)
-    times.append(time.perf_counter())
-    for _ in range(2):
-        runner.run(sample, adapter, outputs=["logits"])
-        times.append(time.perf_counter())
-    load, first, second = (1e3 * (end - start) for start, end in itertools.pairwise(times))
-    return load, first, second
-
-
 def measure(opened: Bundle, profile: HardwareProfile, swaps: int, folder: Path) -> dict[str, Any]:
     """Swap adapters, check that nothing was opened or compiled, print the table and return the figures."""
     started = time.perf_counter()
     compile_prefix(opened, profile)
     compile_s = time.perf_counter() - started
     runner = Runner(opened, profile)
-    sample = runner.behind_prefix(inputs(runner))
-    paths = write_adapters(opened, folder, swaps)
-    swap(runner, paths[0], sample)  # the first run of a session is slower
-    before = sessions(), compiled_files()
-    found = [swap(runner, path, sample) for path in paths]
-    if (sessions(), compiled_files()) != before or not before[1]:
+    found = time_swaps(runner, write_adapters(opened, folder, swaps), inputs(runner))
+    if found["sessions"] or found["compiled_files"]:
         raise SystemExit("a new adapter opened a session or changed what is compiled")
-    load, first, second = map(list, zip(*found, strict=True))
-    usual = statistics.median(second)
-    in_use = [loaded + one - usual for loaded, one, _ in found]
     rows = [
-        ["load", Spread.of(load).text(2)],
-        ["first answer", Spread.of(first).text(2)],
-        ["second answer", Spread.of(second).text(2)],
-        ["until in use", Spread.of(in_use).text(2)],
+        ["load", Spread.of(found["load_ms"]).text(2)],
+        ["first answer", Spread.of(found["first_answer_ms"]).text(2)],
+        ["second answer", Spread.of(found["second_answer_ms"]).text(2)],
+        ["until in use", Spread.of(found["in_use_ms"]).text(2)],
         ["recompile, emulated", f"{1e3 * compile_s:.0f}"],
     ]
     title = f"{opened.manifest.layout.size:,} parameters, {profile.name} (emulated)"
     print(table([title, "ms: min / median / max"], rows))
-    median = statistics.median(in_use)
-    verdict = "at most" if median <= MOST_MS else "MORE THAN"
+    verdict = "at most" if found["median_ms"] <= MOST_MS else "MORE THAN"
     print(f"\n{swaps} swaps, 0 sessions opened, 0 compiles. The median until in use is {verdict} {MOST_MS} ms.\n")
     return {
         "parameters": opened.manifest.layout.size,
         "profile": profile.name,
-        "load_ms": load,
-        "first_answer_ms": first,
-        "second_answer_ms": second,
-        "in_use_ms": in_use,
+        **found,
         "emulated_compile_s": compile_s,
     }
 

@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 from fieldtune_offline import BuildSpec
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.append(str(REPOSITORY / "demo"))
 THREADS = 2
 """Of every contender, so that none gains by taking more cores than another."""
 
@@ -78,7 +79,6 @@ def interpreter(runtime: str | None, cache: Path) -> Path:
 
 
 def _device_python(runtime: str, cache: Path) -> str:
-    sys.path.insert(0, str(REPOSITORY / "demo"))
     import environments
 
     with contextlib.redirect_stdout(sys.stderr):
@@ -99,7 +99,6 @@ def _in_child(
 
 
 def _fetch(name: str, cache: Path) -> Path:
-    sys.path.insert(0, str(REPOSITORY / "demo"))
     import assets
 
     with contextlib.redirect_stdout(sys.stderr):  # its progress is no part of the tables

@@ -53,12 +53,12 @@ def main() -> None:
     heading("On the device: put new versions of the adapter into use")
     swapped = answer(
         fieldtune.with_name("python"),
-        [Path(__file__).with_name("adapter_swap.py"), bundle, bundle / "adapter", adapter, "--profile", TARGET,
+        [Path(__file__).with_name("swaps.py"), bundle, bundle / "adapter", adapter, "--profile", TARGET,
          "--image", images / "eval" / "00000.png"],
     )  # fmt: skip
     print(
         f"{swapped['swaps']} swaps, a median of {swapped['median_ms']:.1f} ms from a folder to its first use; "
-        f"compilations: {swapped['compilations']}; sessions opened: {swapped['sessions']}"
+        f"sessions opened: {swapped['sessions']}; files compiled: {swapped['compiled_files']}"
     )
     page = write_page(
         out / "report.html",

@@ -34,7 +34,7 @@ def write_page(
         targets: names of two profiles; the first was trained on.
         trained: train_report.json of that run.
         second: what ``fieldtune evaluate --json`` says on the other one.
-        swapped: what adapter_swap.py prints.
+        swapped: what swaps.py prints.
     """
     opened = open_bundle(bundle)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
