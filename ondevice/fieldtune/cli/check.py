@@ -192,8 +192,9 @@ def _storage(command: Check, found: "Preflight") -> "Table":
 
     storage, table = found.storage, new_table("Storage")
     table.add_row("bundle", _size(storage.bundle_bytes))
-    table.add_row("each adapter", _size(storage.adapter_bytes))
-    table.add_row("optimizer state", _size(storage.optimizer_bytes))
+    if storage.adapter_bytes:
+        table.add_row("each adapter", _size(storage.adapter_bytes))
+        table.add_row("optimizer state", _size(storage.optimizer_bytes))
     if storage.compiled_bytes:
         table.add_row("compiled prefix, estimated", _size(storage.compiled_bytes))
     if storage.sample_bytes:

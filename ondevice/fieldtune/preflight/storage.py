@@ -22,8 +22,8 @@ class StorageNeed:
 
     Attributes:
         bundle_bytes: the bundle's files.
-        adapter_bytes: one version of the adapter, without reports.
-        optimizer_bytes: theta and the optimizer's state, as a checkpoint holds them.
+        adapter_bytes: one version of the adapter, without reports; 0 where nothing is trainable.
+        optimizer_bytes: theta and the optimizer's state, as a checkpoint holds them; 0 where nothing is trainable.
         sample_bytes: the boundary activations of one example; 0 without a split.
         activation_bytes: those of all examples; None where their number is not told.
         compiled_bytes: the compiled prefix, taken to be as large as the prefix; 0 without an accelerator.
@@ -47,12 +47,13 @@ def storage_need(bundle: Bundle, prefix: Part | None, samples: int | None) -> St
     """
     manifest = bundle.manifest
     theta_bytes = _FLOAT_BYTES * manifest.layout.size
+    header = _HEADER_BYTES if theta_bytes else 0
     sample = 0 if prefix is None else sample_bytes(bundle, prefix)
     return StorageNeed(
         bundle_bytes=sum(file.size_bytes for file in manifest.files.values())
         + (bundle.root / MANIFEST_NAME).stat().st_size,
-        adapter_bytes=theta_bytes + _HEADER_BYTES,
-        optimizer_bytes=_STATE_VECTORS * theta_bytes + _HEADER_BYTES,
+        adapter_bytes=theta_bytes + header,
+        optimizer_bytes=_STATE_VECTORS * theta_bytes + header,
         sample_bytes=sample,
         activation_bytes=None if samples is None else samples * sample,
         compiled_bytes=_graph_bytes(bundle, prefix) if prefix and prefix.on_accelerator else 0,

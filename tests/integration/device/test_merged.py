@@ -1,5 +1,7 @@
 """Bundles with an adapter merged into their weights, beside the bundles that are given it."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -93,6 +95,16 @@ def test_the_figures_of_an_evaluation_are_alike(opened, bundle_folder, profile, 
     now = evaluate(bundle, examples, profile)
     assert now.loss == pytest.approx(then.loss, rel=1e-5)
     assert now.accuracy == then.accuracy
+
+
+def test_nothing_is_stored_for_adapters_and_optimizers(bundle_folder, capsys):
+    def storage(name):
+        assert main(["check", str(bundle_folder(name)), "--profile", "cpu-generic", "--json"]) == 0
+        return json.loads(capsys.readouterr().out)["storage"]
+
+    unmerged, merged = storage("tiny-vision"), storage("merged-vision")
+    assert 0 not in (unmerged["adapter_bytes"], unmerged["optimizer_bytes"])
+    assert (merged["adapter_bytes"], merged["optimizer_bytes"]) == (0, 0)
 
 
 def test_it_takes_no_adapter_and_no_training(opened, bundle_folder, profile, encoded, reviews):
