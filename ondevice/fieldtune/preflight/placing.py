@@ -3,8 +3,9 @@
 import dataclasses
 from collections import Counter
 
-from fieldtune.hardware import Accelerator, HardwareProfile
+from fieldtune.hardware import HardwareProfile
 from fieldtune.node_tables import Sizes
+from fieldtune.placement.holding import demand_faults
 from fieldtune.placement.plan import PlacementPlan, plan_placement
 from fieldtune.placement.report import ProviderShare
 from fieldtune.placement.rules import check_rules
@@ -76,7 +77,7 @@ def place_graph(part: Part, profile: HardwareProfile, sizes: Sizes) -> GraphPlac
         boundary_bytes=plan.boundary_bytes,
         left=_left(plan),
         violations=violations,
-        faults=_faults(part, plan, profile, profile.accelerator),
+        faults=_faults(part, plan, profile),
     )
 
 
@@ -107,16 +108,13 @@ def _left(plan: PlacementPlan) -> tuple[LeftToCpu, ...]:
     return tuple(LeftToCpu(op=op, reason=reason, nodes=nodes) for (op, reason), nodes in counts.most_common())
 
 
-def _faults(part: Part, plan: PlacementPlan, profile: HardwareProfile, accelerator: Accelerator) -> tuple[str, ...]:
-    execution, faults = profile.execution, []
-    if plan.offload < execution.min_offload:
-        faults.append(
-            f"{part.graph}: {accelerator.target} would run {100 * plan.offload:.1f} % of its multiply-accumulates; the "
-            f"profile asks for {100 * execution.min_offload:g} % (min_offload)"
-        )
-    if execution.max_partitions is not None and len(plan.partitions) > execution.max_partitions:
-        faults.append(
-            f"{part.graph}: {accelerator.target} would run it in {len(plan.partitions)} pieces; the profile allows "
-            f"{execution.max_partitions} (max_partitions)"
-        )
-    return tuple(faults)
+def _faults(part: Part, plan: PlacementPlan, profile: HardwareProfile) -> tuple[str, ...]:
+    faults = demand_faults(
+        profile.execution,
+        provider=profile.execution.provider,
+        nodes=plan.accelerator_nodes,
+        offload=plan.offload,
+        partitions=len(plan.partitions),
+        cpu_operators=plan.cpu_operators,
+    )
+    return tuple(f"{part.graph}: {fault}" for fault in faults)

@@ -2,7 +2,7 @@ import dataclasses
 
 from fieldtune.hardware import load_profile
 from fieldtune.preflight.placing import LeftToCpu, place_graph
-from fieldtune.preflight.workload import parts_of
+from fieldtune.preflight.workload import Part, parts_of
 
 PI, KV260 = load_profile("raspberry-pi-5"), load_profile("kv260")
 
@@ -47,9 +47,21 @@ def test_nothing_is_counted_of_a_graph_with_dynamic_shapes(split):
     assert (found.shares, found.partitions) == ((), 0)
 
 
+def demanding(**execution):
+    return dataclasses.replace(KV260, execution=dataclasses.replace(KV260.execution, **execution))
+
+
 def test_what_the_profile_asks_for_is_held_against_the_plan(split):
-    execution = dataclasses.replace(KV260.execution, min_offload=1.0, max_partitions=1)
-    profile = dataclasses.replace(KV260, execution=execution)
-    assert place(split(KV260, middle="Gelu"), profile).faults == (
-        "prefix_kv260: DPUCZDX8G_ISA1_B4096 would run it in 2 pieces; the profile allows 1 (max_partitions)",
-    )
+    (fault,) = place(split(KV260, middle="Gelu"), demanding(min_offload=1.0, max_partitions=1)).faults
+    assert fault.startswith("prefix_kv260: max_partitions: it is cut into 2 pieces, and the profile allows 1; the CPU")
+
+
+def test_a_plan_that_gives_the_accelerator_nothing_is_a_fault_whatever_is_asked_for(graph):
+    made = graph()
+    x = made.quantize(made.input("x", 1, 4, 4))
+    product = made.quantize(made.add("MatMul", [x, x], (1, 4, 4), macs=(1, 4, 4, 4)))
+    table = made.table(made.quantize(made.add("Softmax", [product], (1, 4, 4))), name="prefix_kv260")
+    part = Part(graph=table.graph, is_prefix=True, on_accelerator=True, batch=1, table=table)
+    (fault,) = place_graph(part, demanding(min_offload=0.0), {}).faults
+    on_cpu = "3 QuantizeLinear, 3 DequantizeLinear, 1 MatMul, 1 Softmax"
+    assert fault == f"prefix_kv260: nothing of it runs on VitisAIExecutionProvider; the CPU runs {on_cpu}"
