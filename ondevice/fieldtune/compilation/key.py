@@ -57,7 +57,7 @@ class CompileKey:
     @property
     def identity(self) -> str:
         """The digest of all parts, hexadecimal."""
-        return _digest(dataclasses.asdict(self))
+        return digest_of(dataclasses.asdict(self))
 
     def differences(self, current: "CompileKey") -> list[str]:
         """Return in what this, a stored key, differs from the current one: a line for each part, with both values."""
@@ -100,12 +100,12 @@ def compile_key(bundle: Bundle, target: TargetSpec, profile: HardwareProfile, ch
     return CompileKey(
         model=model_digest(bundle, target.graph),
         target=target.target,
-        accelerator=_digest(json_value(profile.accelerator)),
+        accelerator=digest_of(json_value(profile.accelerator)),
         stack=execution.stack,
         driver="" if choice.emulated else driver_version(),
         provider=choice.requested,
         provider_version=provider_version(choice),
-        options={name: _option_digest(value) for name, value in execution.options.items() if name not in kept},
+        options={name: option_digest(value) for name, value in execution.options.items() if name not in kept},
         runtime=features().version,
         emulated=choice.emulated,
     )
@@ -127,7 +127,7 @@ def model_digest(bundle: Bundle, graph: str) -> str:
                 f"{path}: its weights lie in {location!r}, which is not in the manifest; build it again"
             )
         digests.append(files[found].sha256)
-    return _digest(digests)
+    return digest_of(digests)
 
 
 def external_files(path: Path) -> tuple[str, ...]:
@@ -141,14 +141,14 @@ def external_files(path: Path) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _option_digest(value: str) -> str:
+def option_digest(value: str) -> str:
     """Return the digest of an option's value and, where it names a file, of that: values may be secret keys."""
     path = Path(value)
     try:
         content = path.read_bytes() if value and path.is_file() else b""
     except OSError:
         content = b""
-    return _digest([value, hashlib.sha256(content).hexdigest()])
+    return digest_of([value, hashlib.sha256(content).hexdigest()])
 
 
 def _change(stored: object, now: object) -> str:
@@ -164,5 +164,6 @@ def _shown(value: object) -> str:
     return f"{text[:_SHOWN]}…" if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
-def _digest(value: Any) -> str:
+def digest_of(value: Any) -> str:
+    """Return the digest of what json.dumps takes, hexadecimal; the order of keys does not count."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

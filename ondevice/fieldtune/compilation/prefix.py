@@ -1,9 +1,6 @@
 """Prefix: the frozen part of a split bundle, opened where its profile says, and run on batches of any size."""
 
 import dataclasses
-import hashlib
-import json
-import platform
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,13 +12,13 @@ import numpy.typing as npt
 from fieldtune.bundle import Bundle
 from fieldtune.compilation.compiling import EMULATION_CONFIG, accelerator_choice, check_environment
 from fieldtune.compilation.entry import Entry, file_names
-from fieldtune.compilation.key import compile_key, model_digest
+from fieldtune.compilation.identity import prefix_identity
+from fieldtune.compilation.key import compile_key
 from fieldtune.compilation.reporting import accelerator_report, plain_report
 from fieldtune.compilation.store import CompiledStore
 from fieldtune.compilation.targets import choose_for, find_target
 from fieldtune.errors import InvalidBundle
 from fieldtune.hardware import HardwareProfile
-from fieldtune.json_text import json_value
 from fieldtune.layout import FloatArray
 from fieldtune.manifest import PREFIX_GRAPH, GraphSpec, TargetSpec, TensorSpec
 from fieldtune.node_tables import read_node_table
@@ -30,7 +27,6 @@ from fieldtune.placement.holding import hold_to
 from fieldtune.placement.readback import describe, match_pieces, open_recorded
 from fieldtune.placement.report import PlacementReport
 from fieldtune.providers import CPU_PROVIDER, ProviderChoice
-from fieldtune.runtime import features
 from fieldtune.session import open_session, run_session
 
 if TYPE_CHECKING:
@@ -166,7 +162,7 @@ def _open_on_cpu(bundle: Bundle, profile: HardwareProfile, choice: ProviderChoic
     session = open_session(bundle.graph_path(graph), choice)
     table = read_node_table(bundle.root / spec.nodes)
     report = plain_report(table, profile, choice, graph, {first: batch} if isinstance(first, str) else {}, batch)
-    return Prefix(session, spec, batch, _identity(bundle, choice, report), report)
+    return Prefix(session, spec, batch, prefix_identity(bundle, choice, report), report)
 
 
 def _open_emulated(
@@ -178,7 +174,7 @@ def _open_emulated(
     opened = accelerator_choice(profile, choice, folder)
     session = open_session(bundle.graph_path(target.graph), opened, EMULATION_CONFIG)
     spec = bundle.manifest.graphs[target.graph]
-    return Prefix(session, spec, target.batch, _identity(bundle, opened, report), report)
+    return Prefix(session, spec, target.batch, prefix_identity(bundle, opened, report), report)
 
 
 def _open_compiled(
@@ -196,27 +192,12 @@ def _open_compiled(
     )
     hold_to(report, profile)
     compiles = _count_compiles(entry, folder)
-    return Prefix(session, spec, target.batch, _identity(bundle, opened, report), report, compiles)
+    return Prefix(session, spec, target.batch, prefix_identity(bundle, opened, report), report, compiles)
 
 
 def _nothing(spec: TensorSpec) -> FloatArray:
     """Return an array of no sample."""
     return np.empty([0, *(dim if isinstance(dim, int) else 0 for dim in spec.shape[1:])], np.float32)
-
-
-def _identity(bundle: Bundle, opened_with: ProviderChoice, report: PlacementReport) -> str:
-    """Return the digest of what the outputs depend on: graph, weights, placement, and how ONNX Runtime computes."""
-    parts = {
-        "model": model_digest(bundle, report.graph),
-        "provider": report.actual,
-        "emulated": report.emulated,
-        "compiled": report.cache_identity,
-        "runtime": features().version,
-        "batch": report.batch,
-        "settings": json_value(opened_with.session_settings),
-        "machine": platform.machine(),
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _command(bundle: Bundle, profile: HardwareProfile, on_missing: OnMissing | None) -> str:

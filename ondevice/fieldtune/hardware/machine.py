@@ -71,6 +71,16 @@ def machine_facts(
     )
 
 
+def instruction_sets(root: Path = Path("/")) -> tuple[str, ...]:
+    """Return the names of the instructions that the processor has, as the kernel calls them, sorted.
+
+    Args:
+        root: the folder below which /proc lies; empty where the kernel says nothing there.
+    """
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", _text(root / "proc/cpuinfo"), re.MULTILINE)
+    return tuple(sorted(found[1].split())) if found else ()
+
+
 def _text(path: Path) -> str:
     """Return a file's text without the zero that ends a device tree's strings; "" where there is none."""
     try:

@@ -11,7 +11,7 @@ import pytest
 
 from fieldtune.hardware import DetectSpec, load_profile, load_profiles
 from fieldtune.hardware.detection import propose
-from fieldtune.hardware.machine import MachineFacts, machine_facts
+from fieldtune.hardware.machine import MachineFacts, instruction_sets, machine_facts
 from fieldtune.runtime import RuntimeFeatures
 
 PROFILES = load_profiles()
@@ -105,6 +105,14 @@ def test_the_device_tree_is_also_found_in_sys(tmp_path):
     root = _machine(tmp_path, model="Raspberry Pi 5 Model B Rev 1.1", at="sys/firmware/devicetree/base/model")
     assert machine_facts(root, architecture="arm64").device_tree == "Raspberry Pi 5 Model B Rev 1.1"
     assert _proposal(root, "arm64").name == "raspberry-pi-5"
+
+
+@pytest.mark.parametrize("line", ["flags\t\t: sse2 avx2", "Features\t: sse2 avx2"])
+def test_the_processors_instructions_are_sorted(tmp_path, line):
+    assert instruction_sets(tmp_path) == ()
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(f"processor\t: 0\n{line}\nprocessor\t: 1\n{line} avx512f\n")
+    assert instruction_sets(tmp_path) == ("avx2", "sse2")
 
 
 def test_this_machine_has_facts():
