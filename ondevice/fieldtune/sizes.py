@@ -4,7 +4,12 @@ from collections.abc import Sequence
 
 from fieldtune.data.batches import static_shape
 from fieldtune.hardware import HardwareProfile
-from fieldtune.manifest import TensorSpec, TextSpec
+from fieldtune.manifest import GraphSpec, TensorSpec, TextSpec
+
+CPU_BATCH = 4
+"""Samples in a run of a prefix that takes any number. Kernels may sum in another order for another number of rows, so
+the number is fixed: then a sample's bits depend on the sample alone. Four cost as little each as eight, and waste fewer
+rows."""
 
 
 def batch_limit(asked: int | None, profile: HardwareProfile, inputs: Sequence[TensorSpec]) -> int:
@@ -20,6 +25,12 @@ def batch_limit(asked: int | None, profile: HardwareProfile, inputs: Sequence[Te
     """
     static, _ = static_shape(inputs)
     return _limit("batch_size", asked, static) or profile.training.batch_size
+
+
+def prefix_batch(prefix: GraphSpec) -> int:
+    """Return how many samples go into a run of a frozen prefix: the static graph's number, else ``CPU_BATCH``."""
+    first = prefix.inputs[0].shape[0]
+    return first if isinstance(first, int) else CPU_BATCH
 
 
 def length_limit(

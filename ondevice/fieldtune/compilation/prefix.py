@@ -28,14 +28,10 @@ from fieldtune.placement.readback import describe, match_pieces, open_recorded
 from fieldtune.placement.report import PlacementReport
 from fieldtune.providers import CPU_PROVIDER, ProviderChoice
 from fieldtune.session import open_session, run_session
+from fieldtune.sizes import prefix_batch
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
-
-CPU_BATCH = 4
-"""Samples in a run of a prefix that takes any number. Kernels may sum in another order for another number of rows, so
-the number is fixed: then a sample's bits depend on the sample alone. Four cost as little each as eight, and waste fewer
-rows."""
 
 
 class Prefix:
@@ -158,7 +154,7 @@ def _open_on_cpu(bundle: Bundle, profile: HardwareProfile, choice: ProviderChoic
     """Open a graph as it is; a profile without an accelerator may name another provider than the CPU's."""
     spec = bundle.manifest.graphs[graph]
     first = spec.inputs[0].shape[0]
-    batch = first if isinstance(first, int) else CPU_BATCH
+    batch = prefix_batch(spec)
     session = open_session(bundle.graph_path(graph), choice)
     table = read_node_table(bundle.root / spec.nodes)
     report = plain_report(table, profile, choice, graph, {first: batch} if isinstance(first, str) else {}, batch)

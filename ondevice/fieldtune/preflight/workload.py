@@ -10,6 +10,7 @@ from fieldtune.data.examples import TEXT_GENERATION
 from fieldtune.hardware import HardwareProfile
 from fieldtune.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS
 from fieldtune.node_tables import NodeTable, read_node_table
+from fieldtune.sizes import prefix_batch
 
 Use: TypeAlias = Literal["training", "training with evaluation", "evaluation", "inference"]
 """fieldtune train, with --eval, fieldtune evaluate, and fieldtune run."""
@@ -30,7 +31,7 @@ class Part:
         graph: its name.
         is_prefix: whether it is the frozen prefix, whose results are kept for later epochs.
         on_accelerator: or on the CPU.
-        batch: samples of one run: those asked for, or the number that a graph is fixed to.
+        batch: samples of one run: those asked for, or the number that a prefix is run with.
         table: of its nodes.
     """
 
@@ -72,7 +73,7 @@ def parts_of(bundle: Bundle, profile: HardwareProfile, use: Use, batch: int) -> 
         target = find_target(bundle, profile)
         prefix = _part(bundle, target.graph, target.batch, is_prefix=True, on_accelerator=True)
     elif manifest.split is not None and use != "inference":
-        prefix = _part(bundle, PREFIX_GRAPH, batch, is_prefix=True)
+        prefix = _part(bundle, PREFIX_GRAPH, prefix_batch(manifest.graphs[PREFIX_GRAPH]), is_prefix=True)
     if prefix is None:
         return tuple(_part(bundle, name, batch) for name in names)
     return (prefix, *(_part(bundle, SUFFIX_GRAPHS[name], batch) for name in names))

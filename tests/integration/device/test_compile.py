@@ -19,11 +19,12 @@ from fieldtune.bundle import file_spec, open_bundle
 from fieldtune.cli import main
 from fieldtune.compilation.compiling import compile_prefix
 from fieldtune.compilation.key import external_files
-from fieldtune.compilation.prefix import CPU_BATCH, open_prefix
+from fieldtune.compilation.prefix import open_prefix
 from fieldtune.compilation.store import CompiledStore
 from fieldtune.errors import CompileError, InvalidBundle, PlacementRefused, ProviderUnavailable
 from fieldtune.hardware import load_profile
 from fieldtune.manifest import MANIFEST_NAME
+from fieldtune.sizes import CPU_BATCH
 
 pytest.importorskip("onnxruntime")
 

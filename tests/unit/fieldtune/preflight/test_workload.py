@@ -3,6 +3,7 @@ import pytest
 from fieldtune.errors import InvalidBundle
 from fieldtune.hardware import load_profile
 from fieldtune.preflight.workload import parts_of, uses_of
+from fieldtune.sizes import CPU_BATCH
 
 PI, KV260 = load_profile("raspberry-pi-5"), load_profile("kv260")
 
@@ -19,8 +20,11 @@ def test_whole_graphs_run_on_the_cpu(whole):
 
 
 def test_a_split_bundle_trains_behind_its_float_prefix_and_serves_whole_on_the_cpu(split):
+    """Whatever the batch, the prefix is run on as many samples as Prefix puts into a run."""
     bundle = split(KV260)
-    assert opened(bundle, PI, "training") == [("prefix", False, 6), ("suffix_gradient", False, 6)]
+    for batch in (1, 32):
+        found = opened(bundle, PI, "training", batch)
+        assert found == [("prefix", False, CPU_BATCH), ("suffix_gradient", False, batch)]
     assert opened(bundle, PI, "inference") == [("infer", False, 6)]
 
 
