@@ -104,7 +104,7 @@ def check_bundle(
         memory_limit_bytes=limit,
         storage=storage_need(bundle, prefix, samples),
         times=tuple(
-            estimate_time(profile, use, opened, batch=batches[use], sequence=sequence, rank=_rank(bundle))
+            estimate_time(profile, use, opened, placements, batch=batches[use], sequence=sequence, rank=_rank(bundle))
             for use, opened in parts.items()
             if use != "training with evaluation"
         ),

@@ -7,16 +7,20 @@ What the CPU computes in a second is ``cpu.gflops`` where the profile states it.
 with the fused multiply-adds in float32 that a core of the instruction set starts in one cycle: 4 with asimd (one vector
 of 128 bits: Cortex-A53, A55, A72; A76 and later start two, which their features do not tell), 16 with avx2 and fma, 32
 with avx512f (two vectors each, as Intel's and AMD's optimization manuals have them). Operators other than products and
-convolutions are not counted, and the accelerator's part is a bound at its peak rate.
+convolutions are not counted, and the accelerator's part is a bound at its peak rate; what the accelerator leaves of its
+graph is the CPU's.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from fieldtune.hardware import CpuSpec, HardwareProfile
+from fieldtune.hardware import Accelerator, CpuSpec, HardwareProfile
 from fieldtune.placement.plan import OPERATIONS_OF_A_MAC, estimate_run_s
+from fieldtune.placement.report import ProviderShare
 from fieldtune.preflight.dimensions import dimension_sizes
+from fieldtune.preflight.placing import GraphPlacement
 from fieldtune.preflight.workload import Part, Use
+from fieldtune.providers import CPU_PROVIDER
 
 EFFICIENCY = 0.5
 """Of the peak rate. The steps of docs/benchmarks.md took 0.6 to 0.7 of it, on two cores with AVX-512 that show 2.6 GHz;
@@ -34,7 +38,8 @@ class TimeEstimate:
         macs: multiply-accumulates on the CPU, the prefix's not among them.
         seconds: that they take; None where the profile does not tell how fast the CPU is.
         prefix_macs: those of the prefix, which later epochs find in the activation cache; 0 without a split.
-        prefix_s: seconds that they take, at the accelerator's peak rate if they run there; None where that is unknown.
+        prefix_s: seconds that they take: at the accelerator's peak rate for what its plan gives it, at the CPU's for
+            the rest; None where that is unknown.
         basis: where the CPU's rate is from, in words.
     """
 
@@ -48,7 +53,14 @@ class TimeEstimate:
 
 
 def estimate_time(
-    profile: HardwareProfile, use: Use, parts: Sequence[Part], *, batch: int, sequence: int, rank: int
+    profile: HardwareProfile,
+    use: Use,
+    parts: Sequence[Part],
+    placements: Sequence[GraphPlacement],
+    *,
+    batch: int,
+    sequence: int,
+    rank: int,
 ) -> TimeEstimate:
     """Return an estimate of one microbatch: forward and backward when training, else forward.
 
@@ -56,6 +68,7 @@ def estimate_time(
         profile: of the device.
         use: what for; "training with evaluation" has no step of its own.
         parts: the graphs of the use.
+        placements: where graphs would run, those on the accelerator among them.
         batch: samples.
         sequence: tokens of each; 0 for images.
         rank: of the adapter.
@@ -65,14 +78,15 @@ def estimate_time(
     prefix_s: float | None = 0.0
     for part in parts:
         sizes = dimension_sizes(part.table, batch=part.batch, sequence=sequence, rank=rank)
-        runs = -(-batch // part.batch)  # the accelerator's batch is fixed, and the last one is filled up
+        runs = -(-batch // part.batch)  # a prefix's batch is fixed, and the last one is filled up
         found = runs * sum(part.table.macs(node, sizes) for node in part.table.nodes)
         if not part.is_prefix:
             macs += found
             continue
         prefix_macs += found
         if part.on_accelerator and profile.accelerator is not None:
-            prefix_s = estimate_run_s(found, profile.accelerator)
+            shares = next(placement.shares for placement in placements if placement.graph == part.graph)
+            prefix_s = _split_s(runs, shares, profile.accelerator, rate)
         else:
             prefix_s = None if rate is None else found / rate
     return TimeEstimate(
@@ -84,6 +98,18 @@ def estimate_time(
         prefix_s=prefix_s,
         basis=basis,
     )
+
+
+def _split_s(
+    runs: int, shares: Sequence[ProviderShare], accelerator: Accelerator, cpu_macs_a_second: float | None
+) -> float | None:
+    """Return how long runs of a graph take that is partly the accelerator's; None where a rate or a plan is missing."""
+    on_cpu = sum(share.macs for share in shares if share.provider == CPU_PROVIDER)
+    accelerator_s = estimate_run_s(sum(share.macs for share in shares) - on_cpu, accelerator)
+    if not shares or accelerator_s is None or (on_cpu and cpu_macs_a_second is None):
+        return None
+    cpu_s = on_cpu / cpu_macs_a_second if cpu_macs_a_second else 0.0
+    return runs * (accelerator_s + cpu_s)
 
 
 def cpu_rate(cpu: CpuSpec) -> tuple[float | None, str]:

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from fieldtune.hardware import CpuSpec, load_profile
+from fieldtune.preflight.placing import place_graph
 from fieldtune.preflight.step_time import EFFICIENCY, cpu_rate, estimate_time
 from fieldtune.preflight.workload import Part
 
@@ -43,23 +44,52 @@ def test_what_the_profile_does_not_tell_is_unknown():
 def test_seconds_are_macs_over_the_rate(graph):
     profile = load_profile("raspberry-pi-5")
     profile = dataclasses.replace(profile, cpu=dataclasses.replace(profile.cpu, gflops=2.0))
-    found = estimate_time(profile, "training", [part(product(graph(), "batch"), 4)], batch=4, sequence=0, rank=8)
+    found = estimate_time(profile, "training", [part(product(graph(), "batch"), 4)], [], batch=4, sequence=0, rank=8)
     assert (found.macs, found.seconds) == (4_000_000, 0.004)
     assert (found.prefix_macs, found.prefix_s) == (0, 0.0)
 
 
-def test_the_prefix_of_an_accelerator_counts_at_its_peak_rate_in_whole_batches(graph):
-    """5 examples need two runs of a graph whose batch is fixed to 4: 8 million operations at 1.2288 tera a second."""
-    prefix = part(product(graph(), 4, "prefix"), 4, is_prefix=True, on_accelerator=True)
+def prefix_on(profile, graph):
+    """A convolution, which a DPU runs, and a product of two activations, which it leaves; batches of 4."""
+    made = graph()
+    x = made.quantize(made.conv(made.quantize(made.input("x", 4, 16, 8, 8)), "conv"))
+    product = made.add("MatMul", [x, x], (4, 16, 8, 8), macs=(4, 16, 8, 8, 8))
+    prefix = part(made.table(made.quantize(product), name="prefix"), 4, is_prefix=True, on_accelerator=True)
+    return prefix, place_graph(prefix, profile, {})
+
+
+CONVOLUTION, PRODUCT = 4 * 16 * 64 * 16 * 9, 4 * 16 * 64 * 8
+
+
+def test_the_prefix_of_an_accelerator_counts_at_its_peak_rate_and_what_it_leaves_at_the_cpus(graph):
+    """5 examples need two runs of a graph whose batch is fixed to 4."""
+    profile = load_profile("kv260")
+    prefix, placement = prefix_on(profile, graph)
     suffix = part(product(graph(), "batch", "suffix"), 5)
-    found = estimate_time(load_profile("kv260"), "training", [prefix, suffix], batch=5, sequence=0, rank=8)
-    assert (found.macs, found.prefix_macs) == (5_000_000, 8_000_000)
-    assert found.prefix_s == pytest.approx(2 * 8e6 / 1.2288e12)
+    found = estimate_time(profile, "training", [prefix, suffix], [placement], batch=5, sequence=0, rank=8)
+    assert (found.macs, found.prefix_macs) == (5_000_000, 2 * (CONVOLUTION + PRODUCT))
+    cpu_s = PRODUCT / (4 * 1.333e9 * 4 * EFFICIENCY)
+    assert found.prefix_s == pytest.approx(2 * (2 * CONVOLUTION / 1.2288e12 + cpu_s))
+
+
+def test_what_an_accelerator_leaves_takes_unknown_time_on_a_cpu_of_unknown_rate(graph):
+    profile = load_profile("kv260")
+    profile = dataclasses.replace(profile, cpu=dataclasses.replace(profile.cpu, frequency_hz=None))
+    prefix, placement = prefix_on(profile, graph)
+    assert estimate_time(profile, "training", [prefix], [placement], batch=4, sequence=0, rank=8).prefix_s is None
+
+
+def test_a_graph_that_cannot_be_planned_takes_unknown_time(graph):
+    made, profile = graph(), load_profile("kv260")
+    x = made.quantize(made.input("x", "batch", 16, 8, 8))
+    prefix = part(made.table(made.quantize(made.conv(x, "conv"))), 1, is_prefix=True, on_accelerator=True)
+    placement = place_graph(prefix, profile, {"batch": 1})
+    assert estimate_time(profile, "training", [prefix], [placement], batch=4, sequence=0, rank=8).prefix_s is None
 
 
 def test_a_prefix_on_the_cpu_counts_at_its_rate(graph):
     profile = load_profile("raspberry-pi-5")
     prefix = part(product(graph(), "batch", "prefix"), 4, is_prefix=True)
-    found = estimate_time(profile, "training", [prefix], batch=4, sequence=0, rank=8)
+    found = estimate_time(profile, "training", [prefix], [], batch=4, sequence=0, rank=8)
     assert found.prefix_s == 4e6 / (4 * 2.4e9 * 4 * EFFICIENCY)
     assert (found.macs, found.seconds) == (0, 0.0)
