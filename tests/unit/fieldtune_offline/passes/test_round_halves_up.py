@@ -42,14 +42,17 @@ def _run(model, x):
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
 
 
-@pytest.mark.parametrize("zero_point", [np.int8(0), np.uint8(0), np.uint8(128)])
+@pytest.mark.parametrize(("zero_point", "bits"), [(np.int8(0), 16), (np.uint8(128), 16), (np.uint8(0), 15)])
 @pytest.mark.parametrize("scale", [1.0, 2.0**-5, 2.0**7])
-def test_halves_go_up_and_nothing_else_changes(scale, zero_point):
+def test_halves_go_up_and_nothing_else_changes(scale, zero_point, bits):
     limits = np.iinfo(zero_point.dtype)
-    # Every result that a shift by twelve bits can round.
-    steps = np.arange(-(2**12), 2**12, dtype=np.float64) / 2**12 * 140
-    steps = np.concatenate([np.floor(steps * 2**12) / 2**12, np.arange(-140, 140) + 0.5])
+    # What a shift by so many bits can round: around every half the nearest ones, and some of all others.
+    halves = np.arange(-140, 255) + 0.5
+    near = np.concatenate([halves + offset * 2.0**-bits for offset in (-2, -1, 0, 1, 2)])
+    others = np.random.default_rng(0).integers(-140 * 2**bits, 255 * 2**bits, 20_000) / 2.0**bits
+    steps = np.concatenate([near, others])
     x = (steps * scale).astype(np.float32)
+    assert np.array_equal(x, steps * scale)
     model = _graph(scale, zero_point)
     even = _run(model, x)
     assert round_halves_up(model) == 1
