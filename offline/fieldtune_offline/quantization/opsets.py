@@ -9,8 +9,15 @@ import onnx_ir as ir
 from fieldtune.errors import UnsupportedModel
 from fieldtune.hardware.specs import Accelerator
 
-_AXES_MOVED_AT_18 = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceProd", "ReduceSumSquare")
+_AXES_MOVED_AT_18 = (
+    "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceProd", "ReduceSumSquare", "ReduceLogSum",
+    "ReduceLogSumExp",
+)  # fmt: skip
 """Opset 18 made the axes of these an input; before, they are an attribute."""
+_GREW_AT_18 = ("LpPool", "Pad", "Resize", "ScatterElements", "ScatterND", "Split")
+"""Opset 18 gave these an input or attributes more, and the reductions of scattering max and min; nothing else of them
+changed (ONNX, Changelog.md, version 18)."""
+_NEW_REDUCTIONS = ("max", "min")
 
 
 def set_opset(model: ir.Model, accelerator: Accelerator) -> None:
@@ -29,6 +36,8 @@ def set_opset(model: ir.Model, accelerator: Accelerator) -> None:
             continue
         if wanted < 18 <= found and node.op_type in _AXES_MOVED_AT_18:
             _axes_as_attribute(node)
+        elif _only_grew(node, found, wanted):
+            _drop_attributes(node, wanted)
         elif _defined_at(node.op_type, found) != _defined_at(node.op_type, wanted):
             raise UnsupportedModel(
                 f"{node.op_type} {node.name}: opset {found} defines it otherwise than opset {wanted}, the nearest that "
@@ -72,6 +81,35 @@ def _axes_as_attribute(node: ir.Node) -> None:
         node.attributes["axes"] = ir.AttrInt64s("axes", np.asarray(axes).tolist())
         node.resize_inputs(1)
     node.attributes.pop("noop_with_empty_axes", None)
+
+
+def _only_grew(node: ir.Node, found: int, wanted: int) -> bool:
+    """Whether a node means the same at an earlier opset, because it uses nothing that the later one added."""
+    if node.op_type not in _GREW_AT_18:
+        return False
+    later, earlier = (onnx.defs.get_schema(node.op_type, opset) for opset in (found, wanted))
+    if (later.since_version, earlier.since_version) != (18, _defined_at(node.op_type, 17)):
+        return False
+    if any(node.inputs[len(earlier.inputs) :]) or node.attributes.get_string("reduction") in _NEW_REDUCTIONS:
+        return False
+    return all(
+        _is_default(attribute, later.attributes[name])
+        for name, attribute in node.attributes.items()
+        if name not in earlier.attributes
+    )
+
+
+def _is_default(attribute: ir.Attr, definition: onnx.defs.OpSchema.Attribute) -> bool:
+    default = definition.default_value
+    return bool(default.name) and ir.serde.deserialize_attribute(default).value == attribute.value
+
+
+def _drop_attributes(node: ir.Node, opset: int) -> None:
+    """Leave out what an opset does not know: inputs that are not there, and attributes that say what holds anyway."""
+    known = onnx.defs.get_schema(node.op_type, opset)
+    node.resize_inputs(min(len(node.inputs), len(known.inputs)))
+    for name in [name for name in node.attributes if name not in known.attributes]:
+        del node.attributes[name]
 
 
 def _defined_at(op: str, opset: int) -> int:

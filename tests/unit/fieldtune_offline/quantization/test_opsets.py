@@ -42,6 +42,55 @@ def test_an_operator_that_means_something_else_there_is_named(graph, accelerator
         set_opset(model, accelerator("ryzen-ai-phoenix"))
 
 
+X = "float[1,2,4,4] x"
+DEFAULTS = 'mode="linear",antialias=0,keep_aspect_ratio_policy="stretch"'
+UNCHANGED = {
+    "pad": (f"test ({X}) => (float[1,2,6,5] y) {{ y = Pad(x, pads) }}", {"pads": np.array([0, 0, 1, 0, 0, 0, 1, 1])}),
+    "split": (f"test ({X}) => (float[1,2,1,4] y, float[1,2,3,4] z) {{ y, z = Split<axis=2>(x, sizes) }}",
+              {"sizes": np.array([1, 3])}),
+    "resize": (f"test ({X}) => (float[1,2,8,8] y) {{ y = Resize<{DEFAULTS}>(x, , scales) }}",
+               {"scales": np.array([1, 1, 2, 2], np.float32)}),
+    "scatter": ("test (float[1,4] x) => (float[1,4] y) { y = ScatterND<reduction=\"add\">(x, at, by) }",
+                {"at": np.array([[0, 2]]), "by": np.array([3], np.float32)}),
+}  # fmt: skip
+CHANGED = {
+    "pad": (f"test ({X}) => (float[1,2,6,4] y) {{ y = Pad(x, pads, , axes) }}",
+            {"pads": np.array([1, 1]), "axes": np.array([2])}),
+    "resize": (f"test ({X}) => (float[1,2,2,2] y) {{ y = Resize<mode=\"linear\",antialias=1>(x, , scales) }}",
+               {"scales": np.array([1, 1, 0.5, 0.5], np.float32)}),
+    "scatter": ("test (float[1,4] x) => (float[1,4] y) { y = ScatterND<reduction=\"max\">(x, at, by) }",
+                {"at": np.array([[0, 2]]), "by": np.array([3], np.float32)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNCHANGED)
+def test_what_uses_nothing_new_stays_as_it_is(graph, accelerator, case):
+    import onnx
+    import onnx_ir as ir
+
+    from fieldtune_offline.quantization.opsets import set_opset
+    from fieldtune_offline.quantization.running import open_model
+
+    text, constants = UNCHANGED[case]
+    model = graph(text, **constants)
+    x = np.random.default_rng(0).normal(size=model.graph.inputs[0].shape.numpy()).astype(np.float32)
+    before = open_model(model).run(None, {"x": x})
+    set_opset(model, accelerator("ryzen-ai-strix"))
+    assert model.opset_imports[""] == 17
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+    for array, expected in zip(open_model(model).run(None, {"x": x}), before, strict=True):
+        np.testing.assert_array_equal(array, expected)
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_what_uses_something_new_is_named(graph, accelerator, case):
+    from fieldtune_offline.quantization.opsets import set_opset
+
+    text, constants = CHANGED[case]
+    with pytest.raises(UnsupportedModel, match="opset 18 defines it otherwise than opset 17"):
+        set_opset(graph(text, **constants), accelerator("ryzen-ai-strix"))
+
+
 @pytest.mark.parametrize(("keep", "last"), [(1, "GlobalAveragePool"), (0, "Flatten")])
 def test_means_over_all_pixels_become_pools(graph, keep, last):
     from fieldtune_offline.quantization.opsets import as_global_pooling
