@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from fieldtune import __version__
+from fieldtune.adapter_inputs import inference_inputs
 from fieldtune.adapters import read_adapter
 from fieldtune.bundle import TOKENIZER_NAME, file_spec
 from fieldtune.errors import UnsupportedModel
@@ -96,13 +97,14 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         manifest = dataclasses.replace(manifest, parity=parity)
         if targets:
             assert spec.calibration is not None
+            head_knows = spec.adapter is not None or not base.new_modules
             manifest = add_targets(
                 staging,
                 manifest,
                 targets,
                 spec.calibration,
                 spec.calibration_examples,
-                trained_head=not base.new_modules,
+                adapter=inference_inputs(initial, manifest) if head_knows else None,
                 report=report,
                 quantizer=quantizer,
             )

@@ -89,7 +89,7 @@ def merge_adapter(spec: MergeSpec, report: Report = lambda _: None) -> Manifest:
         if spec.calibration is not None:
             path, count = spec.calibration, spec.calibration_examples
             manifest = add_targets(
-                staging, manifest, targets, path, count, trained_head=True, report=report, quantizer=quantizer
+                staging, manifest, targets, path, count, adapter={}, report=report, quantizer=quantizer
             )
         (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest

@@ -16,6 +16,7 @@ from fieldtune.data.batches import batch_of, static_shape
 from fieldtune.data.encoding import encode
 from fieldtune.errors import ExportError
 from fieldtune.hardware import HardwareProfile, load_profile
+from fieldtune.layout import FloatArray
 from fieldtune.manifest import (
     IGNORE_INDEX,
     PREFIX_GRAPH,
@@ -54,22 +55,25 @@ class Calibration:
     Attributes:
         encoded: all of them, in an order that mixes them: files are often sorted by label.
         count: how many ranges are taken from, from the first one on.
-        trained_head: whether the bundle's own head is worth measuring.
+        adapter: what suffix_infer.onnx is fed of the bundle's own adapter, by input name, nothing of a merged one;
+            None where its head is new, and knows nothing that is worth measuring.
     """
 
     encoded: EncodedSet
     count: int
-    trained_head: bool
+    adapter: Mapping[str, FloatArray] | None
 
 
-def read_calibration(path: Path, bundle: Bundle, count: int, *, trained_head: bool) -> Calibration:
+def read_calibration(
+    path: Path, bundle: Bundle, count: int, *, adapter: Mapping[str, FloatArray] | None
+) -> Calibration:
     """Read examples in the formats that training reads.
 
     Args:
         path: a file or folder.
         bundle: says how they are encoded; it need not have a manifest on disk yet.
         count: how many ranges are to be taken from.
-        trained_head: whether the bundle's own head is worth measuring.
+        adapter: as ``Calibration`` has it.
 
     Raises:
         InvalidData: examples that cannot be used; every one is named, up to 20.
@@ -79,7 +83,7 @@ def read_calibration(path: Path, bundle: Bundle, count: int, *, trained_head: bo
     chosen = [examples[index] for index in order[: count + MEASURED_EXAMPLES]]
     _, sequence = static_shape(bundle.manifest.graphs[PREFIX_GRAPH].inputs)
     encoded = encode(chosen, bundle, max_length=sequence)
-    return Calibration(encoded=encoded, count=min(count, len(encoded.examples)), trained_head=trained_head)
+    return Calibration(encoded=encoded, count=min(count, len(encoded.examples)), adapter=adapter)
 
 
 def load_targets(names: Sequence[str]) -> list[HardwareProfile]:
@@ -106,7 +110,7 @@ def add_targets(
     path: Path,
     count: int,
     *,
-    trained_head: bool,
+    adapter: Mapping[str, FloatArray] | None,
     report: Report,
     quantizer: Quantize = quantize,
 ) -> Manifest:
@@ -118,7 +122,7 @@ def add_targets(
         targets: of ``load_targets``.
         path: of the calibration examples.
         count: from how many of them ranges are taken.
-        trained_head: whether the bundle's own head is worth measuring.
+        adapter: as ``Calibration`` has it.
         report: called with one line at the start of each stage.
         quantizer: what quantizes.
 
@@ -128,7 +132,7 @@ def add_targets(
         PlacementRefused: as ``add_target``.
     """
     report(f"reading {path}")
-    calibration = read_calibration(path, Bundle(staging, manifest), count, trained_head=trained_head)
+    calibration = read_calibration(path, Bundle(staging, manifest), count, adapter=adapter)
     for profile in targets:
         manifest = add_target(staging, manifest, profile, calibration, report, quantizer)
     return manifest
@@ -278,14 +282,14 @@ def _measured(
         return None
     exact, quantized = _boundaries(sessions, calibration.encoded, labelled, manifest, batch)
     labels = np.array([int(examples[index].labels) for index in labelled], np.int64)
-    if calibration.trained_head:
-        feeds = _suffix_feeds(calibration.encoded, labelled, manifest)
+    if calibration.adapter is not None:
+        feeds = {**_suffix_feeds(calibration.encoded, labelled, manifest), **calibration.adapter}
         before, after = (_accuracy(sessions.suffix, {**feeds, **boundary}, labels) for boundary in (exact, quantized))
         counted = len(labels)
     else:
         before, after, counted = probe_accuracies(exact, quantized, labels)
     return QuantizedAccuracy(
-        measure="model" if calibration.trained_head else "linear probe",
+        measure="linear probe" if calibration.adapter is None else "model",
         examples=counted,
         before=before,
         after=after,

@@ -1,6 +1,7 @@
 """A target added to a real split bundle: its graph, its node table, its stored run, and what the bundle says of it."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -8,12 +9,15 @@ import pytest
 
 pytest.importorskip("torch")
 
+from fieldtune.adapter_inputs import from_theta, inference_inputs, to_theta
+from fieldtune.adapters import read_adapter, write_adapter
 from fieldtune.bundle import open_bundle
 from fieldtune.data.examples import Encoded, EncodedImage, EncodedSet
 from fieldtune.errors import ExportError, PlacementRefused
 from fieldtune.hardware import load_profile
 from fieldtune.node_tables import read_node_table
 from fieldtune.placement.rules import check_rules
+from fieldtune_offline import BuildSpec, build_bundle
 from fieldtune_offline.targets import Calibration, add_target, load_targets
 
 
@@ -37,9 +41,9 @@ def copied(tiny_bundles, tmp_path):
     return lambda name: open_bundle(shutil.copytree(tiny_bundles / name, tmp_path / name))
 
 
-def calibration(bundle, count, *, trained_head=False, labelled=True):
+def calibration(bundle, count, *, adapter=None, labelled=True):
     data = examples(bundle, count, labelled=labelled)
-    return Calibration(encoded=data, count=count, trained_head=trained_head)
+    return Calibration(encoded=data, count=count, adapter=adapter)
 
 
 def added(bundle, name, data, report=lambda _: None):
@@ -113,10 +117,42 @@ def test_a_target_of_texts_leaves_to_the_cpu_what_is_not_a_product(copied):
 
 def test_a_head_that_knows_its_task_is_measured_itself(copied):
     bundle = copied("split-vision")
-    found = added(bundle, "kv260", calibration(bundle, 20, trained_head=True))
+    found = added(bundle, "kv260", calibration(bundle, 20, adapter={}))
     accuracy = found.manifest.targets["kv260"].accuracy
     assert (accuracy.measure, accuracy.examples) == ("model", 20)
     assert abs(accuracy.before - accuracy.after) <= 0.2
+
+
+def always(bundle, label, out):
+    """Write the bundle's adapter with a head that answers one label whatever it is shown; return the folder."""
+    adapter = read_adapter(bundle.adapter_path)
+    theta = to_theta(adapter, bundle.manifest)
+    head = bundle.manifest.layout.views(theta)
+    head["base_model.model.classifier.weight"][:] = 0
+    head["base_model.model.classifier.bias"][:] = [-3, 3] if label else [3, -3]
+    write_adapter(from_theta(theta, bundle.manifest, adapter, bundle.manifest.task.labels, None), out)
+    return out
+
+
+@pytest.mark.parametrize(("label", "share"), [(0, 14 / 27), (1, 13 / 27)])
+def test_what_is_measured_is_the_bundles_adapter(copied, tmp_path, label, share):
+    bundle = copied("split-classifier")
+    adapter = inference_inputs(read_adapter(always(bundle, label, tmp_path / "adapter")), bundle.manifest)
+    accuracy = added(bundle, "kv260", calibration(bundle, 27, adapter=adapter)).manifest.targets["kv260"].accuracy
+    assert (accuracy.before, accuracy.after) == (share, share)
+
+
+def test_a_build_from_an_adapter_measures_that_adapter_and_its_head(tiny_bundles, tmp_path):
+    rows = [{"text": f"{word} film", "label": "negative"} for word in ("bad", "poor", "dull", "boring", "good")]
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("\n".join(json.dumps(row) for row in [*rows, {"text": "a fine plot", "label": "positive"}]))
+    spec = BuildSpec(
+        model=str(tiny_bundles / "models" / "classifier"), task="text-classification", sequence=16,
+        adapter=always(open_bundle(tiny_bundles / "split-classifier"), 1, tmp_path / "adapter"),
+        target=("kv260",), calibration=texts, calibration_examples=4, out=tmp_path / "bundle",
+    )  # fmt: skip
+    accuracy = build_bundle(spec).targets["kv260"].accuracy
+    assert (accuracy.measure, accuracy.before, accuracy.after) == ("model", 1 / 6, 1 / 6)
 
 
 def test_without_labels_the_accuracy_is_not_known(copied):
