@@ -6,6 +6,7 @@ that could be opened. Folders are their owner's alone: options and models may be
 
 import contextlib
 import dataclasses
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,17 +110,24 @@ class CompiledStore:
 
     def list(self) -> list[Stored]:
         """Return what is in the store, the oldest first."""
-        found = [self._stored(folder) for folder in self.root.glob("*") if folder.is_dir()]
+        try:
+            folders = [path for path in self.root.iterdir() if path.is_dir()]
+        except OSError:
+            return []
+        found = [stored for stored in map(self._stored, folders) if stored is not None]
         return sorted(found, key=lambda stored: stored.entry.created if stored.entry else "")
 
     def delete(self, stored: Stored) -> None:
-        """Delete a folder of the store.
+        """Delete a folder of the store, unless it is gone already.
 
         Raises:
             OutputError: it cannot be deleted.
         """
         try:
-            shutil.rmtree(stored.folder)
+            # A file that another process removes first ends rmtree, with the others still there.
+            while stored.folder.is_dir():
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.rmtree(stored.folder)
         except OSError as error:
             raise OutputError(f"{stored.folder}: cannot be deleted: {error.strerror or error}") from error
 
@@ -135,12 +143,25 @@ class CompiledStore:
         ]
         return min(entries, key=lambda entry: len(entry.key.differences(key)), default=None)
 
-    def _stored(self, folder: Path) -> Stored:
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    def _stored(self, folder: Path) -> Stored | None:
+        """Return what a folder holds; None where another process has renamed or removed it meanwhile."""
+        size, entry, fault = _size_bytes(folder), None, ""
         if folder.name.startswith("."):
             fault = "not finished: a compile is running, or was killed"
-            return Stored(folder=folder, size_bytes=size, entry=None, fault=fault)
-        try:
-            return Stored(folder=folder, size_bytes=size, entry=read_entry(folder), fault="")
-        except FieldtuneError as error:
-            return Stored(folder=folder, size_bytes=size, entry=None, fault=str(error))
+        else:
+            try:
+                entry = read_entry(folder)
+            except FieldtuneError as error:
+                fault = str(error)
+        return Stored(folder=folder, size_bytes=size, entry=entry, fault=fault) if folder.is_dir() else None
+
+
+def _size_bytes(folder: Path) -> int:
+    """Return the size of all files below a folder."""
+    size = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            # What is being written or removed at this moment is not worth an error.
+            with contextlib.suppress(OSError):
+                size += (Path(where) / name).lstat().st_size
+    return size

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import stat
+import threading
 
 import pytest
 
@@ -181,6 +182,40 @@ def test_the_list_has_entries_damaged_and_unfinished_ones(store, put, key):
     for stored in store.list():
         store.delete(stored)
     assert list(store.root.iterdir()) == []
+    assert store.list() == []
+
+
+def test_listing_and_clearing_beside_a_process_that_compiles(store, put, key, bundle):
+    """Its folders and files vanish while they are counted; that is neither an error nor an entry."""
+    put()
+    other, done = dataclasses.replace(key, target="DPUCZDX8G"), threading.Event()
+
+    def compiles():
+        while not done.is_set():
+            with store.staging(other) as folder:
+                for number in range(20):
+                    (folder / f"{number}.bin").write_bytes(b"n")
+                for path in folder.iterdir():
+                    path.unlink()
+
+    thread = threading.Thread(target=compiles)
+    thread.start()
+    try:
+        for _ in range(200):
+            found = store.list()
+            assert [stored.folder for stored in found if stored.entry] == [store.folder(key)]
+            with pytest.raises(CompileError, match="does not belong to what is to run now"):
+                store.require(dataclasses.replace(key, runtime="1.17.0"), bundle({}), COMMAND)
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_what_is_gone_already_is_deleted(store, put):
+    put()
+    (stored,) = store.list()
+    store.delete(stored)
+    store.delete(stored)
     assert store.list() == []
 
 
