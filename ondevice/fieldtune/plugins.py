@@ -1,5 +1,6 @@
 """Execution providers that ONNX Runtime loads from a library of their own, which a profile names."""
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,8 @@ def choose_here(
     except ProviderUnavailable as error:
         if requested is not None or (on_missing or execution.on_missing) == "error":
             raise ProviderUnavailable(f"{execution.provider} of the profile {profile.name}: {error}") from error
-        return choose_provider(profile, names, None, on_missing)
+        choice = choose_provider(profile, names, None, on_missing)
+        return dataclasses.replace(choice, reason=f"{choice.reason}; {error}")
     return choose_provider(profile, tuple(dict.fromkeys((*offered, *names))), requested, on_missing)
 
 

@@ -27,6 +27,9 @@ def test_a_library_that_is_not_there_is_a_provider_that_is_missing(tmp_path, on_
     choice = choose_here(_profile(tmp_path / "none.so"), on_missing=on_missing)
     assert (choice.provider, choice.requested, choice.emulated) == (CPU, VITIS, emulated)
     assert choice.plugin_library == ""
+    # A typo in the path is not a provider that nobody has installed.
+    assert choice.reason.startswith(f'{VITIS} is not available, and on_missing is "{on_missing}"')
+    assert f"; the plugin library {tmp_path}/none.so is not there; correct execution.plugin_library" in choice.reason
 
 
 def test_a_library_that_cannot_be_loaded_is_an_error_in_one_line(tmp_path):
