@@ -91,11 +91,16 @@ def compile_prefix(
     check_environment(profile, choice)
     target = find_target(bundle, profile)
     key = compile_key(bundle, target, profile, choice)
-    kept = None if overwrite else store.find(key)
-    if kept is not None:
-        return Compiled(folder=store.folder(key), key=key, report=kept.report, seconds=kept.seconds, fresh=False)
     job = _Job(bundle=bundle, profile=profile, choice=choice, target=target, key=key)
-    planned = _planned(job, progress) if choice.emulated else None
+    kept = None if overwrite else store.find(key)
+    if choice.emulated and kept is None:
+        progress(f"checking {target.graph} against the rules of {target.target}")
+    planned = plan_emulated(bundle, profile, choice, target, key) if choice.emulated else None
+    if kept is not None:
+        # The key holds neither the profile's name nor what it demands of a placement.
+        report = planned or dataclasses.replace(kept.report, profile=profile.name, reason=choice.reason)
+        hold_to(report, profile)
+        return Compiled(folder=store.folder(key), key=key, report=report, seconds=kept.seconds, fresh=False)
     verb = "opening" if choice.emulated else "compiling"
     progress(f"{verb} {target.graph} with {choice.provider}, at most {profile.execution.compile_timeout_s} s")
     with store.staging(key) as folder:
@@ -105,6 +110,26 @@ def compile_prefix(
             raise CompileError(f"{error}{_suspicions(job)}") from error
         write_entry(entry, folder)
     return Compiled(folder=store.folder(key), key=key, report=entry.report, seconds=entry.seconds, fresh=True)
+
+
+def plan_emulated(
+    bundle: Bundle, profile: HardwareProfile, choice: ProviderChoice, target: TargetSpec, key: CompileKey
+) -> PlacementReport:
+    """Refuse what the accelerator would; return where the rest would run.
+
+    What is kept for an emulation goes through this whenever it is used: of what it depends on, the key lacks the memory
+    that the profile states and all that it demands of a placement.
+
+    Raises:
+        PlacementRefused: the accelerator would refuse it, or too little or in too many pieces would run on it.
+    """
+    job = _Job(bundle=bundle, profile=profile, choice=choice, target=target, key=key)
+    table = job.table
+    refuse(check_rules(table, profile), target.graph, target.target)
+    assert profile.accelerator is not None
+    report = job.report(plan_placement(table, profile.accelerator))
+    hold_to(report, profile)
+    return report
 
 
 def accelerator_choice(profile: HardwareProfile, choice: ProviderChoice, folder: Path) -> ProviderChoice:
@@ -171,18 +196,6 @@ class _Job:
         return accelerator_report(
             plan, self.profile, self.choice, self.target.graph, identity=identity, partitions=partitions
         )
-
-
-def _planned(job: _Job, progress: Progress) -> PlacementReport:
-    """Refuse what the accelerator would; return where the rest would run."""
-    graph, name = job.target.graph, job.target.target
-    progress(f"checking {graph} against the rules of {name}")
-    table = job.table
-    refuse(check_rules(table, job.profile), graph, name)
-    assert job.profile.accelerator is not None
-    report = job.report(plan_placement(table, job.profile.accelerator))
-    hold_to(report, job.profile)
-    return report
 
 
 def _suspicions(job: _Job) -> str:

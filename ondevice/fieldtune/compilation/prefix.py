@@ -1,6 +1,5 @@
 """Prefix: the frozen part of a split bundle, opened where its profile says, and run on batches of any size."""
 
-import dataclasses
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldtune.bundle import Bundle
-from fieldtune.compilation.compiling import EMULATION_CONFIG, accelerator_choice, check_environment
+from fieldtune.compilation.compiling import EMULATION_CONFIG, accelerator_choice, check_environment, plan_emulated
 from fieldtune.compilation.entry import Entry, file_names
 from fieldtune.compilation.identity import prefix_identity
 from fieldtune.compilation.key import compile_key
@@ -128,7 +127,8 @@ def open_prefix(
         InvalidBundle: the bundle is not split, or has no prefix for the profile's accelerator.
         CompileError: it is not compiled; or what is compiled is damaged or belongs to something else, with what
             differs.
-        PlacementRefused: less of it runs on the accelerator than the profile demands.
+        PlacementRefused: less of it runs on the accelerator than the profile demands, or the emulated accelerator would
+            refuse it.
     """
     choice = choose_for(bundle, profile, None, on_missing)
     if profile.accelerator is None:
@@ -164,9 +164,7 @@ def _open_on_cpu(bundle: Bundle, profile: HardwareProfile, choice: ProviderChoic
 def _open_emulated(
     bundle: Bundle, profile: HardwareProfile, choice: ProviderChoice, target: TargetSpec, entry: Entry, folder: Path
 ) -> Prefix:
-    # The plan follows from the key; the profile's name and its demands, and who asked for an emulation, do not.
-    report = dataclasses.replace(entry.report, profile=profile.name, reason=choice.reason)
-    hold_to(report, profile)
+    report = plan_emulated(bundle, profile, choice, target, entry.key)
     opened = accelerator_choice(profile, choice, folder)
     session = open_session(bundle.graph_path(target.graph), opened, EMULATION_CONFIG)
     spec = bundle.manifest.graphs[target.graph]

@@ -223,6 +223,26 @@ def test_a_placement_that_is_not_what_the_profile_demands(bundle, store, executi
         open_prefix(bundle, _emulated(**execution))
 
 
+def test_what_is_kept_is_held_to_the_profile_that_uses_it(bundle, store):
+    """Memory and demands are not of the key: a kept form serves a profile that differs in them, where it may."""
+    profile = _emulated("kv260")
+    first = compile_prefix(bundle, profile)
+    small = dataclasses.replace(profile, memory=dataclasses.replace(profile.memory, total_bytes=1000))
+    small = dataclasses.replace(small, memory=dataclasses.replace(small.memory, available_for_app_bytes=None))
+    strict = _emulated("kv260", max_partitions=0)
+    for use in (compile_prefix, open_prefix):
+        with pytest.raises(PlacementRefused, match=r"memory: .*allowed 1,000 bytes"):
+            use(bundle, small)
+        with pytest.raises(PlacementRefused, match="max_partitions: "):
+            use(bundle, strict)
+    assert len(store.list()) == 1
+    roomy = dataclasses.replace(small, name="my-board", memory=dataclasses.replace(small.memory, total_bytes=10**9))
+    again = compile_prefix(bundle, roomy)
+    assert (again.fresh, again.key, again.report.profile) == (False, first.key, "my-board")
+    assert "as the profile my-board says" in again.report.reason
+    assert again.report == open_prefix(bundle, roomy).report
+
+
 def test_a_rule_of_the_accelerator_is_held_before_anything_is_kept(bundle, store):
     profile = _emulated()
     strict = dataclasses.replace(
