@@ -6,13 +6,16 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from fieldtune.activations.folders import PrefixName, clear_activations, list_activations, prefix_folder
+from fieldtune.activations.folders import PrefixName, list_activations, make_room, prefix_folder
 from fieldtune.activations.records import ENTRY_BYTES, RecordFiles
 from fieldtune.activations.settings import CacheMode, CacheSettings
 from fieldtune.errors import OutputError
 
 _OVERHEAD_BYTES = 200
 """Of a record in memory: two bytes objects and their place in a dict."""
+_RECOUNTS = 256
+"""How often the other folders are looked at while one run writes as much as the limit: other runs may fill theirs. Each
+can pass it by at most this part of it before one of them finds it reached."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,12 +82,9 @@ class ActivationCache:
         self._memory_bytes = 0
         self._memory_full = self._disk_full = False
         self.hits = self.misses = 0
-        self._disk_bytes = self._others_bytes = 0
+        self._disk_bytes = self._others_bytes = self._recount_at = 0
         if files is not None and folder is not None:
-            self._others_bytes = sum(stored.size_bytes for stored in list_activations() if stored.path != folder)
-            # The adapter and its reports need room, too, when all is done.
-            room = files.size_bytes + self._others_bytes + shutil.disk_usage(folder).free // 2
-            self._disk_bytes = min(settings.disk_bytes, room)
+            self._disk_bytes = self._held_to_limit(files, folder)
 
     @property
     def statistics(self) -> CacheStatistics:
@@ -152,19 +152,31 @@ class ActivationCache:
         self._memory[digest] = record
         self._memory_bytes += size
 
+    def _held_to_limit(self, files: RecordFiles, folder: Path) -> int:
+        """Return how much all folders may take; remove what takes more: it may be that of a run with a higher limit."""
+        others_bytes = sum(stored.size_bytes for stored in list_activations() if stored.path != folder)
+        # The adapter and its reports need room, too, when all is done.
+        room = files.size_bytes + others_bytes + shutil.disk_usage(folder).free // 2
+        limit = min(self._settings.disk_bytes, room)
+        if files.size_bytes > limit:
+            files.clear()
+        self._recount(files.size_bytes, limit)
+        return limit
+
+    def _recount(self, size_bytes: int, limit_bytes: int) -> None:
+        """Look what the other folders take; remove the longest unused if it is too much beside so much of our own."""
+        self._others_bytes = make_room(limit_bytes - size_bytes, self._folder)
+        self._recount_at = size_bytes + limit_bytes // _RECOUNTS
+
     def _fits_on_disk(self, more_bytes: int) -> bool:
         """Whether so many bytes still fit; folders of other prefixes are removed for them."""
         assert self._files is not None
-        allowed = self._disk_bytes - self._files.size_bytes - more_bytes
-        if self._disk_full or self._others_bytes <= allowed:
-            return not self._disk_full
-        others = [stored for stored in list_activations() if stored.path != self._folder]
-        self._others_bytes = sum(stored.size_bytes for stored in others)
-        for stored in others:
-            if allowed < 0 or self._others_bytes <= allowed:
-                break
-            self._others_bytes -= sum(removed.size_bytes for removed in clear_activations([stored]).removed)
-        self._disk_full = self._others_bytes > allowed
+        size_bytes = self._files.size_bytes + more_bytes
+        allowed = self._disk_bytes - size_bytes
+        # No folder goes for what would not fit even then.
+        if not self._disk_full and allowed >= 0 and (size_bytes > self._recount_at or self._others_bytes > allowed):
+            self._recount(size_bytes, self._disk_bytes)
+        self._disk_full = self._disk_full or self._others_bytes > allowed
         return not self._disk_full
 
     def _give_up_disk(self, why: str) -> None:
@@ -182,11 +194,23 @@ def open_cache(settings: CacheSettings, identity: str, prefix: PrefixName) -> Ac
         identity: of the prefix and of all that its results depend on.
         prefix: what people know it by.
     """
-    if not settings.disk_bytes:
+    if settings.activation_cache != "disk":
         return ActivationCache(settings)
     try:
-        folder = prefix_folder(identity, prefix)
-        return ActivationCache(settings, RecordFiles(folder), folder)
+        return _open_on_disk(settings, identity, prefix)
     except OutputError as error:
         warnings.warn(f"{error}; boundary activations are kept in memory only", stacklevel=2)
         return ActivationCache(settings, note=str(error))
+
+
+def _open_on_disk(settings: CacheSettings, identity: str, prefix: PrefixName) -> ActivationCache:
+    if not settings.disk_bytes:
+        make_room(0)
+        return ActivationCache(settings)
+    folder = prefix_folder(identity, prefix)
+    files = RecordFiles(folder)
+    try:
+        return ActivationCache(settings, files, folder)
+    except OutputError:
+        files.close()
+        raise

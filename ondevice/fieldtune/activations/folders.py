@@ -56,11 +56,19 @@ class StoredActivations:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """Activations that stay although they were to go, and why: their path, and that a process uses them, or a fault."""
+
+    stored: StoredActivations
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Cleared:
-    """What clearing did: folders that are gone, and those that stay because a process uses them."""
+    """What clearing did: folders that are gone, by this or by another process, and those that stay."""
 
     removed: tuple[StoredActivations, ...]
-    kept: tuple[StoredActivations, ...]
+    kept: tuple[Kept, ...]
 
 
 def activations_folder() -> Path:
@@ -93,38 +101,75 @@ def prefix_folder(identity: str, prefix: PrefixName) -> Path:
 
 
 def list_activations() -> tuple[StoredActivations, ...]:
-    """Return what there is, the longest unused first."""
+    """Return what there is, the longest unused first.
+
+    Raises:
+        OutputError: the folder that holds them cannot be read.
+    """
+    parent = activations_folder()
     try:
-        folders = [path for path in activations_folder().iterdir() if path.is_dir() and not path.is_symlink()]
-    except OSError:
+        folders = [path for path in parent.iterdir() if path.is_dir() and not path.is_symlink()]
+    except FileNotFoundError:
         return ()
+    except OSError as error:
+        raise OutputError(f"{parent}: cannot be read ({error.strerror or error})") from error
     return tuple(sorted(map(_stored, folders), key=lambda stored: stored.last_used_s))
 
 
 def clear_activations(chosen: Iterable[StoredActivations] | None = None) -> Cleared:
-    """Remove activations that no process uses.
+    """Remove activations that no process uses; what cannot be removed does not keep the rest.
 
     Args:
         chosen: of ``list_activations``; all of them if None.
 
     Raises:
-        OutputError: a folder cannot be removed.
+        OutputError: the folder that holds them cannot be read.
     """
     removed, kept = [], []
     for stored in list_activations() if chosen is None else chosen:
-        try:
-            lock = FileLock(stored.path / LOCK_NAME)
-        except OutputError:
-            kept.append(stored)
-            continue
-        try:
-            _remove(stored.path, lock)
-        except OSError as error:
-            raise OutputError(f"{stored.path}: cannot be removed ({error.strerror or error})") from error
-        finally:
-            lock.close()
-        removed.append(stored)
+        reason = _clear(stored.path)
+        if reason:
+            kept.append(Kept(stored=stored, reason=reason))
+        else:
+            removed.append(stored)
     return Cleared(removed=tuple(removed), kept=tuple(kept))
+
+
+def make_room(allowed_bytes: int, beside: Path | None = None) -> int:
+    """Remove activations that no process uses, the longest unused first, until the rest takes only so many bytes.
+
+    Args:
+        allowed_bytes: for all together, but for those of ``beside``.
+        beside: a folder that stays and does not count.
+
+    Returns:
+        What the others take now; more than is allowed where processes use them.
+
+    Raises:
+        OutputError: the folder that holds them cannot be read.
+    """
+    others = [stored for stored in list_activations() if stored.path != beside]
+    size_bytes = sum(stored.size_bytes for stored in others)
+    for stored in others:
+        if size_bytes <= allowed_bytes:
+            break
+        size_bytes -= sum(removed.size_bytes for removed in clear_activations([stored]).removed)
+    return size_bytes
+
+
+def _clear(folder: Path) -> str:
+    """Remove a folder that no process uses; return why it stays, "" where it is gone."""
+    try:
+        lock = FileLock(folder / LOCK_NAME)
+    except OutputError as error:
+        return str(error) if folder.is_dir() else ""
+    try:
+        _remove(folder, lock)
+    except OSError as error:
+        return f"{folder}: cannot be removed ({error.strerror or error})" if folder.is_dir() else ""
+    finally:
+        lock.close()
+    return ""
 
 
 def _remove(folder: Path, lock: FileLock) -> None:

@@ -116,6 +116,22 @@ class RecordFiles:
         for digest in places:
             self._damaged.pop(digest, None)
 
+    def clear(self) -> None:
+        """Drop all records.
+
+        Raises:
+            OutputError: the files cannot be written.
+        """
+        try:
+            # The index goes first: no entry is ever without its record.
+            self._replace_index([])
+            self._index_end, self._data_end = len(_FORMAT), 0
+            self._places.clear()
+            self._damaged.clear()
+            os.truncate(self._data, 0)
+        except OSError as error:
+            raise OutputError(f"{self._folder}: cannot be written ({error.strerror or error})") from error
+
     def close(self) -> None:
         """Close the files and let others in."""
         for descriptor in (self._data, self._index):

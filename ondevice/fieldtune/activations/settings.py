@@ -18,7 +18,8 @@ class CacheSettings:
     """Where what a split bundle's prefix gives for an example is kept: on disk for later runs, in memory, or not."""
 
     cache_disk_mib: int = 4096
-    """Most that all kept activations may take on disk, in MiB, and half of what is free; the rest is computed again."""
+    """Most that all kept activations may take on disk, in MiB, and half of what is free; the rest is computed again.
+    What takes more already is removed, but for that of other runs that go on."""
 
     cache_memory_mib: int = 256
     """Most that they may take in memory, in MiB."""

@@ -24,7 +24,8 @@ class Cache:
     """List or remove what fieldtune keeps on this device: compiled prefixes, and activations of training examples.
 
     Everything in it is made again when it is needed. Activations can be turned back into what they were computed from,
-    so remove them with the examples. Do not remove while a run or a compile is going on.
+    so remove them with the examples. Do not remove while a run or a compile is going on. What stays is named with the
+    reason, and the exit code is 1.
 
     Examples:
       fieldtune cache list
@@ -45,19 +46,27 @@ class Cache:
 
 
 def run(command: Cache, _console: "Console") -> int:
-    """List or clear the cache; return the exit code."""
+    """List or clear the cache; return the exit code.
+
+    Raises:
+        OutputError: what was to be cleared stays, each with its reason.
+    """
+    (_list if command.action == "list" else _clear)(command)
+    return 0
+
+
+def _wants(command: Cache) -> tuple[bool, bool]:
+    """Return whether compiled prefixes and activations are meant."""
+    both = command.compiled == command.activations
+    return command.compiled or both, command.activations or both
+
+
+def _list(command: Cache) -> None:
     from fieldtune.activations.folders import list_activations
     from fieldtune.compilation.store import CompiledStore
 
-    both = command.compiled == command.activations
-    store = CompiledStore()
-    compiled = store.list() if command.compiled or both else []
-    activations = list_activations() if command.activations or both else ()
-    if command.action == "list":
-        _show(command, compiled, activations)
-    else:
-        _clear(command, store, compiled, activations)
-    return 0
+    compiled, activations = _wants(command)
+    _show(command, CompiledStore().list() if compiled else [], list_activations() if activations else ())
 
 
 def _show(command: Cache, compiled: "Sequence[Stored]", activations: "Sequence[StoredActivations]") -> None:
@@ -98,27 +107,57 @@ def _activations_table(activations: "Sequence[StoredActivations]") -> "Table":
     return table
 
 
-def _clear(
-    command: Cache,
-    store: "CompiledStore",
-    compiled: "Sequence[Stored]",
-    activations: "Sequence[StoredActivations]",
-) -> None:
-    from fieldtune.activations.folders import clear_activations
+def _clear(command: Cache) -> None:
     from fieldtune.cli.results import print_json
+    from fieldtune.errors import OutputError, listed
 
-    for stored in compiled:
-        store.delete(stored)
-    cleared = clear_activations(activations)
-    size = sum(stored.size_bytes for stored in compiled) + sum(found.size_bytes for found in cleared.removed)
+    compiled, activations = _wants(command)
+    # Activations first: they are what somebody could want to be rid of, and nothing that fails later is in their way.
+    removed, faults = _clear_activations() if activations else ((), [])
+    deleted, more = _clear_compiled() if compiled else ([], [])
+    faults = [*faults, *more]
+    size_bytes = sum(stored.size_bytes for stored in (*deleted, *removed))
     if command.as_json:
-        counts = {"compiled": len(compiled), "activations": len(cleared.removed)}
-        print_json({"removed": counts, "in_use": [kept.path for kept in cleared.kept], "size_bytes": size})
-        return
-    said = f"removed {len(compiled)} compiled prefix(es) and the activations of {len(cleared.removed)}: {_size(size)}"
-    sys.stdout.write(said + "\n")
-    for kept in cleared.kept:
-        sys.stdout.write(f"in use by another process, and kept: {kept.path}\n")
+        counts = {"compiled": len(deleted), "activations": len(removed)}
+        print_json({"removed": counts, "kept": faults, "size_bytes": size_bytes})
+    else:
+        said = f"removed {len(deleted)} compiled prefix(es) and the activations of {len(removed)}: {_size(size_bytes)}"
+        sys.stdout.write(said + "\n")
+    if faults:
+        sys.stdout.flush()
+        raise OutputError(f"not everything could be removed:{listed(faults)}")
+
+
+def _clear_activations() -> "tuple[Sequence[StoredActivations], list[str]]":
+    """Return what was removed, and why the rest stays."""
+    from fieldtune.activations.folders import clear_activations
+    from fieldtune.errors import OutputError
+
+    try:
+        cleared = clear_activations()
+    except OutputError as error:
+        return (), [str(error)]
+    return cleared.removed, [kept.reason for kept in cleared.kept]
+
+
+def _clear_compiled() -> "tuple[Sequence[Stored], list[str]]":
+    """Return what was deleted, and why the rest stays."""
+    from fieldtune.compilation.store import CompiledStore
+
+    store = CompiledStore()
+    tried = [(stored, _delete(store, stored)) for stored in store.list()]
+    return [stored for stored, fault in tried if not fault], [fault for _, fault in tried if fault]
+
+
+def _delete(store: "CompiledStore", stored: "Stored") -> str:
+    """Delete a folder of the store; return why it stays, "" where it is gone."""
+    from fieldtune.errors import OutputError
+
+    try:
+        store.delete(stored)
+    except OutputError as error:
+        return str(error)
+    return ""
 
 
 def _record(stored: "Stored") -> dict[str, Any]:

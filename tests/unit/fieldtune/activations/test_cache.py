@@ -122,6 +122,62 @@ def test_the_longest_unused_prefix_makes_room_and_one_in_use_does_not():
     cache.close()
 
 
+def keep(name, count, disk=100):
+    cache = open_cache(settings(disk=disk), name, PrefixName(base=name, graph="prefix"))
+    cache.put(records(count, name))
+    return cache
+
+
+def total_bytes():
+    return sum(stored.size_bytes for stored in list_activations())
+
+
+def test_a_lower_limit_holds_from_the_opening_on():
+    keep("old", 3 * PER_MIB).close()
+    assert total_bytes() > 2 << 20
+    cache = open_cache(settings(disk=1), "old", PrefixName(base="old", graph="prefix"))
+    # More than is allowed of its own begins anew; and what comes then is kept.
+    assert total_bytes() < 1 << 20
+    wanted = records(3 * PER_MIB, "old")
+    assert not any(there(cache, wanted))
+    for digest, record in wanted.items():
+        cache.put({digest: record})
+    assert total_bytes() <= 1 << 20
+    assert cache.statistics.full
+    assert sum(there(cache, wanted)) == PER_MIB
+    cache.close()
+    cache = open_cache(settings(disk=1), "old", PREFIX)
+    assert sum(there(cache, wanted)) == PER_MIB
+    cache.close()
+
+
+def test_a_lower_limit_holds_for_other_prefixes_before_anything_is_written():
+    keep("old", 2 * PER_MIB).close()
+    used = keep("used", 2)
+    cache = open_cache(settings(disk=1), "new", PREFIX)
+    assert [stored.samples for stored in list_activations() if stored.samples] == [2]
+    assert there(used, records(2, "used")) == [True, True]
+    cache.close()
+    # None at all is a limit, too; whoever wants to leave what is there has other settings.
+    for mode, left in (("memory", 2), ("off", 2), ("disk", 1)):
+        open_cache(settings(mode, disk=0), "new", PREFIX).close()
+        assert len(list_activations()) == left
+    used.close()
+
+
+def test_two_runs_at_the_same_time_hold_the_limit_together():
+    runs = [keep(name, 0, disk=1) for name in ("one", "other")]
+    for number in range(PER_MIB):
+        for name, run in zip(("one", "other"), runs, strict=True):
+            run.put(records(number + 1, name))
+    assert total_bytes() <= (1 << 20) + 2 * (1 << 20) // 256
+    assert total_bytes() > (1 << 20) - 2 * RECORD_BYTES
+    assert all(run.statistics.full for run in runs)
+    assert all(run.statistics.samples >= PER_MIB // 2 - 1 for run in runs)
+    for run in runs:
+        run.close()
+
+
 def test_half_of_the_free_disk_is_left(monkeypatch):
     usage = shutil.disk_usage("/")._replace(free=2 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)

@@ -1,3 +1,6 @@
+import os
+import pathlib
+import shutil
 import stat
 
 import pytest
@@ -7,9 +10,11 @@ from fieldtune.activations.folders import (
     activations_folder,
     clear_activations,
     list_activations,
+    make_room,
     prefix_folder,
 )
 from fieldtune.activations.records import ENTRY_BYTES, RecordFiles
+from fieldtune.errors import OutputError
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +54,9 @@ def test_clearing_leaves_what_is_in_use_and_nothing_of_the_rest():
     used, folder = fill("used")
     cleared = clear_activations()
     assert [stored.prefix.base for stored in cleared.removed] == ["unused"]
-    assert [stored.prefix.base for stored in cleared.kept] == ["used"]
+    assert [(kept.stored.prefix.base, kept.reason) for kept in cleared.kept] == [
+        ("used", f"{folder}: in use by another process")
+    ]
     assert list(activations_folder().iterdir()) == [folder]
     used.close()
     assert [stored.samples for stored in clear_activations().removed] == [3]
@@ -73,6 +80,53 @@ def test_a_folder_that_does_not_say_what_it_is_for_is_listed_and_cleared():
     assert [(stored.prefix, stored.samples) for stored in list_activations()] == [(PrefixName(), 3)]
     assert len(clear_activations().removed) == 1
     assert list_activations() == ()
+
+
+def test_what_another_process_has_removed_counts_as_removed():
+    for name in ("one", "other"):
+        fill(name)[0].close()
+    found = list_activations()
+    shutil.rmtree(found[0].path)
+    assert clear_activations(found).removed == found
+    assert list_activations() == ()
+
+
+def test_what_cannot_be_removed_is_named_and_does_not_keep_the_rest(monkeypatch):
+    for name in ("one", "other", "third"):
+        fill(name)[0].close()
+    stuck, *_ = list_activations()
+    removed = pathlib.Path.rmdir
+
+    def rmdir(path):
+        if path == stuck.path:
+            raise PermissionError(13, "Permission denied")
+        removed(path)
+
+    monkeypatch.setattr(pathlib.Path, "rmdir", rmdir)
+    cleared = clear_activations()
+    assert len(cleared.removed) == 2
+    (kept,) = cleared.kept
+    assert (kept.stored.path, kept.reason) == (stuck.path, f"{stuck.path}: cannot be removed (Permission denied)")
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(cache):
+    (cache / "activations").write_text("a file")
+    with pytest.raises(OutputError, match=r"activations: cannot be read \(Not a directory\)"):
+        list_activations()
+
+
+def test_the_longest_unused_make_room_unless_they_are_in_use():
+    for number, name in enumerate(("used", "old", "new", "own")):
+        files, folder = fill(name)
+        if name != "used":
+            files.close()
+        os.utime(folder / "about.json", (1000 + number, 1000 + number))
+    sizes = {stored.prefix.base: stored.size_bytes for stored in list_activations()}
+    assert make_room(1 << 20, folder) == sizes["used"] + sizes["old"] + sizes["new"]
+    assert make_room(sizes["used"] + sizes["new"], folder) == sizes["used"] + sizes["new"]
+    assert [stored.prefix.base for stored in list_activations()] == ["used", "new", "own"]
+    assert make_room(0, folder) == sizes["used"]
+    assert [stored.prefix.base for stored in list_activations()] == ["used", "own"]
 
 
 def test_a_link_is_not_followed(tmp_path):
