@@ -116,7 +116,7 @@ def _clear(command: Cache) -> None:
     removed, faults = _clear_activations() if activations else ((), [])
     deleted, more = _clear_compiled() if compiled else ([], [])
     faults = [*faults, *more]
-    size_bytes = sum(stored.size_bytes for stored in (*deleted, *removed))
+    size_bytes = sum(stored.size_bytes for stored in deleted) + sum(stored.size_bytes for stored in removed)
     if command.as_json:
         counts = {"compiled": len(deleted), "activations": len(removed)}
         print_json({"removed": counts, "kept": faults, "size_bytes": size_bytes})
