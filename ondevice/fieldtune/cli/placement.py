@@ -36,6 +36,8 @@ def placement_table(report: "PlacementReport") -> "Table":
     if report.estimated_run_s is not None:
         least = f"{report.estimated_run_s * 1e3:.3g} ms"
         table.add_row("estimated run", f"{least} or more: an estimate at the accelerator's peak rate, not measured")
+    if report.latency_simulated:
+        table.add_row("simulated latency", "each emulated run takes no less than the estimate")
     if report.cache_identity:
         table.add_row("compiled identity", report.cache_identity[:_IDENTITY_DIGITS])
     return table

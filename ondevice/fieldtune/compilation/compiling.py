@@ -102,7 +102,9 @@ def compile_prefix(
         hold_to(report, profile)
         return Compiled(folder=store.folder(key), key=key, report=report, seconds=kept.seconds, fresh=False)
     verb = "opening" if choice.emulated else "compiling"
-    progress(f"{verb} {target.graph} with {choice.provider}, at most {profile.execution.compile_timeout_s} s")
+    execution = profile.execution
+    least = f", at least {execution.compile_s:g} s (simulated)" if choice.emulated and execution.compile_s else ""
+    progress(f"{verb} {target.graph} with {choice.provider}, at most {execution.compile_timeout_s} s{least}")
     with store.staging(key) as folder:
         try:
             entry = _compile(job, planned, folder)
@@ -220,6 +222,7 @@ def _compile(job: _Job, planned: PlacementReport | None, folder: Path) -> Entry:
             config=EMULATION_CONFIG if job.choice.emulated else config,
             context=str(folder / context) if context else "",
             folder=str(folder),
+            least_s=job.profile.execution.compile_s if job.choice.emulated else 0.0,
         ),
         job.profile.execution.compile_timeout_s,
     )

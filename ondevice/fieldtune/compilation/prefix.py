@@ -1,5 +1,6 @@
 """Prefix: the frozen part of a split bundle, opened where its profile says, and run on batches of any size."""
 
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +44,7 @@ class Prefix:
         identity: of all that its outputs depend on beside the inputs: a key for caches of them.
         report: where it runs.
         compiles: how many compiles opening it has caused: 0, unless a provider did not take its compiled form.
+        least_run_s: how long each run of the session takes at least, to simulate an accelerator.
     """
 
     def __init__(
@@ -53,8 +55,9 @@ class Prefix:
         identity: str,
         report: PlacementReport,
         compiles: int = 0,
+        least_run_s: float = 0.0,
     ) -> None:
-        self._session = session
+        self._session, self._least_run_s = session, least_run_s
         self.spec, self.batch, self.identity, self.report, self.compiles = spec, batch, identity, report, compiles
 
     def run(self, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, FloatArray]:
@@ -97,7 +100,9 @@ class Prefix:
                 name: np.concatenate([array, np.repeat(array[-1:], self.batch - count, axis=0)])
                 for name, array in rows.items()
             }
+        started = time.perf_counter()
         found = run_session(self._session, names, rows)
+        time.sleep(max(self._least_run_s - (time.perf_counter() - started), 0))
         return {name: array[:count] for name, array in zip(names, found, strict=True)}
 
 
@@ -168,7 +173,9 @@ def _open_emulated(
     opened = accelerator_choice(profile, choice, folder)
     session = open_session(bundle.graph_path(target.graph), opened, EMULATION_CONFIG)
     spec = bundle.manifest.graphs[target.graph]
-    return Prefix(session, spec, target.batch, prefix_identity(bundle, opened, report), report)
+    least_run_s = (report.estimated_run_s or 0.0) if report.latency_simulated else 0.0
+    identity = prefix_identity(bundle, opened, report)
+    return Prefix(session, spec, target.batch, identity, report, least_run_s=least_run_s)
 
 
 def _open_compiled(

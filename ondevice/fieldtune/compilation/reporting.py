@@ -48,6 +48,7 @@ def accelerator_report(
         cpu_operators=plan.cpu_operators,
         cache_identity=identity,
         estimated_run_s=estimate_run_s(plan.accelerator_macs, accelerator),
+        latency_simulated=choice.emulated and profile.execution.simulate_latency,
     )
 
 

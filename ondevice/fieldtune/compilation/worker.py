@@ -38,6 +38,7 @@ class Request:
         config: entries of ONNX Runtime's session configuration.
         context: path of the ONNX file that the provider is to write its compiled form to; "" where it does not.
         folder: where the outcome goes.
+        least_s: how long it takes at least, to simulate another compiler.
     """
 
     graph: str
@@ -46,6 +47,7 @@ class Request:
     config: Mapping[str, str]
     context: str
     folder: str
+    least_s: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +56,7 @@ class Outcome:
 
     Attributes:
         pieces: where ONNX Runtime runs the nodes of the graph.
-        seconds: that opening the session took, compiling among it.
+        seconds: that opening the session took, compiling among it, or the simulation of it.
     """
 
     pieces: tuple[Piece, ...]
@@ -70,6 +72,7 @@ def compile_graph(request: Request) -> Outcome:
     """
     started = time.perf_counter()
     _, pieces = open_recorded(Path(request.graph), request.choice, request.config, request.inputs)
+    time.sleep(max(request.least_s - (time.perf_counter() - started), 0))
     seconds = time.perf_counter() - started
     if request.context:
         _check_context(request)

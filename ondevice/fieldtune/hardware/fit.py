@@ -8,7 +8,7 @@ _ZERO_POINTS = {"int8": (-128, 127), "uint8": (0, 255)}
 
 def profile_faults(profile: HardwareProfile) -> list[str]:
     """Check provider, options, software stack, accelerator and limits against each other; return what is wrong."""
-    return [*_execution_faults(profile), *_accelerator_faults(profile)]
+    return [*_execution_faults(profile), *_simulation_faults(profile), *_accelerator_faults(profile)]
 
 
 def _execution_faults(profile: HardwareProfile) -> list[str]:
@@ -30,6 +30,15 @@ def _execution_faults(profile: HardwareProfile) -> list[str]:
             f"accelerator: 'family' is {accelerator.family!r}; {stack.name} drives: {', '.join(stack.families)}"
         )
     return faults
+
+
+def _simulation_faults(profile: HardwareProfile) -> list[str]:
+    execution, accelerator = profile.execution, profile.accelerator
+    if execution.compile_s and not execution.simulate_latency:
+        return [f"execution: 'compile_s' is {execution.compile_s:g}; only 'simulate_latency = true' makes use of it"]
+    if execution.simulate_latency and (accelerator is None or accelerator.peak_tops is None):
+        return ["execution: 'simulate_latency' is true; it needs accelerator.peak_tops, by which a run is estimated"]
+    return []
 
 
 def _accelerator_faults(profile: HardwareProfile) -> list[str]:

@@ -125,6 +125,8 @@ def _execution(table: Table) -> ExecutionSpec:
         min_offload=min_offload,
         max_partitions=_optional(table, "max_partitions"),
         compile_timeout_s=table.integer("compile_timeout_s", default.compile_timeout_s, least=1),
+        simulate_latency=table.flag("simulate_latency", default.simulate_latency),
+        compile_s=_rate(table, "compile_s") or default.compile_s,
     )
 
 

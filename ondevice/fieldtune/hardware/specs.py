@@ -71,6 +71,9 @@ class ExecutionSpec:
         min_offload: the share, 0 to 1, of a model's multiply-accumulates that must run on the accelerator.
         max_partitions: the most pieces that a model may be cut into on the accelerator; None for any number.
         compile_timeout_s: how long compiling a model may take.
+        simulate_latency: whether an emulated run takes no less time than the accelerator would at its peak rate, and an
+            emulated compile no less than compile_s.
+        compile_s: how long the accelerator's compiler is taken to need, for such a simulation alone.
     """
 
     provider: str = "CPUExecutionProvider"
@@ -81,6 +84,8 @@ class ExecutionSpec:
     min_offload: float = 0.0
     max_partitions: int | None = None
     compile_timeout_s: int = 600
+    simulate_latency: bool = False
+    compile_s: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -44,6 +44,7 @@ class PlacementReport:
         cache_identity: digest of all that the compiled form depends on; "" where nothing is compiled.
         estimated_run_s: one run on the accelerator at its peak rate, worked out and never measured; None where the
             profile states no peak rate.
+        latency_simulated: whether an emulated run takes no less than that.
     """
 
     profile: str
@@ -60,6 +61,7 @@ class PlacementReport:
     cpu_operators: Mapping[str, int]
     cache_identity: str
     estimated_run_s: float | None
+    latency_simulated: bool = False
 
     def __str__(self) -> str:
         """Return it on one line, for people."""
@@ -110,4 +112,5 @@ def read_report(table: Table) -> PlacementReport:
         cpu_operators={operator: operators.integer(operator) for operator in operators},
         cache_identity=table.text("cache_identity"),
         estimated_run_s=table.optional_number("estimated_run_s"),
+        latency_simulated=table.flag("latency_simulated", False),
     )

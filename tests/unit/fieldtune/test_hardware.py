@@ -104,6 +104,8 @@ on_missing = "cpu"
 min_offload = 1
 max_partitions = 2
 compile_timeout_s = 90
+simulate_latency = true
+compile_s = 60
 [runtime]
 ort_version = "1.17"
 threads = 2
@@ -166,6 +168,8 @@ where = "the label"
         min_offload=1.0,
         max_partitions=2,
         compile_timeout_s=90,
+        simulate_latency=True,
+        compile_s=60.0,
     )
     assert profile.runtime == RuntimeSpec(
         ort_version="1.17",
@@ -236,6 +240,15 @@ where = "the label"
         (LEAST + "[runtime]\narena = 1", "board.toml: runtime: 'arena' is an integer (1); expected true or false"),
         (LEAST + "[training]\nbatch_size = 0", "board.toml: training: 'batch_size' is 0; expected at least 1"),
         (LEAST + "[accelerator]\npeak_tops = 1", "board.toml: accelerator: the key 'target' is missing"),
+        (LEAST + "[execution]\ncompile_s = -1", "board.toml: execution: 'compile_s' is -1; expected a positive number"),
+        (
+            LEAST + "[execution]\ncompile_s = 90",
+            "'compile_s' is 90; only 'simulate_latency = true' makes use of it",
+        ),
+        (
+            LEAST + "[execution]\nsimulate_latency = true\n[accelerator]\ntarget = 'T'",
+            "'simulate_latency' is true; it needs accelerator.peak_tops",
+        ),
         (
             LEAST + "[accelerator]\ntarget = 'T'\npeak_tops = -1",
             "accelerator: 'peak_tops' is -1; expected a positive number",
