@@ -9,7 +9,6 @@ import numpy as np
 
 from fieldtune.adapter_fit import check_fits, lora_modules, same_parameter, scales
 from fieldtune.adapters import Adapter, AdapterCard
-from fieldtune.errors import AdapterMismatch
 from fieldtune.layout import FloatArray, ParameterSpec
 from fieldtune.manifest import Manifest
 from fieldtune.tensors import StoredTensor
@@ -66,38 +65,31 @@ def from_theta(
     )
 
 
-def inference_inputs(adapter: Adapter, manifest: Manifest, *, rank: int | None = None) -> dict[str, FloatArray]:
+def inference_inputs(adapter: Adapter, manifest: Manifest, *, least_rank: int = 0) -> dict[str, FloatArray]:
     """Return what infer.onnx is fed for this adapter, by input name (the PEFT key), float32 and contiguous.
 
     A goes in as (in_features, rank) and B as (rank, out_features), an embedding's pair as (num_embeddings, rank) and
     (rank, embedding_dim): PEFT's tensors transposed. A convolution's pair goes in as PEFT has it.
     alpha / rank is folded into B, and into B's bias if it has one.
-    The graph has one symbolic rank, so every pair is zero-padded to the adapter's largest: zeros add nothing. A graph
-    compiled for an accelerator has a fixed one: then every pair is padded to that.
+    The graph has one symbolic rank, so every pair is zero-padded to the adapter's largest: zeros add nothing. Padded to
+    the bundle's, adapters of any lower rank have equal shapes, and one takes another's place without any new buffer.
     Heads and biases go in as they are. A base bias that the adapter leaves alone is not in the result: the graph's
     default stands.
 
     Args:
         adapter: the adapter.
         manifest: of the bundle.
-        rank: to pad every pair to; the adapter's largest if None.
+        least_rank: to pad every pair to, unless the adapter has a larger rank, which it keeps.
 
     Raises:
-        AdapterMismatch: if the adapter does not fit the bundle, every mismatch is listed; or its rank is larger.
+        AdapterMismatch: if the adapter does not fit the bundle; every mismatch is listed.
         InvalidAdapter: if a setting of adapter_config.json has another type.
     """
     check_fits(adapter, manifest, for_training=False)
     scale = scales(adapter, lora_modules(manifest))
     stored = adapter.tensors.tensors
-    largest = max(
-        (stored[p.key].shape[p.rank_axis] for p in manifest.layout.parameters if p.rank_axis is not None), default=0
-    )
-    if rank is not None and largest > rank:
-        raise AdapterMismatch(
-            f"{adapter.where}: has rank {largest}; what it is to run on was compiled for adapters of rank {rank} at "
-            "most: compile for a larger one, or train an adapter of a smaller one"
-        )
-    rank = largest if rank is None else rank
+    ranks = [stored[p.key].shape[p.rank_axis] for p in manifest.layout.parameters if p.rank_axis is not None]
+    rank = max([*ranks, least_rank])
     inputs: dict[str, FloatArray] = {}
     for p in manifest.layout.parameters:
         if p.key not in stored:

@@ -88,7 +88,8 @@ class Runner:
     """A bundle, ready to answer: infer.onnx is opened once, whatever adapters come and go.
 
     On a profile with an accelerator it is the frozen prefix on that, and suffix_infer.onnx on the CPU. An adapter goes
-    into the suffix, so a new one needs no compile there, either.
+    into the suffix, so a new one needs no compile there, either. Each is padded with zeros to the bundle's rank, so
+    that versions of any lower rank have one shape.
 
     Nothing in it changes after construction but the tokenizer, which has a lock: threads can share it.
 
@@ -164,7 +165,8 @@ class Runner:
             InvalidAdapter: it is not a LoRA adapter, or has settings that are not supported.
         """
         read = adapter if isinstance(adapter, Adapter) else read_adapter(adapter)
-        feeds = inference_inputs(read, self.bundle.manifest)
+        manifest = self.bundle.manifest
+        feeds = inference_inputs(read, manifest, least_rank=0 if self._prefix is None else manifest.layout.rank)
         native = None
         if self._native and feeds:
             try:
@@ -173,8 +175,8 @@ class Runner:
                 warnings.warn(f"{error}; until then it is fed by name, with the same results", stacklevel=2)
         return LoadedAdapter(
             name=read.where if name is None else name,
-            labels=adapter_labels(read, self.bundle.manifest),
-            base_sha256=self.bundle.manifest.base.sha256,
+            labels=adapter_labels(read, manifest),
+            base_sha256=manifest.base.sha256,
             feeds={} if native is not None else feeds,
             native=native,
         )

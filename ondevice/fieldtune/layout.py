@@ -62,6 +62,11 @@ class Layout:
         """Elements of theta."""
         return sum(parameter.size for parameter in self.parameters)
 
+    @property
+    def rank(self) -> int:
+        """LoRA's rank, the largest one of all tensors; 0 where none has one."""
+        return max((p.shape[p.rank_axis] for p in self.parameters if p.rank_axis is not None), default=0)
+
     def views(self, theta: FloatArray) -> dict[str, FloatArray]:
         """Return each tensor as a view of theta (float32, shape ``(size,)``), by PEFT key: writing one writes theta."""
         if theta.shape != (self.size,):

@@ -11,6 +11,7 @@ pytest.importorskip("tyro")
 
 from fieldtune.activations.folders import list_activations
 from fieldtune.activations.settings import CacheSettings
+from fieldtune.adapter_inputs import inference_inputs
 from fieldtune.adapters import read_adapter, write_adapter
 from fieldtune.batch_source import open_batches
 from fieldtune.bundle import open_bundle
@@ -198,6 +199,55 @@ def test_a_new_adapter_is_served_without_a_compile_or_a_session(bundle, profile,
     probabilities = [[result.probability for result in results] for results in found]
     assert probabilities[0] != probabilities[1] != probabilities[2]
     assert runner.placement.emulated
+
+
+def of_rank(bundle, rank, pattern):
+    """An adapter of another rank than the bundle's, and of others yet in some modules."""
+    random, initial = np.random.default_rng(rank), moved(bundle, rank)
+    tensors = dict(initial.tensors.tensors)
+    for parameter in bundle.manifest.layout.parameters:
+        if parameter.rank_axis is not None:
+            shape = list(parameter.shape)
+            shape[parameter.rank_axis] = next((r for name, r in pattern.items() if name in parameter.module), rank)
+            tensors[parameter.key] = StoredTensor.from_float32(random.normal(0, 0.3, shape).astype(np.float32), "F32")
+    return dataclasses.replace(
+        initial,
+        config={**initial.config, "r": rank, "rank_pattern": pattern},
+        tensors=dataclasses.replace(initial.tensors, tensors=tensors),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rank", "pattern", "served"),
+    [(1, {}, 4), (4, {}, 4), (2, {"shortcut.convolution": 3}, 4), (2, {"shortcut.convolution": 6}, 6), (7, {}, 7)],
+)
+def test_adapters_of_lower_ranks_have_the_shapes_of_the_bundles(bundle, profile, rank, pattern, served):
+    assert bundle.manifest.layout.rank == 4
+    adapter = of_rank(bundle, rank, pattern)
+    runner = Runner(bundle, profile, native_adapters=False)
+    padded = runner.load_adapter(adapter)
+    ranks = {
+        padded.feeds[parameter.key].shape[parameter.rank_axis]
+        for parameter in bundle.manifest.layout.parameters
+        if parameter.rank_axis is not None
+    }
+    assert ranks == {served}
+    own = dataclasses.replace(padded, feeds=inference_inputs(adapter, bundle.manifest))
+    random = np.random.default_rng(0)
+    behind = runner.behind_prefix({"pixel_values": random.standard_normal((5, 3, 32, 32)).astype(np.float32)})
+    found, expected, plain = (runner.run(behind, one)["logits"] for one in (padded, own, None))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+    assert np.abs(expected - plain).max() > 1e-3 * np.abs(expected).max()
+    native = Runner(bundle, profile).load_adapter(adapter)
+    assert runner.run(behind, native)["logits"].tobytes() == found.tobytes()
+
+
+def test_on_the_cpu_alone_adapters_keep_their_ranks(bundle):
+    adapter = of_rank(bundle, 2, {"shortcut.convolution": 3})
+    loaded = Runner(bundle, load_profile("cpu-generic"), native_adapters=False).load_adapter(adapter)
+    shapes = {key: array.shape for key, array in loaded.feeds.items()}
+    assert shapes == {key: array.shape for key, array in inference_inputs(adapter, bundle.manifest).items()}
+    assert {shape[0] for key, shape in shapes.items() if ".lora_A." in key} == {3}
 
 
 def test_the_prefix_runs_once_for_several_adapters(bundle, profile):
