@@ -6,6 +6,7 @@ compiled form that is opened has nothing else in it. Then whatever the CPU does 
 """
 
 import contextlib
+import itertools
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +17,9 @@ import numpy as np
 
 from fieldtune.errors import CompileError
 from fieldtune.manifest import TensorSpec
-from fieldtune.node_tables import NodeTable, tensor_bytes
+from fieldtune.node_tables import NodeTable, Sizes, tensor_bytes
 from fieldtune.placement.dataflow import OUTPUT, Dataflow, trace
+from fieldtune.placement.node_matching import heavy_nodes, match_nodes
 from fieldtune.placement.plan import CpuNode, Partition, PlacementPlan
 from fieldtune.providers import CPU_PROVIDER, ProviderChoice
 from fieldtune.session import open_session, run_session
@@ -25,6 +27,7 @@ from fieldtune.session import open_session, run_session
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
+_NO_SIZES: Sizes = {}
 _RECORD = {"session.record_ep_graph_assignment_info": "1"}
 _KERNEL = "_kernel_time"
 """What a profile appends to the name of a node for the time that it took."""
@@ -109,34 +112,47 @@ def profiled_pieces(session: "InferenceSession", inputs: Sequence[TensorSpec]) -
     return tuple(Piece(provider, (node,)) for provider, node in _kernels(events))
 
 
-def match_pieces(table: NodeTable, pieces: Sequence[Piece]) -> ReadPlacement:
+def match_pieces(table: NodeTable, pieces: Sequence[Piece], sizes: Sizes = _NO_SIZES) -> ReadPlacement:
     """Find the nodes of a node table among the pieces of its session.
 
-    ONNX Runtime gives nodes that it fuses other names. Where the accelerator's nodes have no names, an unseen node
-    could be either's: of those with multiply-accumulates, as many as the CPU has unknown nodes of the same operators
-    are counted as the CPU's, the largest first.
+    Every multiply-accumulate is counted, and in doubt as the CPU's. Where a piece does not name what is in it, whatever
+    the CPU does not run is in such a piece; where all of them do, the CPU runs what is in none.
+
+    Args:
+        table: of the graph.
+        pieces: of its session.
+        sizes: of the graph's symbolic dimensions.
     """
-    index = {node.name: number for number, node in enumerate(table.nodes) if node.name}
     on_cpu = [node for piece in pieces if piece.provider == CPU_PROVIDER for node in piece.nodes]
-    cpu = {index[node.name] for node in on_cpu if node.name in index}
     placed = [piece for piece in pieces if piece.provider != CPU_PROVIDER]
-    groups = [tuple(sorted({index[node.name] for node in piece.nodes if node.name in index})) for piece in placed]
-    if placed and not all(groups):
-        unknown = [node.op for node in on_cpu if node.name not in index]
-        heavy = sorted(
-            (number for number, node in enumerate(table.nodes) if number not in cpu and table.macs(node)),
-            key=lambda number: -table.macs(table.nodes[number]),
-        )
-        for op in unknown:
-            # FusedConv, QLinearConv and the like end as what they were made of is called.
-            fused = next(
-                (number for number in heavy if number not in cpu and op.endswith(table.nodes[number].op)), None
-            )
-            cpu |= set() if fused is None else {fused}
-        groups = [tuple(number for number in range(len(table.nodes)) if number not in cpu)]
+    found = match_nodes(table, [*on_cpu, *(node for piece in placed for node in piece.nodes)], sizes)
+    cpu = {index for index in found[: len(on_cpu)] if index is not None}
+    rest = iter(found[len(on_cpu) :])
+    groups = [{index for index in itertools.islice(rest, len(piece.nodes)) if index is not None} for piece in placed]
+    unseen = set(heavy_nodes(table, sizes)) - cpu.union(*groups)
+    count = len(placed)
+    if not all(groups) and (unseen or not any(groups)):
+        groups = [set(range(len(table.nodes))) - cpu]
+    else:
+        cpu |= unseen
+        if all(len(piece.nodes) == 1 for piece in placed):
+            groups = _joined(groups, cpu)
+            count = len(groups)
     return ReadPlacement(
-        partitions=tuple(group for group in groups if group), cpu=tuple(sorted(cpu)), pieces=len(placed)
+        partitions=tuple(tuple(sorted(group)) for group in groups if group), cpu=tuple(sorted(cpu)), pieces=count
     )
+
+
+def _joined(groups: Sequence[set[int]], cpu: set[int]) -> list[set[int]]:
+    """Join nodes that a provider which compiles nothing is given one by one, where the CPU runs none between them."""
+    placed, joined, alone = set[int]().union(*groups), list[set[int]](), True
+    for index in sorted(placed | cpu):
+        if index in placed and alone:
+            joined.append(set())
+        alone = index not in placed
+        if not alone:
+            joined[-1].add(index)
+    return joined
 
 
 def describe(table: NodeTable, read: ReadPlacement) -> PlacementPlan:

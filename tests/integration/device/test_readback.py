@@ -6,6 +6,7 @@ pytest.importorskip("onnxruntime")
 
 from fieldtune.node_tables import read_node_table
 from fieldtune.placement.readback import describe, match_pieces, open_recorded, profiled_pieces
+from fieldtune.preflight.dimensions import dimension_sizes
 from fieldtune.providers import ProviderChoice, SessionSettings
 from fieldtune.session import open_session
 
@@ -17,10 +18,11 @@ CHOICE = ProviderChoice(
 
 @pytest.fixture(params=[("split-vision", "prefix"), ("static-vision", "infer"), ("split-classifier", "prefix")])
 def graph(request, opened):
-    """A graph of a small bundle: its path, its inputs and its node table."""
+    """A graph of a small bundle: its path, its inputs, its node table and sizes of its symbolic dimensions."""
     bundle, name = opened(request.param[0]), request.param[1]
     spec = bundle.manifest.graphs[name]
-    return bundle.graph_path(name), spec.inputs, read_node_table(bundle.root / spec.nodes)
+    table = read_node_table(bundle.root / spec.nodes)
+    return bundle.graph_path(name), spec.inputs, table, dimension_sizes(table, batch=1, sequence=1, rank=1)
 
 
 def _heavy(table):
@@ -28,10 +30,10 @@ def _heavy(table):
 
 
 def test_what_a_session_of_the_cpu_runs_is_found_in_the_node_table(graph):
-    path, inputs, table = graph
+    path, inputs, table, sizes = graph
     session, pieces = open_recorded(path, CHOICE, {}, inputs)
     assert {piece.provider for piece in pieces} == {CPU}
-    read = match_pieces(table, pieces)
+    read = match_pieces(table, pieces, sizes)
     assert (read.pieces, read.partitions) == (0, ())
     # Folding and fusing take shapes and constants away, and no product or convolution.
     assert set(_heavy(table)) <= set(read.cpu)
@@ -39,10 +41,10 @@ def test_what_a_session_of_the_cpu_runs_is_found_in_the_node_table(graph):
 
 
 def test_the_profile_of_a_run_tells_the_same(graph, tmp_path):
-    path, inputs, table = graph
+    path, inputs, table, sizes = graph
     session = open_session(path, CHOICE, profile_prefix=tmp_path / "run")
     pieces = profiled_pieces(session, inputs)
-    assert set(_heavy(table)) <= set(match_pieces(table, pieces).cpu)
+    assert set(_heavy(table)) <= set(match_pieces(table, pieces, sizes).cpu)
 
 
 def test_a_static_graph_on_the_cpu_has_no_offload(opened):

@@ -59,6 +59,14 @@ def test_pieces_without_names_hold_whatever_the_cpu_does_not_run(table):
     assert plan.boundary_bytes == 4 * 2 * 16 * 8 * 8 * 4
 
 
+def test_nodes_that_are_given_one_by_one_are_a_piece_as_far_as_the_cpu_is_not_between_them(table):
+    first, rest = _names(table, before="softmax"), _names(table, since="softmax")[1:]
+    added = Piece(NPU, (Ran("Memcpy_token_1", "MemcpyFromHost"),))
+    one_by_one = [Piece(NPU, (node,)) for node in _ran(table, [*first, *rest])]
+    read = match_pieces(table, [*one_by_one, added, Piece(CPU, _ran(table, ["softmax"]))])
+    assert (read.pieces, [len(group) for group in read.partitions]) == (2, [len(first), len(rest)])
+
+
 def test_what_the_cpu_fused_is_not_credited_to_the_accelerator(table):
     pieces = [Piece(NPU, (Ran("fused_0", "EPContext"),)), Piece(CPU, (Ran("a b fused", "FusedConv"),))]
     plan = describe(table, match_pieces(table, pieces))
@@ -78,3 +86,58 @@ def test_nodes_that_were_folded_away_are_on_neither_side(table):
     seen = [name for name in _names(table) if not name.startswith("DequantizeLinear")]
     read = match_pieces(table, [Piece(CPU, (node,)) for node in _ran(table, [*seen, "softmax/duplicated"])])
     assert len(read.cpu) == len(seen)
+
+
+@pytest.fixture
+def products(graph):
+    """input → conv a (9,216 MACs) → pool → Flatten → MatMul b/mm (1,024) → Add → Gemm c (512, its input transposed)."""
+    made = graph()
+    value = made.conv(made.input("x", 2, 2, 8, 8), "a", channels=4)
+    value = made.add("GlobalAveragePool", [value], (2, 4, 1, 1), name="pool")
+    value = made.add("Flatten", [value], (2, 4), name="flat")
+    weight = made.constant("b/mm.weight", 4, 128)
+    value = made.add("MatMul", [value, weight], (2, 128), name="b/mm", macs=(2, 128, 4))
+    value = made.add("Add", [value, made.constant("b/bias", 128)], (2, 128), name="b/add")
+    return made.table(made.gemm(value, "c", 2))
+
+
+# What ONNX Runtime makes of the MatMul with its Add, and of a Gemm whose input it transposes, at optimization "basic".
+FUSED = {
+    "1.16": (Ran("gemm", "Gemm"), Ran("c_transformed", "Gemm")),
+    "1.23": (Ran("b/mm/MatMulAddFusion", "Gemm"), Ran("c/GemmTransposeFusion/", "Gemm")),
+    "off": (Ran("b/mm", "MatMul"), Ran("c", "Gemm")),
+}
+
+
+@pytest.mark.parametrize("fused", FUSED.values(), ids=FUSED)
+@pytest.mark.parametrize("accelerators", [Ran("a", "Conv"), Ran("fused_0", "EPContext")], ids=["named", "unnamed"])
+def test_products_that_the_cpu_runs_under_other_names_are_the_cpus(products, fused, accelerators):
+    pieces = [Piece(NPU, (accelerators,)), *(Piece(CPU, (node,)) for node in fused)]
+    plan = describe(products, match_pieces(products, pieces))
+    assert (plan.accelerator_macs, plan.cpu_macs) == (2 * 4 * 8 * 8 * 2 * 9, 2 * 128 * 4 + 2 * 2 * 128)
+
+
+@pytest.mark.parametrize("fused", FUSED.values(), ids=FUSED)
+def test_products_that_the_accelerator_runs_under_other_names_are_its_own(products, fused):
+    pieces = [Piece(CPU, (Ran("a", "Conv"),)), Piece(NPU, (Ran("flat", "Flatten"), *fused))]
+    read = match_pieces(products, pieces)
+    plan = describe(products, read)
+    assert (plan.accelerator_macs, plan.cpu_macs) == (2 * 128 * 4 + 2 * 2 * 128, 2 * 4 * 8 * 8 * 2 * 9)
+    assert (len(read.partitions), read.pieces) == (1, 1)
+
+
+def test_what_is_in_no_piece_is_not_the_accelerators_where_its_pieces_have_names(products):
+    plan = describe(products, match_pieces(products, [Piece(NPU, (Ran("a", "Conv"),))]))
+    assert plan.cpu_operators == {"MatMul": 1, "Gemm": 1}
+    assert plan.offload == pytest.approx(9216 / (9216 + 1024 + 512))
+
+
+def test_a_fused_product_whose_name_begins_with_two_is_the_longer_ones(graph):
+    made = graph()
+    value = made.input("x", 1, 8)
+    for name, out in (("mm", 8), ("mm_2", 16)):
+        weight = made.constant(f"{name}.weight", 8, out)
+        value = made.add("MatMul", [value, weight], (1, out), name=name, macs=(1, out, made.values[value].shape[1]))
+    table = made.table(value)
+    pieces = [Piece(NPU, (Ran("mm_2/MatMulAddFusion", "Gemm"),)), Piece(CPU, (Ran("mm/MatMulAddFusion", "Gemm"),))]
+    assert match_pieces(table, pieces) == (((1,),), (0,), 1)
