@@ -76,14 +76,14 @@ def check_bundle(
     manifest = bundle.manifest
     inputs = next(manifest.graphs[name].inputs for name in ("gradient", "infer") if name in manifest.graphs)
     batch = batch_limit(batch_size, profile, inputs)
-    sequence = length_limit(max_length, profile, inputs, manifest.text) or 0
+    sequence, rank = length_limit(max_length, profile, inputs, manifest.text) or 0, manifest.layout.rank
     batches = {use: batch_of_use(bundle, use, batch) for use in uses_of(bundle)}
     try:
         parts = {use: parts_of(bundle, profile, use, batches[use]) for use in uses_of(bundle)}
         refusals = _version_faults(bundle, profile, parts)
     except InvalidBundle as error:
         parts, refusals = {}, [str(error)]
-    placements = _placements(parts, profile, sequence, _rank(bundle))
+    placements = _placements(parts, profile, sequence, rank)
     memory = tuple(
         predict_memory(bundle, profile, use, opened, batch=batches[use], sequence=sequence, samples=samples or 0)
         for use, opened in parts.items()
@@ -104,16 +104,11 @@ def check_bundle(
         memory_limit_bytes=limit,
         storage=storage_need(bundle, prefix, samples),
         times=tuple(
-            estimate_time(profile, use, opened, placements, batch=batches[use], sequence=sequence, rank=_rank(bundle))
+            estimate_time(profile, use, opened, placements, batch=batches[use], sequence=sequence, rank=rank)
             for use, opened in parts.items()
             if use != "training with evaluation"
         ),
     )
-
-
-def _rank(bundle: Bundle) -> int:
-    parameters = bundle.manifest.layout.parameters
-    return max((p.shape[p.rank_axis] for p in parameters if p.rank_axis is not None), default=0)
 
 
 def _placements(
