@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.metadata
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,19 @@ import onnx_ir as ir
 
 from fieldtune import __version__
 from fieldtune.adapter_inputs import inference_inputs
-from fieldtune.adapters import read_adapter
+from fieldtune.adapters import Adapter, read_adapter
 from fieldtune.bundle import TOKENIZER_NAME, file_spec
+from fieldtune.data import EncodedSet, Example, encode_examples, load_tokenizer
+from fieldtune.data.images import encode_images
 from fieldtune.errors import UnsupportedModel
 from fieldtune.manifest import (
     ADAPTER_NAME,
     MANIFEST_NAME,
     WEIGHTS_NAME,
     BaseModelSpec,
+    ImageSpec,
     Manifest,
+    ParitySpec,
     TaskSpec,
     TextSpec,
 )
@@ -36,7 +40,7 @@ from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 from fieldtune_offline.spec_checks import checked_spec
 from fieldtune_offline.split_parity import check_split
-from fieldtune_offline.targets import add_targets, load_targets
+from fieldtune_offline.targets import Calibration, add_targets, load_targets, read_calibration
 from fieldtune_offline.tasks import Task
 from fieldtune_offline.tasks.image_classification import ImageClassification
 from fieldtune_offline.tasks.text_classification import TextClassification
@@ -59,8 +63,13 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         report: called with one line at the start of each stage.
 
     Raises:
+        ValueError: a size that is too small, or settings that exclude each other.
         UnsupportedModel: a model, task or adapter setting that is not supported.
+        InvalidAdapter: ``spec.adapter`` is not a PEFT adapter for this base.
         InvalidProfile: a target that is no hardware profile.
+        InvalidData: calibration examples that cannot be used; every one is named, up to 20.
+        ExportError: no such calibration examples, a target without an accelerator, or an environment (of the official
+            artifacts, or of AMD Quark) that cannot be made.
         PlacementRefused: the accelerator of a target would refuse the quantized prefix; with the rules' names.
         ParityError: the graphs do not compute what torch computes; nothing is left behind.
         OutputError: ``out`` exists, or cannot be written.
@@ -72,49 +81,70 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
     training = training_python(report) if spec.ort_training else None
     quantizer = choose_quantizer(spec.quantizer, report)
     with output_folder(spec.out, overwrite=spec.overwrite, marks=(MANIFEST_NAME,)) as staging:
-        report(f"loading {spec.model}")
-        base = load_base(spec, task_name)
-        if base.new_modules:
-            report(f"new, saved with the adapter: {', '.join(base.new_modules)}")
-        if task_name in CLASSIFICATION_TASKS:
-            report(f"labels: {_shown(list(base.model.config.id2label.values()))}")
-        adapted = adapt(base, spec, task_name)
+        base = _load(spec, task_name, report)
         text = _text(base, spec)
+        task_spec = TaskSpec(name=task_name, labels=_labels(base, task_name))
+        if base.tokenizer is not None:
+            base.tokenizer.backend_tokenizer.save(str(staging / TOKENIZER_NAME))
+        calibration = _calibration(spec, task_spec, base.image or text, staging, report)
+        adapted = adapt(base, spec, task_name)
         task = _task(task_name, adapted, base)
         graphs = _trace(spec, adapted, task, report)
         split = _split(spec, graphs, report)
         graphs += split.graphs if split else ()
         report("writing weights and graphs")
-        _write(staging, graphs, base, adapted)
+        _write(staging, graphs, adapted)
+        manifest = _manifest(task_spec, base, adapted, text, graphs, split, staging)
         report("comparing with torch on stock ONNX Runtime")
-        manifest = _manifest(task_name, base, adapted, text, graphs, staging)
-        manifest = dataclasses.replace(manifest, split=split.spec if split else None)
-        sessions, initial = open_sessions(staging / "graphs"), read_adapter(staging / ADAPTER_NAME)
-        shapes = _parity_shapes(spec, base)
-        parity = check_parity(sessions, adapted, task, manifest, initial, shapes)
-        if split:
-            check_split(staging / "graphs", adapted, task, manifest, initial, shapes)
+        initial = read_adapter(staging / ADAPTER_NAME)
+        parity = _compared(staging / "graphs", adapted, task, manifest, initial, _parity_shapes(spec, base))
         manifest = dataclasses.replace(manifest, parity=parity)
-        if targets:
-            assert spec.calibration is not None
-            head_knows = spec.adapter is not None or not base.new_modules
-            manifest = add_targets(
-                staging,
-                manifest,
-                targets,
-                spec.calibration,
-                spec.calibration_examples,
-                adapter=inference_inputs(initial, manifest) if head_knows else None,
-                report=report,
-                quantizer=quantizer,
-            )
+        if calibration is not None:
+            if spec.adapter is not None or not base.new_modules:
+                calibration = dataclasses.replace(calibration, adapter=inference_inputs(initial, manifest))
+            manifest = add_targets(staging, manifest, targets, calibration, report, quantizer)
         if training:
             manifest = add_ort_training(staging, manifest, initial, training, report)
         (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 
 
-def _shown(names: list[str]) -> str:
+def _load(spec: BuildSpec, task: str, report: Report) -> BaseModel:
+    report(f"loading {spec.model}")
+    base = load_base(spec, task)
+    if base.new_modules:
+        report(f"new, saved with the adapter: {', '.join(base.new_modules)}")
+    if task in CLASSIFICATION_TASKS:
+        report(f"labels: {_shown(_labels(base, task))}")
+    return base
+
+
+def _labels(base: BaseModel, task: str) -> tuple[str, ...]:
+    """Return the names of the classes in the order of the logits; none of a language model."""
+    names: Mapping[int, str] = base.model.config.id2label if task in CLASSIFICATION_TASKS else {}
+    return tuple(names[index] for index in sorted(names))
+
+
+def _calibration(
+    spec: BuildSpec, task: TaskSpec, inputs: ImageSpec | TextSpec | None, staging: Path, report: Report
+) -> Calibration | None:
+    """Read the calibration examples before the minutes of a build; texts by the tokenizer that was written."""
+    if spec.calibration is None:
+        return None
+    report(f"reading {spec.calibration}")
+
+    def encoded(examples: Sequence[Example]) -> EncodedSet:
+        if isinstance(inputs, ImageSpec):
+            return encode_images(examples, inputs)
+        assert inputs is not None
+        return encode_examples(
+            examples, load_tokenizer(staging / TOKENIZER_NAME), inputs, task, max_length=spec.sequence
+        )
+
+    return read_calibration(spec.calibration, task, spec.calibration_examples, encoded)
+
+
+def _shown(names: Sequence[str]) -> str:
     more = len(names) - _MOST_LABELS_SHOWN
     return ", ".join(names[:_MOST_LABELS_SHOWN]) + (f", … and {more} more" if more > 0 else "")
 
@@ -189,6 +219,15 @@ def _split(spec: BuildSpec, graphs: Sequence[Graph], report: Report) -> Split | 
     return split
 
 
+def _compared(
+    folder: Path, adapted: Adapted, task: Task, manifest: Manifest, initial: Adapter, shapes: list[tuple[int, int]]
+) -> tuple[ParitySpec, ...]:
+    parity = check_parity(open_sessions(folder), adapted, task, manifest, initial, shapes)
+    if manifest.split is not None:
+        check_split(folder, adapted, task, manifest, initial, shapes)
+    return parity
+
+
 def _parity_shapes(spec: BuildSpec, base: BaseModel) -> list[tuple[int, int]]:
     shapes = [(spec.batch or batch, spec.sequence or sequence) for batch, sequence in _PARITY_SHAPES]
     if base.image is not None:
@@ -196,7 +235,7 @@ def _parity_shapes(spec: BuildSpec, base: BaseModel) -> list[tuple[int, int]]:
     return list(dict.fromkeys(shapes))
 
 
-def _write(staging: Path, graphs: list[Graph], base: BaseModel, adapted: Adapted) -> None:
+def _write(staging: Path, graphs: list[Graph], adapted: Adapted) -> None:
     folder = staging / "graphs"
     folder.mkdir()
     weights_path = staging / WEIGHTS_NAME
@@ -208,24 +247,20 @@ def _write(staging: Path, graphs: list[Graph], base: BaseModel, adapted: Adapted
         (folder / f"{graph.name}.nodes.json").write_text(node_table(graph.model), encoding="utf-8")
     with quiet_loading():
         adapted.model.save_pretrained(str(staging / ADAPTER_NAME), save_embedding_layers=False)
-    if base.tokenizer is not None:
-        base.tokenizer.backend_tokenizer.save(str(staging / TOKENIZER_NAME))
     for name in ("README.md",):
         # PEFT's card is a form to fill in; the manifest says what there is to say.
         (staging / ADAPTER_NAME / name).unlink(missing_ok=True)
 
 
 def _manifest(
-    task: str,
+    task: TaskSpec,
     base: BaseModel,
     adapted: Adapted,
     text: TextSpec | None,
     graphs: list[Graph],
+    split: Split | None,
     staging: Path,
 ) -> Manifest:
-    config = base.model.config
-    labels = config.id2label if task in CLASSIFICATION_TASKS else {}
-    names: dict[int, str] = dict(labels)
     files = {str(path.relative_to(staging)): file_spec(path) for path in sorted(staging.rglob("*")) if path.is_file()}
     peft_config = json.loads((staging / ADAPTER_NAME / "adapter_config.json").read_text(encoding="utf-8"))
     return Manifest(
@@ -237,7 +272,7 @@ def _manifest(
             licence=base.licence,
             dtypes=base.dtypes,
         ),
-        task=TaskSpec(name=task, labels=tuple(names[index] for index in sorted(names))),
+        task=task,
         text=text,
         image=base.image,
         peft_config=peft_config,
@@ -246,6 +281,7 @@ def _manifest(
         parity=(),
         tools={name: tool_version(name) for name in _TOOLS},
         files=files,
+        split=split.spec if split else None,
     )
 
 

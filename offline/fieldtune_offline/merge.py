@@ -1,6 +1,7 @@
 """merge_adapter: a bundle with an adapter folded into its weights, compared with the one that takes it as inputs."""
 
 import dataclasses
+import functools
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +13,11 @@ import onnx_ir as ir
 from fieldtune.adapter_inputs import inference_inputs
 from fieldtune.adapters import TENSORS_NAME, adapter_labels, read_adapter
 from fieldtune.bundle import Bundle, file_spec, open_bundle
+from fieldtune.data.batches import static_shape
+from fieldtune.data.encoding import encode
 from fieldtune.errors import ExportError
 from fieldtune.layout import FloatArray, Layout
-from fieldtune.manifest import ADAPTER_NAME, FORMAT_VERSION, MANIFEST_NAME, WEIGHTS_NAME, Manifest, MergedSpec
+from fieldtune.manifest import ADAPTER_NAME, FORMAT_VERSION, MANIFEST_NAME, WEIGHTS_NAME, Manifest, MergedSpec, TaskSpec
 from fieldtune.output_folder import output_folder
 from fieldtune_offline.build import tool_version
 from fieldtune_offline.graphs import Graph
@@ -27,7 +30,7 @@ from fieldtune_offline.passes.split_prefix import Split
 from fieldtune_offline.quantization import choose_quantizer
 from fieldtune_offline.spec import MergeSpec
 from fieldtune_offline.spec_checks import check_calibration
-from fieldtune_offline.targets import add_targets, load_targets
+from fieldtune_offline.targets import Calibration, add_targets, load_targets, read_calibration
 from fieldtune_offline.weights import LazyTensor, bind_weights, write_lazy_weights
 
 _FORWARD = ("eval", "infer")
@@ -49,8 +52,12 @@ def merge_adapter(spec: MergeSpec, report: Report = lambda _: None) -> Manifest:
         report: called with one line at the start of each stage.
 
     Raises:
+        ValueError: settings that exclude each other.
+        InvalidBundle, InvalidAdapter: not a bundle, or not an adapter.
         AdapterMismatch: the adapter does not fit; every mismatch is listed.
-        InvalidBundle: not a bundle.
+        InvalidProfile: a target that is no hardware profile.
+        InvalidData: calibration examples that cannot be used; every one is named, up to 20.
+        ExportError: no such calibration examples, a target without an accelerator, or AMD Quark cannot be installed.
         UnsupportedModel: a target, and graphs that no accelerator takes.
         PlacementRefused: the accelerator of a target would refuse the quantized network; with the rules' names.
         ParityError: the merged graphs compute something else; nothing is left behind.
@@ -61,22 +68,16 @@ def merge_adapter(spec: MergeSpec, report: Report = lambda _: None) -> Manifest:
     quantizer = choose_quantizer(spec.quantizer, report)
     source, adapter = open_bundle(spec.bundle), read_adapter(spec.adapter)
     fed = inference_inputs(adapter, source.manifest)
+    task = dataclasses.replace(source.manifest.task, labels=adapter_labels(adapter, source.manifest))
     if targets:
         served = source.manifest.graphs["infer"]
         check_cut(served.inputs, served.outputs)
     kept = _kept(source.manifest)
     needed = sum(source.manifest.files[name].size_bytes for name in (WEIGHTS_NAME, *kept))
     with output_folder(spec.out, overwrite=spec.overwrite, marks=(MANIFEST_NAME,), needed_bytes=needed) as staging:
+        calibration = _calibration(spec, source, task, report)
         report(f"folding {spec.adapter} into the weights")
-        graphs, digest = _merged_graphs(source, fed, staging)
-        split = split_at_logits(*graphs) if targets else None
-        graphs += split.graphs if split else ()
-        _write_graphs(graphs, staging / WEIGHTS_NAME)
-        for name in kept:
-            (staging / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source.root / name, staging / name)
-        labels = adapter_labels(adapter, source.manifest)
-        manifest = _manifest(source.manifest, labels, digest, graphs, split, staging)
+        manifest = _write(source, fed, task, kept, staging, split=bool(targets))
         report("comparing with the bundle that takes the adapter as inputs")
         merged = MergedSpec(
             adapter=spec.adapter.resolve().name,
@@ -86,13 +87,41 @@ def merge_adapter(spec: MergeSpec, report: Report = lambda _: None) -> Manifest:
             parity=check_merge(source, fed, staging, manifest),
         )
         manifest = dataclasses.replace(manifest, merged=merged)
-        if spec.calibration is not None:
-            path, count = spec.calibration, spec.calibration_examples
-            manifest = add_targets(
-                staging, manifest, targets, path, count, adapter={}, report=report, quantizer=quantizer
-            )
+        if calibration is not None:
+            manifest = add_targets(staging, manifest, targets, calibration, report, quantizer)
         (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
+
+
+def _calibration(spec: MergeSpec, source: Bundle, task: TaskSpec, report: Report) -> Calibration | None:
+    """Read the calibration examples, which have the adapter's labels, before the minutes of a merge."""
+    if spec.calibration is None:
+        return None
+    report(f"reading {spec.calibration}")
+    _, sequence = static_shape(source.manifest.graphs["infer"].inputs)
+    encode_all = functools.partial(encode, bundle=source, max_length=sequence)
+    calibration = read_calibration(spec.calibration, task, spec.calibration_examples, encode_all)
+    return dataclasses.replace(calibration, adapter={})
+
+
+def _write(
+    source: Bundle,
+    fed: Mapping[str, FloatArray],
+    task: TaskSpec,
+    kept: Sequence[str],
+    staging: Path,
+    *,
+    split: bool,
+) -> Manifest:
+    """Write the merged graphs, their weights and the files that are kept; return the manifest of what is there then."""
+    graphs, digest = _merged_graphs(source, fed, staging)
+    cut = split_at_logits(*graphs) if split else None
+    graphs += cut.graphs if cut else ()
+    _write_graphs(graphs, staging / WEIGHTS_NAME)
+    for name in kept:
+        (staging / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source.root / name, staging / name)
+    return _manifest(source.manifest, task, digest, graphs, cut, staging)
 
 
 def fold(tensor: MergedTensor, fed: Mapping[str, FloatArray]) -> FloatArray:
@@ -190,7 +219,7 @@ def _digest(tensors: Mapping[str, LazyTensor]) -> str:
 
 def _manifest(
     manifest: Manifest,
-    labels: tuple[str, ...],
+    task: TaskSpec,
     digest: str,
     graphs: Sequence[Graph],
     split: Split | None,
@@ -201,7 +230,7 @@ def _manifest(
     return dataclasses.replace(
         manifest,
         base=dataclasses.replace(manifest.base, sha256=digest, dtypes={}),
-        task=dataclasses.replace(manifest.task, labels=labels),
+        task=task,
         peft_config={},
         layout=Layout(()),
         graphs={graph.name: graph.spec("graphs") for graph in graphs},

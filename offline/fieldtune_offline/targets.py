@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from fieldtune.bundle import Bundle, file_spec
+from fieldtune.bundle import file_spec
 from fieldtune.compilation.reference import HALF_UP
-from fieldtune.data import EncodedSet, load_examples
+from fieldtune.data import EncodedSet, Example, load_examples
 from fieldtune.data.batches import batch_of, static_shape
-from fieldtune.data.encoding import encode
 from fieldtune.errors import ExportError
 from fieldtune.hardware import HardwareProfile, load_profile
 from fieldtune.layout import FloatArray
@@ -25,6 +24,7 @@ from fieldtune.manifest import (
     Manifest,
     QuantizedAccuracy,
     TargetSpec,
+    TaskSpec,
     TensorSpec,
 )
 from fieldtune.node_tables import read_node_table
@@ -46,6 +46,7 @@ _SEED = 0
 
 Report = Callable[[str], None]
 Arrays = Mapping[str, npt.NDArray[Any]]
+Encode = Callable[[Sequence[Example]], EncodedSet]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,29 +62,27 @@ class Calibration:
 
     encoded: EncodedSet
     count: int
-    adapter: Mapping[str, FloatArray] | None
+    adapter: Mapping[str, FloatArray] | None = None
 
 
-def read_calibration(
-    path: Path, bundle: Bundle, count: int, *, adapter: Mapping[str, FloatArray] | None
-) -> Calibration:
-    """Read examples in the formats that training reads.
+def read_calibration(path: Path, task: TaskSpec, count: int, encode: Encode) -> Calibration:
+    """Read examples in the formats that training reads; which adapter is measured on them is not known yet.
 
     Args:
         path: a file or folder.
-        bundle: says how they are encoded; it need not have a manifest on disk yet.
+        task: says which labels there are.
         count: how many ranges are to be taken from.
-        adapter: as ``Calibration`` has it.
+        encode: makes inputs of them; texts are cut to the sequence of the prefix.
 
     Raises:
         InvalidData: examples that cannot be used; every one is named, up to 20.
+        FieldtuneError: images have to be read, and Pillow is not installed.
     """
-    examples, _ = load_examples(path, bundle.manifest.task)
+    examples, _ = load_examples(path, task)
     order = np.random.Generator(np.random.PCG64(_SEED)).permutation(len(examples))
     chosen = [examples[index] for index in order[: count + MEASURED_EXAMPLES]]
-    _, sequence = static_shape(bundle.manifest.graphs[PREFIX_GRAPH].inputs)
-    encoded = encode(chosen, bundle, max_length=sequence)
-    return Calibration(encoded=encoded, count=min(count, len(encoded.examples)), adapter=adapter)
+    encoded = encode(chosen)
+    return Calibration(encoded=encoded, count=min(count, len(encoded.examples)))
 
 
 def load_targets(names: Sequence[str]) -> list[HardwareProfile]:
@@ -107,10 +106,7 @@ def add_targets(
     staging: Path,
     manifest: Manifest,
     targets: Sequence[HardwareProfile],
-    path: Path,
-    count: int,
-    *,
-    adapter: Mapping[str, FloatArray] | None,
+    calibration: Calibration,
     report: Report,
     quantizer: Quantize = quantize,
 ) -> Manifest:
@@ -120,19 +116,14 @@ def add_targets(
         staging: folder of the bundle.
         manifest: of it, with a split.
         targets: of ``load_targets``.
-        path: of the calibration examples.
-        count: from how many of them ranges are taken.
-        adapter: as ``Calibration`` has it.
+        calibration: examples.
         report: called with one line at the start of each stage.
         quantizer: what quantizes.
 
     Raises:
-        InvalidData: examples that cannot be used.
         ExportError: as ``add_target``.
         PlacementRefused: as ``add_target``.
     """
-    report(f"reading {path}")
-    calibration = read_calibration(path, Bundle(staging, manifest), count, adapter=adapter)
     for profile in targets:
         manifest = add_target(staging, manifest, profile, calibration, report, quantizer)
     return manifest

@@ -25,6 +25,7 @@ from fieldtune.errors import (
     AdapterMismatch,
     ExportError,
     InvalidBundle,
+    InvalidData,
     OutputError,
     ParityError,
     UnsupportedModel,
@@ -243,6 +244,22 @@ def test_the_whole_network_is_quantized_for_a_target(tiny_bundles, noisy, tmp_pa
         for name in ("infer", "prefix", "prefix_kv260", "suffix_infer")
     ]
     assert counts == [10, 10, 10, 0]
+
+
+def test_calibration_examples_that_cannot_be_used_are_named_before_anything_is_folded(tiny_bundles, noisy, tmp_path):
+    source, image = tiny_bundles / "tiny-vision", tiny_bundles / "models" / "pictures" / "dark" / "00.npy"
+    adapter = noisy(source, labels=("night", "day"))
+    table = tmp_path / "examples.jsonl"
+    for row, words in (
+        ({"image": str(image), "label": "dark"}, "examples.jsonl"),
+        ({"image": "lost.png", "label": "night"}, "lost.png"),
+    ):
+        table.write_text(json.dumps(row) + "\n")
+        stages = []
+        with pytest.raises(InvalidData, match=words):
+            _merge(source, adapter, tmp_path / "merged", stages.append, target=("kv260",), calibration=table)
+        assert stages == [f"reading {table}"]
+        assert not (tmp_path / "merged").exists()
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from fieldtune.adapter_inputs import from_theta, inference_inputs, to_theta
 from fieldtune.adapters import read_adapter, write_adapter
 from fieldtune.bundle import open_bundle
 from fieldtune.data.examples import Encoded, EncodedImage, EncodedSet
-from fieldtune.errors import ExportError, PlacementRefused
+from fieldtune.errors import ExportError, InvalidData, PlacementRefused
 from fieldtune.hardware import load_profile
 from fieldtune.node_tables import read_node_table
 from fieldtune.placement.rules import check_rules
-from fieldtune_offline import BuildSpec, build_bundle
+from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
 from fieldtune_offline.targets import Calibration, add_target, load_targets
 
 
@@ -153,6 +153,24 @@ def test_a_build_from_an_adapter_measures_that_adapter_and_its_head(tiny_bundles
     )  # fmt: skip
     accuracy = build_bundle(spec).targets["kv260"].accuracy
     assert (accuracy.measure, accuracy.before, accuracy.after) == ("model", 1 / 6, 1 / 6)
+
+
+def test_calibration_examples_that_cannot_be_used_are_named_before_anything_is_traced(tiny_bundles, tmp_path):
+    models, table, stages = tiny_bundles / "models", tmp_path / "examples.jsonl", []
+    image = models / "pictures" / "dark" / "00.npy"
+    spec = BuildSpec(
+        model=str(models / "vision"), task="image-classification", labels=("dark", "light"), split=1,
+        lora=LoraSpec(target_modules=("convolution",)), target=("kv260",), calibration=table, out=tmp_path / "bundle",
+    )  # fmt: skip
+    for row, words in (
+        ({"image": str(image), "label": "dusk"}, "dusk"),
+        ({"image": "lost.png", "label": "dark"}, "lost.png"),
+    ):
+        table.write_text(json.dumps(row) + "\n")
+        with pytest.raises(InvalidData, match=words):
+            build_bundle(spec, stages.append)
+        assert stages[-1] == f"reading {table}"
+        assert not (tmp_path / "bundle").exists()
 
 
 def test_without_labels_the_accuracy_is_not_known(copied):
