@@ -1,5 +1,6 @@
 """What the demos have in common: headings, and commands that are printed before they run."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -36,7 +37,12 @@ def build(bundle: Path, arguments: Sequence[object]) -> Path:
 
 
 def prepare_device(cache: Path, also: Sequence[str] = ()) -> Path:
-    """Make the environment that holds only the device half, show what is in it, and return its ``fieldtune``."""
+    """Make the environment that holds only the device half, show what is in it, and return its ``fieldtune``.
+
+    What the demo starts from then on keeps compiled models and activations in the demo's own cache: a demo may clear
+    them, and its user's are none of its business.
+    """
+    os.environ["FIELDTUNE_CACHE"] = str(cache.resolve())
     heading("Make a second environment, with the device half only")
     environment = environments.device_environment(cache, also=also)
     print(environments.describe(environment))
