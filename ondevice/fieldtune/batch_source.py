@@ -38,7 +38,8 @@ class SplitReport:
     Attributes:
         placement: where the prefix runs.
         activations: what the cache of its outputs was good for.
-        prefix_seconds: wall-clock time of the runs of the prefix, emulation included.
+        prefix_seconds: wall-clock time of the runs of the prefix; where ``placement`` is emulated, of the emulation,
+            which says nothing about the accelerator.
         pieces: of prefix and suffix, as they are planned.
         boundary_bytes: that are carried for each sample, as float32.
     """
@@ -51,11 +52,12 @@ class SplitReport:
 
 
 class Counts(NamedTuple):
-    """How often the cache had a sample's boundary, and how often and how long the prefix was run instead."""
+    """How often the cache had a sample's boundary, how often and how long the prefix was run instead, or emulated."""
 
     hits: int
     misses: int
     prefix_seconds: float
+    emulated: bool
 
 
 class BatchSource(Protocol):
@@ -98,7 +100,7 @@ class WholeBatches:
 
     graphs = WHOLE_GRAPHS
     split = None
-    counts = Counts(0, 0, 0.0)
+    counts = Counts(0, 0, 0.0, emulated=False)
 
     def __init__(self, bundle: Bundle, choice: ProviderChoice) -> None:
         self._manifest = bundle.manifest
@@ -158,7 +160,8 @@ class SplitBatches:
     @property
     def counts(self) -> Counts:
         """What has been counted until now."""
-        return Counts(self._cache.hits, self._cache.misses, self._prefix_seconds)
+        emulated = self._prefix.report.emulated
+        return Counts(self._cache.hits, self._cache.misses, self._prefix_seconds, emulated=emulated)
 
     def batch_size(self, asked: int) -> int:
         """Return what is asked for: suffix graphs take any number."""

@@ -53,7 +53,7 @@ class Evaluation:
         majority_accuracy: classification: what naming the examples' most frequent class every time would reach.
         token_accuracy: generation: part of the labelled tokens that are the likeliest after what precedes them.
         perplexity: generation: e to the loss.
-        seconds: wall-clock time.
+        seconds: wall-clock time, an emulation of the prefix included.
     """
 
     examples: int

@@ -154,18 +154,27 @@ def _run_rows(report: TrainReport) -> Rows:
     count, unit = (sum(step.labels for step in report.steps), "images") if images else (report.tokens, "tokens")
     speed = f" ({count / seconds:,.0f} {unit} a second)" if seconds else ""
     rows += _epoch_rows(report)
-    rows.append(("time training", f"{seconds:.1f} s{speed}"))
-    rows.append(("time altogether", f"{report.seconds:.1f} s"))
+    included = _included(report)
+    rows.append((f"time training{included}", f"{seconds:.1f} s{speed}"))
+    rows.append((f"time altogether{included}", f"{report.seconds:.1f} s"))
     return rows
 
 
 def _epoch_rows(report: TrainReport) -> Rows:
     if not report.epochs:
         return []
-    rows = [("seconds per epoch", ", ".join(f"{epoch.seconds:.2f}" for epoch in report.epochs))]
+    included = _included(report)
+    rows = [(f"seconds per epoch{included}", ", ".join(f"{epoch.seconds:.2f}" for epoch in report.epochs))]
     if report.split:
-        rows.append(("of these in the prefix", ", ".join(f"{epoch.prefix_seconds:.2f}" for epoch in report.epochs)))
+        prefix = "the emulated prefix" if included else "the prefix"
+        rows.append((f"of these in {prefix}", ", ".join(f"{epoch.prefix_seconds:.2f}" for epoch in report.epochs)))
     return rows
+
+
+def _included(report: TrainReport) -> str:
+    """Return what is said beside every time that an emulation is part of: it says nothing about the accelerator."""
+    split = report.split
+    return ", emulation included" if split and split.placement.emulated and split.prefix_seconds else ""
 
 
 def _setting_rows(report: TrainReport) -> Rows:

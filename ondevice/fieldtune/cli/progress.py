@@ -86,8 +86,12 @@ def epoch_line(record: EpochRecord) -> str:
     said = f"epoch {record.epoch}: {record.seconds:.2f} s"
     if not record.cached + record.computed:
         return said
-    prefix = f"prefix {record.prefix_seconds:.2f} s for {record.computed} examples" if record.computed else "no prefix"
-    return f"{said}; {prefix}, {record.cached} from the cache"
+    if not record.computed:
+        return f"{said}; no prefix, {record.cached} from the cache"
+    # No time of an emulation may pass for the accelerator's.
+    included, prefix = (", emulation included", "emulated prefix") if record.prefix_emulated else ("", "prefix")
+    took = f"{record.prefix_seconds:.2f} s for {record.computed} examples"
+    return f"{said}{included}; {prefix} {took}, {record.cached} from the cache"
 
 
 def _evaluated(record: EvaluationRecord) -> str:

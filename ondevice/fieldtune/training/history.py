@@ -49,7 +49,10 @@ class History:
     def add_time(self, epoch: int, seconds: float, before: Counts, after: Counts) -> EpochRecord:
         """Add what a step took to its epoch's record, and return that."""
         if not self.epochs or self.epochs[-1].epoch != epoch:
-            new = EpochRecord(epoch=epoch, steps=0, seconds=0.0, prefix_seconds=0.0, cached=0, computed=0)
+            emulated = after.emulated
+            new = EpochRecord(
+                epoch=epoch, steps=0, seconds=0.0, prefix_seconds=0.0, prefix_emulated=emulated, cached=0, computed=0
+            )
             self.epochs.append(new)
         record = self.epochs[-1]
         self.epochs[-1] = dataclasses.replace(

@@ -53,7 +53,8 @@ class EpochRecord:
         epoch: from 1.
         steps: that were taken.
         seconds: wall-clock time of its steps.
-        prefix_seconds: how much of it the frozen prefix of a split bundle took, emulation included.
+        prefix_seconds: how much of it the frozen prefix of a split bundle took.
+        prefix_emulated: whether that is the time of an emulation, which says nothing about the accelerator.
         cached: samples whose boundary activations were in the cache; 0 where the bundle is not split.
         computed: samples whose boundary activations the prefix computed.
     """
@@ -62,6 +63,7 @@ class EpochRecord:
     steps: int
     seconds: float
     prefix_seconds: float
+    prefix_emulated: bool
     cached: int
     computed: int
 
@@ -133,8 +135,8 @@ class TrainReport:
         skipped_steps: steps left out because none of their examples has a label.
         skipped_microbatches: batches left out for the same reason.
         tokens: that went through the gradient graph, without padding; 0 where the examples are images.
-        training_seconds: wall-clock time of the steps.
-        seconds: wall-clock time of everything, from opening the graphs.
+        training_seconds: wall-clock time of the steps, an emulation of the prefix included.
+        seconds: wall-clock time of everything, from opening the graphs, an emulation of the prefix included.
         environment: versions and machine.
     """
 

@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import json
+import re
 
 import numpy as np
 import pytest
@@ -295,9 +296,20 @@ def test_the_commands_run_on_the_emulated_accelerator(target_folder, tmp_path, c
     assert main(["train", str(target_folder), *data, "--out", out, *device]) == 0
     shown = capsys.readouterr().err
     assert "placement: prefix_vek280 on DPUCV2DX8G_ISA1_C20B14, emulated by CPUExecutionProvider: " in shown
-    assert "s for 8 examples, 0 from the cache" in shown
+    # No time of the emulation passes for the accelerator's.
+    took = r"epoch 1: \d+\.\d\d s, emulation included; emulated prefix \d+\.\d\d s for 8 examples, 0 from the cache"
+    assert re.search(took, shown)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "emulated by CPUExecutionProvider" in page
+    for row in ("seconds per epoch", "time training", "time altogether"):
+        assert f">{row}, emulation included<" in page
+    assert ">of these in the emulated prefix<" in page
+    report = json.loads((tmp_path / "out" / "train_report.json").read_text())
+    assert all(epoch["prefix_emulated"] for epoch in report["epochs"])
+    # What comes from the cache is no time of it.
+    assert main(["train", str(target_folder), *data, "--out", f"{out}2", *device]) == 0
+    assert re.search(r"epoch 1: \d+\.\d\d s; no prefix, 8 from the cache", capsys.readouterr().err)
+    assert "emulation included" not in (tmp_path / "out2" / "report.html").read_text()
     assert main(["evaluate", str(target_folder), *data, "--adapter", out, "--json", *device]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["split"]["placement"]["emulated"] is True

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -224,7 +225,8 @@ def test_the_commands_say_what_ran_where_and_what_was_kept(vision_arguments, tmp
     assert main(["train", *vision_arguments, "--out", str(out), "--epochs", "2"]) == 0
     shown = capsys.readouterr().err
     assert "placement: prefix on CPUExecutionProvider, 4 samples a run" in shown
-    assert "s for 8 examples, 0 from the cache" in shown
+    assert re.search(r"epoch 1: \d+\.\d\d s; prefix \d+\.\d\d s for 8 examples, 0 from the cache", shown)
+    assert "emula" not in shown
     assert "s; no prefix, 8 from the cache" in shown
     report = json.loads((out / "train_report.json").read_text())
     assert report["split"]["activations"]["misses"] == 8

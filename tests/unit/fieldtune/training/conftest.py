@@ -92,8 +92,12 @@ def report(profile, manifest, evaluation):
             planned_steps=40,
             steps=steps,
             epochs=(
-                EpochRecord(epoch=1, steps=20, seconds=1.25, prefix_seconds=0.0, cached=0, computed=0),
-                EpochRecord(epoch=2, steps=20, seconds=0.75, prefix_seconds=0.0, cached=0, computed=0),
+                EpochRecord(
+                    epoch=1, steps=20, seconds=1.25, prefix_seconds=0.0, prefix_emulated=False, cached=0, computed=0
+                ),
+                EpochRecord(
+                    epoch=2, steps=20, seconds=0.75, prefix_seconds=0.0, prefix_emulated=False, cached=0, computed=0
+                ),
             ),
             evaluations=(
                 EvaluationRecord(step=0, epoch=0.0, evaluation=evaluation(0.7, 0.55)),

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from fieldtune.batch_source import Counts
 from fieldtune.training.config import TrainConfig
 from fieldtune.training.history import History, Snapshot
 from fieldtune.training.report import StepRecord
@@ -19,6 +20,17 @@ def test_the_best_is_the_first_of_the_lowest_loss(keep, step, evaluation):
     assert kept.step == step
     assert kept.theta[0] == step
     assert [record.step for record in history.evaluations] == [10, 20, 25, 30]
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+def test_an_epochs_record_says_whether_its_prefix_is_emulated(emulated):
+    history = History(config=TrainConfig(), good=Snapshot(0, _theta(0)))
+    counts = [Counts(4 * step, step, 0.25 * step, emulated=emulated) for step in range(4)]
+    for step, epoch in enumerate((1, 1, 2)):
+        history.add_time(epoch, 1.0, counts[step], counts[step + 1])
+    first, second = history.epochs
+    assert (first.steps, first.seconds, first.prefix_seconds, first.cached, first.computed) == (2, 2.0, 0.5, 8, 2)
+    assert (first.prefix_emulated, second.prefix_emulated) == (emulated, emulated)
 
 
 def test_without_an_evaluation_the_last_is_kept():
