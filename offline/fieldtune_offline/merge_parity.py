@@ -31,6 +31,8 @@ def check_merge(
 ) -> tuple[MergeParitySpec, ...]:
     """Compare eval.onnx and infer.onnx of both on noise, a language model's with a past, too.
 
+    Where the merged bundle is cut, prefix and suffixes together are compared with its whole graphs.
+
     Args:
         source: the bundle that takes the adapter as inputs.
         adapter: by input name.
@@ -45,29 +47,31 @@ def check_merge(
     served = _serve(source, batches, adapter)
     found_losses = _ask_all(merged / manifest.graphs["eval"].path, batches, {})
     asked = [feeds for exchanges in served for feeds, _ in exchanges]
-    answers = iter(_ask_all(merged / manifest.graphs["infer"].path, asked, {}))
-    cut = _cut_differences(merged, manifest, batches, found_losses) if manifest.split else []
+    answers = _ask_all(merged / manifest.graphs["infer"].path, asked, {})
+    whole = {"eval": found_losses, "infer": answers}
+    cut = _cut_differences(merged, manifest, batches, whole) if manifest.split else [{} for _ in batches]
+    left = iter(answers)
     faults: list[str] = []
     records = []
     for number, batch in enumerate(batches):
         rows, length = batch["input_ids"].shape if "input_ids" in batch else (len(batch["labels"]), 0)
         where = f"batch {rows}, sequence {length}"
         loss = relative_difference(found_losses[number]["loss_sum"], losses[number]["loss_sum"])
-        differences = {"eval.onnx's loss_sum": loss}
+        inference: dict[str, float] = {}
         for feeds, expected in served[number]:
-            found = next(answers)
+            found = next(left)
             past = feeds["attention_mask"].shape[1] - feeds["input_ids"].shape[1] if "attention_mask" in feeds else 0
             for name in expected:
                 seen = _seen(name, expected[name], feeds)
                 difference = relative_difference(found[name][seen], expected[name][seen])
-                differences[f"infer.onnx's {name} after {past} tokens"] = difference
+                inference[f"infer.onnx's {name} after {past} tokens"] = difference
+        differences = {"eval.onnx's loss_sum": loss, **inference, **cut[number]}
         faults += [
             f"{where}: {what} differs by {difference:.1e}"
             for what, difference in differences.items()
             if not difference <= MERGE_TOLERANCE
         ]
-        differences |= cut[number] if cut else {}
-        worst = max(difference for what, difference in differences.items() if what.startswith("infer"))
+        worst = max(inference.values())
         records.append(MergeParitySpec(batch=rows, sequence=length, loss_relative=loss, inference_relative=worst))
     if faults:
         raise ParityError(
@@ -78,23 +82,27 @@ def check_merge(
 
 
 def _cut_differences(
-    merged: Path, manifest: Manifest, batches: Sequence[Arrays], whole: Sequence[Arrays]
+    merged: Path, manifest: Manifest, batches: Sequence[Arrays], whole: Mapping[str, Sequence[Arrays]]
 ) -> list[dict[str, float]]:
-    """Return how far prefix and suffix together are from eval.onnx, for each batch."""
+    """Return how far prefix and suffix together are from what the whole graphs answered, for each batch."""
     graphs = {name: merged / graph.path for name, graph in manifest.graphs.items()}
     wanted = {spec.name for spec in manifest.graphs[PREFIX_GRAPH].inputs}
     inputs = [{name: array for name, array in batch.items() if name in wanted} for batch in batches]
     boundary = _ask_all(graphs[PREFIX_GRAPH], inputs, {})
-    behind = {spec.name for spec in manifest.graphs[SUFFIX_GRAPHS["eval"]].inputs}
-    feeds = [
-        {name: array for name, array in {**batch, **given}.items() if name in behind}
-        for batch, given in zip(batches, boundary, strict=True)
-    ]
-    found = _ask_all(graphs[SUFFIX_GRAPHS["eval"]], feeds, {})
-    return [
-        {f"suffix_eval.onnx's {name}": relative_difference(answer[name], expected[name]) for name in expected}
-        for answer, expected in zip(found, whole, strict=True)
-    ]
+    differences: list[dict[str, float]] = [{} for _ in batches]
+    for graph, answers in whole.items():
+        suffix = SUFFIX_GRAPHS[graph]
+        behind = {spec.name for spec in manifest.graphs[suffix].inputs}
+        feeds = [
+            {name: array for name, array in {**batch, **given}.items() if name in behind}
+            for batch, given in zip(batches, boundary, strict=True)
+        ]
+        found = _ask_all(graphs[suffix], feeds, {})
+        for number, (answer, expected) in enumerate(zip(found, answers, strict=True)):
+            for name in expected:
+                difference = relative_difference(answer[name], expected[name])
+                differences[number][f"{suffix}.onnx's {name}"] = difference
+    return differences
 
 
 def _ask_all(path: Path, batches: Sequence[Arrays], adapter: Mapping[str, FloatArray]) -> list[Arrays]:

@@ -18,6 +18,7 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
+import fieldtune_offline.merge
 from fieldtune.adapter_inputs import from_theta, inference_inputs, to_theta
 from fieldtune.adapters import read_adapter, write_adapter
 from fieldtune.bundle import open_bundle
@@ -35,6 +36,7 @@ from fieldtune_offline import BuildSpec, LoraSpec, build_bundle, merge_parity
 from fieldtune_offline.cli import main
 from fieldtune_offline.merge import merge_adapter
 from fieldtune_offline.ort_training.export import export_ort_training
+from fieldtune_offline.passes.split_at_logits import split_at_logits
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import MergeSpec
 
@@ -244,6 +246,28 @@ def test_the_whole_network_is_quantized_for_a_target(tiny_bundles, noisy, tmp_pa
         for name in ("infer", "prefix", "prefix_kv260", "suffix_infer")
     ]
     assert counts == [10, 10, 10, 0]
+
+
+@pytest.mark.parametrize("wrong", ["prefix", "suffix_infer"])
+def test_a_cut_that_computes_something_else_is_not_written(tiny_bundles, noisy, tmp_path, monkeypatch, wrong):
+    source, pictures = tiny_bundles / "tiny-vision", tiny_bundles / "models" / "pictures"
+
+    def split(*graphs):
+        cut = split_at_logits(*graphs)
+        (graph,) = (graph.model.graph for graph in cut.graphs if graph.name == wrong)
+        given = graph.inputs[0]
+        bent = ir.node("Sin", [given])
+        given.replace_all_uses_with(bent.outputs[0])
+        bent.replace_input_with(0, given)
+        bent.outputs[0].type, bent.outputs[0].shape = given.type, given.shape
+        graph.insert_before(graph[0], bent)
+        return cut
+
+    monkeypatch.setattr(fieldtune_offline.merge, "split_at_logits", split)
+    with pytest.raises(ParityError, match=r"suffix_infer.onnx's logits differs by") as caught:
+        _merge(source, noisy(source), tmp_path / "merged", target=("kv260",), calibration=pictures)
+    assert ("suffix_eval.onnx's loss_sum differs by" in str(caught.value)) == (wrong == "prefix")
+    assert not (tmp_path / "merged").exists()
 
 
 def test_calibration_examples_that_cannot_be_used_are_named_before_anything_is_folded(tiny_bundles, noisy, tmp_path):
