@@ -24,7 +24,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import THREADS, asset, bundle, machine_line, parser, ratios, save, say, table
+from common import THREADS, machine_line, parser, ratios, save, say, table
+from splits import SPLITS, split_bundle
 
 from fieldtune import TrainConfig, load_profile, open_bundle
 from fieldtune.activations.settings import CacheSettings
@@ -39,44 +40,15 @@ from fieldtune.data.examples import Encoded, EncodedImage, EncodedSet, IntArray
 from fieldtune.hardware import HardwareProfile
 from fieldtune.optimizers import AdamWConfig
 from fieldtune.training.plan import plan_steps
-from fieldtune_offline import BuildSpec, LoraSpec
 
 LEARNING_RATE = 1e-3
 MOST = 1.2
 """What a later epoch may cost, in epochs of the suffix alone."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Subject:
-    """A model, its split, and how many examples an epoch has."""
-
-    title: str
-    task: str
-    target_modules: tuple[str, ...]
-    split: int
-    sequence: int | None
-    examples: int
-    batch: int = 8
-
-
-SUBJECTS = {
-    "efficientnet-lite0": Subject(
-        title="EfficientNet-Lite0 (4.65 M), last 2 of 16 blocks",
-        task="image-classification",
-        target_modules=("expand", "project"),
-        split=2,
-        sequence=None,
-        examples=128,
-    ),
-    "minilm": Subject(
-        title="MiniLM (22.7 M), last 2 of 6 blocks, 64 tokens",
-        task="text-classification",
-        target_modules=("query", "value"),
-        split=2,
-        sequence=64,
-        examples=96,
-    ),
-}
+EXAMPLES = {"efficientnet-lite0": 128, "minilm": 96}
+"""Of an epoch."""
+BATCH = 8
 
 CONTENDERS = {
     "whole": "whole graph",
@@ -193,30 +165,19 @@ def checked_difference(epochs: dict[str, list[Epoch]]) -> float:
 
 def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the rounds of one subject, print its table and return its figures."""
-    subject, rounds = SUBJECTS[name], 1 if arguments.quick else arguments.rounds
-    cache = arguments.cache.resolve()
-    spec = BuildSpec(
-        model=str(asset(name, cache)),
-        task=subject.task,
-        labels=("negative", "positive"),
-        lora=LoraSpec(target_modules=subject.target_modules),
-        split=subject.split,
-        sequence=subject.sequence,
-        trust_remote_code=True,
-        out=cache / "bundles" / f"benchmark-split-{name}",
-    )
-    opened = open_bundle(bundle(f"{name}, split", spec))
+    title, rounds = SPLITS[name].title, 1 if arguments.quick else arguments.rounds
+    opened = open_bundle(split_bundle(name, arguments.cache))
     profile = load_profile("cpu-generic")
     profile = dataclasses.replace(profile, runtime=dataclasses.replace(profile.runtime, threads=THREADS))
-    encoded = examples(opened, subject.batch * 2 if arguments.quick else subject.examples)
+    encoded = examples(opened, BATCH * 2 if arguments.quick else EXAMPLES[name])
     epochs: dict[str, list[Epoch]] = {name: [] for name in CONTENDERS}
     with sources(opened, profile, encoded) as opened_sources:
-        lasting = {key: Contender(opened, source, encoded, subject.batch) for key, source in opened_sources.items()}
+        lasting = {key: Contender(opened, source, encoded, BATCH) for key, source in opened_sources.items()}
         for contender in lasting.values():
             contender.epoch()  # the first run of a session is slower
         for number in range(1, rounds + 1):
-            say(f"{subject.title}: round {number} of {rounds}")
-            for key, epoch in one_round(opened, profile, encoded, lasting, subject.batch).items():
+            say(f"{title}: round {number} of {rounds}")
+            for key, epoch in one_round(opened, profile, encoded, lasting, BATCH).items():
                 epochs[key].append(epoch)
     difference = checked_difference(epochs)
     kinds = {"seconds": "seconds", "cpu_seconds": "CPU seconds"}
@@ -230,7 +191,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         for kind, found in figures.items():
             row += [f"{statistics.median(found[key]):.2f}", compared[kind][key].text(2)]
         rows.append(row)
-    header = [f"{subject.title}, {len(encoded.examples)} examples"]
+    header = [f"{title}, {len(encoded.examples)} examples"]
     for kind in kinds.values():
         header += [kind, ": suffix alone"]
     print(table(header, rows))
@@ -243,7 +204,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         flush=True,
     )
     return {
-        "subject": dataclasses.asdict(subject),
+        "subject": {**dataclasses.asdict(SPLITS[name]), "examples": len(encoded.examples), "batch": BATCH},
         "rounds": rounds,
         "boundary_bytes": boundary,
         "figures": figures,
@@ -257,7 +218,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Measure, print the tables, save the figures."""
     flags = parser(__doc__)
-    flags.add_argument("--models", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="default: all")
+    flags.add_argument("--models", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: all")
     flags.add_argument("--rounds", type=int, default=5, help="epochs of every contender (default: 5)")
     arguments = flags.parse_args()
     print(f"{machine_line()}\n")

@@ -2,10 +2,12 @@
 
     python benchmarks/preflight_memory.py --cache .cache
     python benchmarks/preflight_memory.py --cache .cache --models minilm --quick
+    python benchmarks/preflight_memory.py --cache .cache --models minilm-split efficientnet-lite0-split
 
 Each row is a run of ``fieldtune train``, ``evaluate`` or ``run`` in a process of its own; its peak is VmHWM of
 /proc/self/status (Linux), the largest resident set. The data are random words of the model's vocabulary, or random
-images, all as long as --max-length allows, so that whole embeddings are read. The profiles:
+images, all as long as --max-length allows, so that whole embeddings are read. Of a split bundle the float32 prefix and
+the suffix are run, with an activation cache that is empty. The profiles:
 
 * generic: cpu-generic with arena_extend = "as-requested" (kSameAsRequested);
 * lean: prepacking and memory_pattern off, arena_extend = "as-requested";
@@ -30,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from common import REPOSITORY, THREADS, asset, bundle, machine_line, parser, save, say, table
+from splits import LABELS, SPLITS, split_bundle
 
 from fieldtune_offline import BuildSpec, LoraSpec
 
@@ -48,36 +51,39 @@ JUDGED = ("generic", "lean")
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
-    """A bundle, and the sizes that it is measured at: batch, and tokens of a row (0 for images)."""
+    """What a bundle of whole graphs is built of."""
 
     task: str
     labels: tuple[str, ...]
     lora: LoraSpec
-    sizes: tuple[tuple[int, int], ...]
 
 
 GENERATOR = "smollm2"
-CLASSES = ("negative", "positive")
+SPLIT = "-split"
 SUBJECTS = {
     "minilm": Subject(
         task="text-classification",
-        labels=CLASSES,
+        labels=LABELS,
         lora=LoraSpec(target_modules=("query", "value")),
-        sizes=((1, 32), (8, 64), (16, 128)),
     ),
     "smollm2": Subject(
         task="text-generation",
         labels=(),
         lora=LoraSpec(target_modules=("q_proj", "v_proj")),
-        sizes=((1, 64), (2, 128), (4, 128)),
     ),
     "efficientnet-lite0": Subject(
         task="image-classification",
-        labels=CLASSES,
+        labels=LABELS,
         lora=LoraSpec(target_modules=("blocks\\.1[345]\\.(expand|project)|head",)),
-        sizes=((1, 0), (8, 0), (16, 0)),
     ),
 }
+SIZES = {
+    "minilm": ((1, 32), (8, 64), (16, 128)),
+    "smollm2": ((1, 64), (2, 128), (4, 128)),
+    "efficientnet-lite0": ((1, 0), (8, 0), (16, 0)),
+    **{f"{name}{SPLIT}": tuple((batch, split.sequence or 0) for batch in (1, 8, 32)) for name, split in SPLITS.items()},
+}
+"""What each bundle is measured at: batch, and tokens of a row (0 for images)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +100,7 @@ class Row:
 def rows(names: Sequence[str]) -> Iterator[Row]:
     """Yield what is measured."""
     for name, profile in itertools.product(names, PROFILES):
-        sizes = SUBJECTS[name].sizes
+        sizes = SIZES[name]
         for size in sizes if profile in JUDGED else sizes[1:2]:
             uses = ["training", "evaluation"]
             if size == sizes[1]:
@@ -106,7 +112,9 @@ def rows(names: Sequence[str]) -> Iterator[Row]:
 
 
 def built(name: str, cache: Path) -> Path:
-    """Return the bundle of a subject."""
+    """Return a bundle that is measured."""
+    if name.endswith(SPLIT):
+        return split_bundle(name.removesuffix(SPLIT), cache)
     subject, model = SUBJECTS[name], asset(name, cache)
     if name == "efficientnet-lite0":
         # PEFT reads one string as a pattern, which the fields of LoraSpec cannot say.
@@ -153,7 +161,7 @@ def write_images(folder: Path, root: Path, count: int) -> Path:
     program = (
         "import sys, pathlib, numpy\n"
         f"rng = numpy.random.default_rng(0)\nfor n in range({count}):\n"
-        f"    folder = pathlib.Path(sys.argv[1]) / {CLASSES!r}[n % 2]\n    folder.mkdir(parents=True, exist_ok=True)\n"
+        f"    folder = pathlib.Path(sys.argv[1]) / {LABELS!r}[n % 2]\n    folder.mkdir(parents=True, exist_ok=True)\n"
         f"    numpy.save(folder / f'{{n}}.npy', rng.integers(0, 256, {shape!r}, dtype='uint8'))\n"
     )
     subprocess.run([sys.executable, "-c", program, str(folder / "data")], check=True)
@@ -185,7 +193,9 @@ def measured(row: Row, root: Path) -> tuple[int, int]:
         data = write_data(folder, root, row)
         arguments = command(row, root, data, profile, folder / "out")
         me = [sys.executable, __file__, "--measure", *arguments]
-        done = subprocess.run(me, capture_output=True, text=True, check=False)
+        # What another row has left in the activation cache would spare this one its prefix.
+        environment = {**os.environ, "FIELDTUNE_CACHE": str(folder / "cache")}
+        done = subprocess.run(me, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             raise SystemExit(f"fieldtune {' '.join(arguments)} failed:\n{done.stderr}")
         generated = row.model == GENERATOR and row.use == "inference"
@@ -274,9 +284,8 @@ def main() -> None:
     if sys.argv[1:2] == ["--measure"]:
         sys.exit(measure_here(sys.argv[2:]))
     flags = parser(__doc__)
-    flags.add_argument("--models", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="default: all")
+    flags.add_argument("--models", nargs="+", choices=SIZES, default=list(SIZES), help="default: all")
     arguments = flags.parse_args()
-    os.environ.setdefault("FIELDTUNE_CACHE", str(arguments.cache.resolve()))
     result = run(arguments)
     print(report(result))
     judged = [row for row in result["rows"] if row["profile"] in JUDGED]
