@@ -6,6 +6,7 @@ from typing import Any
 
 from fieldtune.errors import ProviderUnavailable
 from fieldtune.hardware import ArenaExtend, GraphOptimization, HardwareProfile
+from fieldtune.hardware.machine import usable_cores
 from fieldtune.hardware.stacks import STACKS
 from fieldtune.on_missing import OnMissing
 
@@ -140,7 +141,8 @@ def session_settings(profile: HardwareProfile) -> SessionSettings:
     """Return how a profile wants sessions opened; its 0 threads become its CPU's cores, where it states them."""
     runtime = profile.runtime
     return SessionSettings(
-        intra_op_threads=runtime.threads or profile.cpu.cores or 0,
+        # Where the profile's processor has more cores than there are here, threads would wait for one another.
+        intra_op_threads=runtime.threads or min(profile.cpu.cores or 0, usable_cores()),
         prepacking=runtime.prepacking,
         arena=runtime.arena,
         arena_extend=runtime.arena_extend,

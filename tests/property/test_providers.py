@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fieldtune.errors import ProviderUnavailable
 from fieldtune.hardware import HardwareProfile, load_profile
+from fieldtune.hardware.machine import usable_cores
 from fieldtune.providers import choose_provider
 
 CPU = "CPUExecutionProvider"
@@ -85,7 +86,7 @@ def test_a_provider_other_than_the_wanted_one_is_never_silent(profile, available
 def test_session_settings_are_the_profiles(profile):
     settings = choose_provider(profile, PROVIDERS).session_settings
     runtime = profile.runtime
-    assert settings.intra_op_threads == (runtime.threads or profile.cpu.cores or 0)
+    assert settings.intra_op_threads == (runtime.threads or min(profile.cpu.cores or 0, usable_cores()))
     assert (settings.prepacking, settings.arena) == (runtime.prepacking, runtime.arena)
     assert settings.memory_pattern == runtime.memory_pattern
     assert settings.graph_optimization == runtime.graph_optimization

@@ -1,12 +1,11 @@
 """The identity of an open prefix: a digest of all that its outputs depend on beside what it is fed with."""
 
-import os
 import platform
 
 from fieldtune.bundle import Bundle
 from fieldtune.compilation.key import digest_of, model_digest, option_digest
 from fieldtune.compilation.versions import driver_version, provider_version
-from fieldtune.hardware.machine import instruction_sets
+from fieldtune.hardware.machine import instruction_sets, usable_cores
 from fieldtune.json_text import json_value
 from fieldtune.placement.report import PlacementReport
 from fieldtune.providers import CPU_PROVIDER, ProviderChoice
@@ -37,7 +36,7 @@ def prefix_identity(bundle: Bundle, opened_with: ProviderChoice, report: Placeme
         # Kernels are chosen by the processor, and work is divided among its cores where no number of threads is set.
         "machine": platform.machine(),
         "instructions": instruction_sets(),
-        "cores": 0 if opened_with.session_settings.intra_op_threads else _usable_cores(),
+        "cores": 0 if opened_with.session_settings.intra_op_threads else usable_cores(),
     }
     if not report.cache_identity:
         # What is compiled has these in its key, under the names that the profile gives them.
@@ -47,8 +46,3 @@ def prefix_identity(bundle: Bundle, opened_with: ProviderChoice, report: Placeme
             "driver": "" if report.actual == CPU_PROVIDER else driver_version(),
         }
     return digest_of(parts)
-
-
-def _usable_cores() -> int:
-    # Of those that the machine has, a process may be kept to some.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0

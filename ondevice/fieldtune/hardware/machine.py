@@ -81,6 +81,11 @@ def instruction_sets(root: Path = Path("/")) -> tuple[str, ...]:
     return tuple(sorted(found[1].split())) if found else ()
 
 
+def usable_cores() -> int:
+    """Return how many of the machine's cores this process may use; 0 where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0
+
+
 def _text(path: Path) -> str:
     """Return a file's text without the zero that ends a device tree's strings; "" where there is none."""
     try:

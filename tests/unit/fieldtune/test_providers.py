@@ -4,6 +4,7 @@ import pytest
 
 from fieldtune.errors import ProviderUnavailable
 from fieldtune.hardware import load_profile
+from fieldtune.hardware.machine import usable_cores
 from fieldtune.providers import SessionSettings, choose_provider, cpu_choice
 
 CPU, VITIS = "CPUExecutionProvider", "VitisAIExecutionProvider"
@@ -31,8 +32,11 @@ def test_a_request_wins_and_does_not_inherit_another_providers_options():
     assert (choice.provider, choice.options, choice.reason) == (CPU, {}, "as requested")
 
 
-@pytest.mark.parametrize(("threads", "cores", "expected"), [(0, None, 0), (0, 4, 4), (3, 4, 3), (3, None, 3)])
-def test_zero_threads_become_the_stated_cores(threads, cores, expected):
+@pytest.mark.parametrize(
+    ("threads", "cores", "expected"),
+    [(0, None, 0), (0, 1, 1), (3, 4, 3), (3, None, 3), (0, 10_000, usable_cores())],
+)
+def test_zero_threads_become_the_stated_cores_of_which_no_more_than_there_are(threads, cores, expected):
     profile = load_profile("cpu-generic")
     profile = dataclasses.replace(
         profile,

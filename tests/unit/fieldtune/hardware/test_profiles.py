@@ -20,6 +20,7 @@ from fieldtune.hardware import (
     read_profile,
 )
 from fieldtune.hardware.reading import tomllib
+from fieldtune.preflight.step_time import cpu_rate
 
 FOLDER = profile_path("cpu-generic").parent
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
@@ -28,8 +29,8 @@ BOARDS = {
     "zcu104": ("aarch64", 4, "vitis-ai-3.0", "DPUCZDX8G_ISA1_B4096", 1, "legacy"),
     "vck190": ("aarch64", 2, "vitis-ai-3.0", "DPUCVDX8G_ISA3_C32B6", 6, "legacy"),
     "vek280": ("aarch64", 2, "vitis-ai-3.5", "DPUCV2DX8G_ISA1_C20B14", 14, "current"),
-    "ryzen-ai-phoenix": ("x86_64", None, "ryzen-ai-1.6", "AMD_AIE2_4x4_Overlay", 1, "current"),
-    "ryzen-ai-strix": ("x86_64", None, "ryzen-ai-1.6", "AMD_AIE2P_4x4_Overlay", 1, "current"),
+    "ryzen-ai-phoenix": ("x86_64", 8, "ryzen-ai-1.6", "AMD_AIE2_4x4_Overlay", 1, "current"),
+    "ryzen-ai-strix": ("x86_64", 12, "ryzen-ai-1.6", "AMD_AIE2P_4x4_Overlay", 1, "current"),
 }
 SPECS = {
     "cpu": CpuSpec,
@@ -103,6 +104,12 @@ def test_every_profile_is_in_the_current_format_and_describes_its_device(name):
 def test_threads_are_the_cores_where_they_are_stated(name):
     profile = load_profile(name)
     assert profile.runtime.threads in (0, profile.cpu.cores)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_time_of_a_step_can_be_estimated_for_every_named_processor(name):
+    rate, basis = cpu_rate(load_profile(name).cpu)
+    assert (rate is None) == (name == "cpu-generic"), basis
 
 
 @pytest.mark.parametrize("name", BOARDS)
