@@ -374,6 +374,7 @@ def test_ctrl_c_ends_the_compile_and_leaves_nothing(target_folder, store, tmp_pa
     (site / "sitecustomize.py").write_text(
         "import os, sys, time\n"
         "if any('compilation.worker' in argument for argument in sys.orig_argv):\n"
+        "    sys.stdin.buffer.readline()\n"  # what is to be compiled: now the parent waits
         f"    open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
         "    time.sleep(600)\n"
     )
