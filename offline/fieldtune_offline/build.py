@@ -28,6 +28,7 @@ from fieldtune.manifest import (
     TextSpec,
 )
 from fieldtune.output_folder import output_folder
+from fieldtune_offline.calibration_data import Calibration, read_calibration
 from fieldtune_offline.graphs import Graph, adapted_graph, gradient_graph
 from fieldtune_offline.lora import Adapted, adapt
 from fieldtune_offline.models import CLASSIFICATION_TASKS, BaseModel, canonical_task, load_base
@@ -40,7 +41,7 @@ from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 from fieldtune_offline.spec_checks import checked_spec
 from fieldtune_offline.split_parity import check_split
-from fieldtune_offline.targets import Calibration, add_targets, load_targets, read_calibration
+from fieldtune_offline.targets import add_targets, load_targets
 from fieldtune_offline.tasks import Task
 from fieldtune_offline.tasks.image_classification import ImageClassification
 from fieldtune_offline.tasks.text_classification import TextClassification

@@ -20,6 +20,7 @@ from fieldtune.layout import FloatArray, Layout
 from fieldtune.manifest import ADAPTER_NAME, FORMAT_VERSION, MANIFEST_NAME, WEIGHTS_NAME, Manifest, MergedSpec, TaskSpec
 from fieldtune.output_folder import output_folder
 from fieldtune_offline.build import tool_version
+from fieldtune_offline.calibration_data import Calibration, read_calibration
 from fieldtune_offline.graphs import Graph
 from fieldtune_offline.merge_parity import check_merge
 from fieldtune_offline.node_table import node_table
@@ -30,7 +31,7 @@ from fieldtune_offline.passes.split_prefix import Split
 from fieldtune_offline.quantization import choose_quantizer
 from fieldtune_offline.spec import MergeSpec
 from fieldtune_offline.spec_checks import check_calibration
-from fieldtune_offline.targets import Calibration, add_targets, load_targets, read_calibration
+from fieldtune_offline.targets import add_targets, load_targets
 from fieldtune_offline.weights import LazyTensor, bind_weights, write_lazy_weights
 
 _FORWARD = ("eval", "infer")

@@ -73,7 +73,7 @@ class BuildSpec:
     """Examples that quantization takes its ranges from, as training takes them; a target needs them."""
 
     calibration_examples: int = CALIBRATION_EXAMPLES
-    """How many of them ranges are taken from; accuracy before and after is measured on others."""
+    """How many of them ranges are taken from, half of them at most; accuracy before and after is measured on others."""
 
     quantizer: Literal["ort", "quark"] = "ort"
     """ort: ONNX Runtime's, weights adjusted to the examples; quark: AMD Quark, in an environment of its own."""
@@ -110,7 +110,7 @@ class MergeSpec:
     """Examples that quantization takes its ranges from, with the adapter's labels; a target needs them."""
 
     calibration_examples: int = CALIBRATION_EXAMPLES
-    """How many of them ranges are taken from; accuracy before and after is measured on others."""
+    """How many of them ranges are taken from, half of them at most; accuracy before and after is measured on others."""
 
     quantizer: Literal["ort", "quark"] = "ort"
     """ort: ONNX Runtime's, weights adjusted to the examples; quark: AMD Quark, in an environment of its own."""

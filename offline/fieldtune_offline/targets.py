@@ -1,88 +1,31 @@
 """Targets: the frozen prefix of a split bundle, quantized for an accelerator, held to its rules, and measured."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from fieldtune.bundle import file_spec
-from fieldtune.compilation.reference import HALF_UP
-from fieldtune.data import EncodedSet, Example, load_examples
-from fieldtune.data.batches import batch_of, static_shape
+from fieldtune.compilation.reporting import accelerator_report
 from fieldtune.errors import ExportError
-from fieldtune.hardware import HardwareProfile, load_profile
-from fieldtune.layout import FloatArray
-from fieldtune.manifest import (
-    IGNORE_INDEX,
-    PREFIX_GRAPH,
-    SUFFIX_GRAPHS,
-    GraphSpec,
-    Manifest,
-    QuantizedAccuracy,
-    TargetSpec,
-    TaskSpec,
-    TensorSpec,
-)
-from fieldtune.node_tables import read_node_table
+from fieldtune.hardware import Accelerator, HardwareProfile, load_profile
+from fieldtune.manifest import PREFIX_GRAPH, GraphSpec, Manifest, TargetSpec, TensorSpec
+from fieldtune.node_tables import NodeTable, read_node_table
+from fieldtune.placement.holding import hold_to
 from fieldtune.placement.plan import plan_placement
+from fieldtune.placement.report import PlacementReport
 from fieldtune.placement.rules import check_rules, refuse
+from fieldtune.providers import CPU_PROVIDER, choose_provider
+from fieldtune_offline.calibration_data import Calibration, padded_batches
 from fieldtune_offline.graphs import MIN_ORT
 from fieldtune_offline.node_table import node_table
-from fieldtune_offline.parity import open_session
-from fieldtune_offline.passes.round_halves_up import round_halves_up
-from fieldtune_offline.quantization import Quantize, quantize
-from fieldtune_offline.quantization.accuracy import probe_accuracies, signal_to_noise_db
-from fieldtune_offline.quantization.running import open_model
+from fieldtune_offline.quantization import Quantize, Quantized, planned_table, quantize
+from fieldtune_offline.target_accuracy import measure_accuracy, open_prefixes, write_reference
 
-MEASURED_EXAMPLES = 512
-"""On how many examples accuracy is measured, before and after; those that were not calibrated on come first."""
-REFERENCE_SAMPLES = 4
 REFERENCE_FOLDER = "reference"
-_SEED = 0
 
 Report = Callable[[str], None]
-Arrays = Mapping[str, npt.NDArray[Any]]
-Encode = Callable[[Sequence[Example]], EncodedSet]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Calibration:
-    """Examples of the task for which a prefix is quantized.
-
-    Attributes:
-        encoded: all of them, in an order that mixes them: files are often sorted by label.
-        count: how many ranges are taken from, from the first one on.
-        adapter: what suffix_infer.onnx is fed of the bundle's own adapter, by input name, nothing of a merged one;
-            None where its head is new, and knows nothing that is worth measuring.
-    """
-
-    encoded: EncodedSet
-    count: int
-    adapter: Mapping[str, FloatArray] | None = None
-
-
-def read_calibration(path: Path, task: TaskSpec, count: int, encode: Encode) -> Calibration:
-    """Read examples in the formats that training reads; which adapter is measured on them is not known yet.
-
-    Args:
-        path: a file or folder.
-        task: says which labels there are.
-        count: how many ranges are to be taken from.
-        encode: makes inputs of them; texts are cut to the sequence of the prefix.
-
-    Raises:
-        InvalidData: examples that cannot be used; every one is named, up to 20.
-        FieldtuneError: images have to be read, and Pillow is not installed.
-    """
-    examples, _ = load_examples(path, task)
-    order = np.random.Generator(np.random.PCG64(_SEED)).permutation(len(examples))
-    chosen = [examples[index] for index in order[: count + MEASURED_EXAMPLES]]
-    encoded = encode(chosen)
-    return Calibration(encoded=encoded, count=min(count, len(encoded.examples)))
 
 
 def load_targets(names: Sequence[str]) -> list[HardwareProfile]:
@@ -124,6 +67,11 @@ def add_targets(
         ExportError: as ``add_target``.
         PlacementRefused: as ``add_target``.
     """
+    report(str(calibration))
+    if quantizer is quantize:
+        # Another quantizer may leave other operators in float32, so that its result alone tells.
+        for profile in targets:
+            check_plan(staging / manifest.graphs[PREFIX_GRAPH].path, profile)
     for profile in targets:
         manifest = add_target(staging, manifest, profile, calibration, report, quantizer)
     return manifest
@@ -149,34 +97,21 @@ def add_target(
 
     Raises:
         ExportError: no examples; or UnsupportedModel, an operator or a size that the accelerator cannot take.
-        PlacementRefused: the accelerator's compiler would refuse the result; with the rules' names.
+        PlacementRefused: the accelerator's compiler would refuse the result, by the rules' names, or less of it would
+            run on the accelerator, or in more pieces, than the profile allows.
     """
     assert profile.accelerator is not None
     accelerator, name = profile.accelerator, f"{PREFIX_GRAPH}_{profile.name}"
     report(f"quantizing the prefix for {profile.name}")
-    source = staging / manifest.graphs[PREFIX_GRAPH].path
-    feeds = (
-        {name: array[:count] for name, array in arrays.items()}
-        for count, arrays in _batches(calibration.encoded, range(calibration.count), manifest, accelerator.batch)
-    )
-    quantized = quantizer(source, accelerator, feeds, report=report)
+    quantized = _quantized(staging, manifest, accelerator, calibration, report, quantizer)
     quantized.model.graph.name = name
     spec = _write(quantized.model, name, staging)
-    table = read_node_table(staging / spec.nodes)
-    refuse(check_rules(table, profile), name, accelerator.target)
-    plan = plan_placement(table, accelerator)
-    report(f"{profile.name}: {plan.offload:.1%} of the prefix's products in {len(plan.partitions)} partition(s)")
+    placement = _held(read_node_table(staging / spec.nodes), profile, name)
+    report(f"{profile.name}: {placement.offload:.1%} of the prefix's products in {placement.partitions} partition(s)")
     report(f"measuring what quantizing for {profile.name} cost")
-    sessions = _Sessions(
-        exact=open_session(source),
-        quantized=open_model(quantized.model, fused=False),
-        suffix=open_session(staging / manifest.graphs[SUFFIX_GRAPHS["infer"]].path),
-    )
+    prefixes = open_prefixes(staging, manifest, quantized.model)
     reference = f"{REFERENCE_FOLDER}/{profile.name}.safetensors"
-    raised = quantized.model.clone()
-    round_halves_up(raised)
-    half_up = dataclasses.replace(sessions, quantized=open_model(raised, fused=False))
-    _write_reference(staging / reference, (sessions, half_up), calibration, manifest, accelerator.batch)
+    write_reference(staging / reference, prefixes, calibration, manifest, accelerator.batch)
     target = TargetSpec(
         profile=profile.name,
         target=accelerator.target,
@@ -187,7 +122,8 @@ def add_target(
         batch=accelerator.batch,
         quantizer=quantized.quantizer,
         calibration_examples=quantized.examples,
-        accuracy=_measured(sessions, calibration, manifest, accelerator.batch),
+        accuracy=measure_accuracy(prefixes, calibration, manifest, accelerator.batch),
+        unmeasured=calibration.unmeasured,
         reference=reference,
     )
     new = {path: file_spec(staging / path) for path in (spec.path, spec.nodes, reference)}
@@ -199,13 +135,45 @@ def add_target(
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class _Sessions:
-    """The prefix in float32 and in INT8, and what is behind it."""
+def check_plan(source: Path, profile: HardwareProfile) -> None:
+    """Refuse a prefix that could not be placed as a profile demands, before the minutes of quantizing it.
 
-    exact: Any
-    quantized: Any
-    suffix: Any
+    Args:
+        source: file of the float32 prefix, of which the batch alone may vary.
+        profile: with an accelerator.
+
+    Raises:
+        UnsupportedModel: an operator or a size that the accelerator cannot take.
+        PlacementRefused: as ``add_target``.
+    """
+    assert profile.accelerator is not None
+    _held(planned_table(source, profile.accelerator), profile, f"{PREFIX_GRAPH}_{profile.name}")
+
+
+def _held(table: NodeTable, profile: HardwareProfile, graph: str) -> PlacementReport:
+    """Hold a prefix to what the accelerator takes and the profile demands; return where it would run."""
+    assert profile.accelerator is not None
+    refuse(check_rules(table, profile), graph, profile.accelerator.target)
+    choice = choose_provider(profile, (CPU_PROVIDER,), on_missing="emulate")
+    placement = accelerator_report(plan_placement(table, profile.accelerator), profile, choice, graph, identity="")
+    hold_to(placement, profile)
+    return placement
+
+
+def _quantized(
+    staging: Path,
+    manifest: Manifest,
+    accelerator: Accelerator,
+    calibration: Calibration,
+    report: Report,
+    quantizer: Quantize,
+) -> Quantized:
+    chosen = range(calibration.count)
+    feeds = (
+        {name: array[:count] for name, array in arrays.items()}
+        for count, arrays in padded_batches(calibration.encoded, chosen, manifest, accelerator.batch)
+    )
+    return quantizer(staging / manifest.graphs[PREFIX_GRAPH].path, accelerator, feeds, report=report)
 
 
 def _write(model: ir.Model, name: str, staging: Path) -> GraphSpec:
@@ -228,92 +196,3 @@ def _tensor(value: ir.Value) -> TensorSpec:
     assert value.dtype is not None
     assert value.shape is not None
     return TensorSpec(name=str(value.name), dtype=str(value.dtype.numpy()), shape=tuple(value.shape.numpy()))
-
-
-def _batches(
-    encoded: EncodedSet, indices: Sequence[int], manifest: Manifest, batch: int
-) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
-    """Yield how many samples there are in a batch, and its arrays, of which the last sample fills up the last ones."""
-    inputs = manifest.graphs[PREFIX_GRAPH].inputs
-    for start in range(0, len(indices), batch):
-        chosen = indices[start : start + batch]
-        filled = [*chosen, *[chosen[-1]] * (batch - len(chosen))]
-        yield len(chosen), batch_of(encoded.examples, np.array(filled), manifest, inputs)
-
-
-def _boundaries(
-    sessions: _Sessions, encoded: EncodedSet, indices: Sequence[int], manifest: Manifest, batch: int
-) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, npt.NDArray[np.float32]]]:
-    """Return what the exact and the quantized prefix give for some examples."""
-    assert manifest.split is not None
-    names = [tensor.name for tensor in manifest.split.boundary]
-    exact: list[list[npt.NDArray[np.float32]]] = []
-    quantized: list[list[npt.NDArray[np.float32]]] = []
-    for count, arrays in _batches(encoded, indices, manifest, batch):
-        exact.append([array[:count] for array in sessions.exact.run(names, arrays)])
-        quantized.append([array[:count] for array in sessions.quantized.run(names, arrays)])
-    return _joined(names, exact), _joined(names, quantized)
-
-
-def _joined(
-    names: Sequence[str], parts: Sequence[Sequence[npt.NDArray[np.float32]]]
-) -> dict[str, npt.NDArray[np.float32]]:
-    return {name: np.concatenate(arrays) for name, arrays in zip(names, zip(*parts, strict=True), strict=True)}
-
-
-def _measured(
-    sessions: _Sessions, calibration: Calibration, manifest: Manifest, batch: int
-) -> QuantizedAccuracy | None:
-    """Return accuracy before and after on the examples with a label; None where there are too few."""
-    examples = calibration.encoded.examples
-    # Those that were not calibrated on first; in a small file, the others too.
-    order = [*range(calibration.count, len(examples)), *range(calibration.count)]
-    labelled = [index for index in order if int(examples[index].labels) != IGNORE_INDEX][:MEASURED_EXAMPLES]
-    if len(labelled) < 2:
-        return None
-    exact, quantized = _boundaries(sessions, calibration.encoded, labelled, manifest, batch)
-    labels = np.array([int(examples[index].labels) for index in labelled], np.int64)
-    if calibration.adapter is not None:
-        feeds = {**_suffix_feeds(calibration.encoded, labelled, manifest), **calibration.adapter}
-        before, after = (_accuracy(sessions.suffix, {**feeds, **boundary}, labels) for boundary in (exact, quantized))
-        counted = len(labels)
-    else:
-        before, after, counted = probe_accuracies(exact, quantized, labels)
-    return QuantizedAccuracy(
-        measure="linear probe" if calibration.adapter is None else "model",
-        examples=counted,
-        before=before,
-        after=after,
-        boundary_snr_db=signal_to_noise_db(exact, quantized),
-    )
-
-
-def _suffix_feeds(encoded: EncodedSet, indices: Sequence[int], manifest: Manifest) -> Arrays:
-    inputs = manifest.graphs[SUFFIX_GRAPHS["infer"]].inputs
-    _, sequence = static_shape(manifest.graphs[PREFIX_GRAPH].inputs)
-    return batch_of(encoded.examples, np.array(indices), manifest, inputs, (None, sequence))
-
-
-def _accuracy(suffix: Any, feeds: Arrays, labels: npt.NDArray[np.int64]) -> float:
-    (logits,) = suffix.run(["logits"], dict(feeds))
-    return float(np.mean(logits.argmax(axis=-1) == labels))
-
-
-def _write_reference(
-    path: Path, sessions: tuple[_Sessions, _Sessions], calibration: Calibration, manifest: Manifest, batch: int
-) -> None:
-    """Write inputs and what the quantized prefix gives for them, with halves to even and up, each by its name."""
-    from safetensors.numpy import save_file
-
-    samples = range(min(REFERENCE_SAMPLES, len(calibration.encoded.examples)))
-    parts = [
-        {name: array[:count] for name, array in arrays.items()}
-        for count, arrays in _batches(calibration.encoded, samples, manifest, batch)
-    ]
-    inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    (_, outputs), (_, raised) = (_boundaries(each, calibration.encoded, samples, manifest, batch) for each in sessions)
-    half_up = {f"{name}{HALF_UP}": array for name, array in raised.items()}
-    path.parent.mkdir(exist_ok=True)
-    held = {**inputs, **outputs, **half_up}
-    save_file({name: np.ascontiguousarray(array) for name, array in held.items()}, str(path))
-    path.chmod(0o644)

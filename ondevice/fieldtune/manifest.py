@@ -1,8 +1,8 @@
 """manifest.json: what is in a bundle.
 
 The dev box fills these dataclasses and writes them; ``manifest_reading`` reads them.
-Format 1.1: 1.0 and ``ort_training``; 1.2: ``split``, ``targets`` and ``merged``. A reader refuses another major
-version and warns on a later minor one.
+Format 1.1: 1.0 and ``ort_training``; 1.2: ``split``, ``targets`` and ``merged``; 1.3: ``after_half_up`` of a target's
+accuracy, and why there is none. A reader refuses another major version and warns on a later minor one.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from fieldtune.hardware.specs import ActivationType, Precision
 from fieldtune.layout import Layout
 
-FORMAT_VERSION = "1.2"
+FORMAT_VERSION = "1.3"
 MANIFEST_NAME = "manifest.json"
 WEIGHTS_NAME = "graphs/weights.safetensors"
 ADAPTER_NAME = "adapter"
@@ -217,14 +217,15 @@ class SplitSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class QuantizedAccuracy:
-    """What quantizing the prefix cost, on examples.
+    """What quantizing the prefix cost, on examples that were not calibrated on.
 
     Attributes:
         measure: what the accuracies are of: ``model``, or ``linear probe`` (ridge regression on the boundary, means
             over all but the batch and channel axes) where the head is new and knows nothing yet.
         examples: how many were counted.
         before: accuracy with the float32 prefix.
-        after: accuracy with the quantized prefix.
+        after: accuracy with the quantized prefix, halves rounded to even, as the emulation does.
+        after_half_up: the same with halves rounded up, as a DPU does; None in bundles that do not say.
         boundary_snr_db: power of the float32 boundary over the power of its difference from the quantized one, in dB.
     """
 
@@ -232,6 +233,7 @@ class QuantizedAccuracy:
     examples: int
     before: float
     after: float
+    after_half_up: float | None = None
     boundary_snr_db: float
 
 
@@ -249,7 +251,8 @@ class TargetSpec:
         batch: samples in a run.
         quantizer: name and version of what quantized it.
         calibration_examples: from how many examples the ranges were taken.
-        accuracy: what quantizing cost; None where the examples have no classes.
+        accuracy: what quantizing cost; None where it was not measured.
+        unmeasured: why it was not, in words; None where it was.
         reference: path of stored inputs and the outputs expected for them (safetensors), relative to the bundle.
     """
 
@@ -263,6 +266,7 @@ class TargetSpec:
     quantizer: str
     calibration_examples: int
     accuracy: QuantizedAccuracy | None
+    unmeasured: str | None = None
     reference: str
 
 

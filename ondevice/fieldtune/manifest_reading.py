@@ -212,6 +212,7 @@ def _target(table: Table) -> TargetSpec:
         quantizer=table.text("quantizer"),
         calibration_examples=table.integer("calibration_examples", least=1),
         accuracy=_accuracy(table.optional_table("accuracy")),
+        unmeasured=table.optional_text("unmeasured"),
         reference=table.text("reference"),
     )
 
@@ -224,6 +225,7 @@ def _accuracy(table: Table | None) -> QuantizedAccuracy | None:
         examples=table.integer("examples", least=1),
         before=table.number("before"),
         after=table.number("after"),
+        after_half_up=table.optional_number("after_half_up"),
         boundary_snr_db=table.number("boundary_snr_db"),
     )
 

@@ -9,16 +9,27 @@ import pytest
 
 pytest.importorskip("torch")
 
+import onnx
+import onnx_ir as ir
+
 from fieldtune.adapter_inputs import from_theta, inference_inputs, to_theta
 from fieldtune.adapters import read_adapter, write_adapter
 from fieldtune.bundle import open_bundle
+from fieldtune.data.encoding import encode
 from fieldtune.data.examples import Encoded, EncodedImage, EncodedSet
 from fieldtune.errors import ExportError, InvalidData, PlacementRefused
 from fieldtune.hardware import load_profile
+from fieldtune.manifest_reading import read_manifest
 from fieldtune.node_tables import read_node_table
+from fieldtune.placement.plan import plan_placement
 from fieldtune.placement.rules import check_rules
 from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
-from fieldtune_offline.targets import Calibration, add_target, load_targets
+from fieldtune_offline.calibration_data import Calibration, read_calibration
+from fieldtune_offline.cli.build import target_table
+from fieldtune_offline.quantization import planned_table
+from fieldtune_offline.quantization.running import open_model
+from fieldtune_offline.target_accuracy import measure_accuracy, open_prefixes
+from fieldtune_offline.targets import add_target, add_targets, load_targets
 
 
 def examples(bundle, count, *, labelled=True):
@@ -42,7 +53,7 @@ def copied(tiny_bundles, tmp_path):
 
 
 def calibration(bundle, count, *, adapter=None, labelled=True):
-    data = examples(bundle, count, labelled=labelled)
+    data = examples(bundle, 2 * count, labelled=labelled)
     return Calibration(encoded=data, count=count, adapter=adapter)
 
 
@@ -78,8 +89,9 @@ def test_a_target_of_images(copied, name):
     assert check_rules(table, profile) == ()
     assert target.accuracy.measure == "linear probe"
     assert target.accuracy.examples == 30
-    assert target.accuracy.before == target.accuracy.after == 1
+    assert target.accuracy.before == target.accuracy.after == target.accuracy.after_half_up == 1
     assert target.accuracy.boundary_snr_db > 20
+    assert target.unmeasured is None
     assert f"{name}: 100.0% of the prefix's products in 1 partition(s)" in lines
 
 
@@ -134,7 +146,7 @@ def always(bundle, label, out):
     return out
 
 
-@pytest.mark.parametrize(("label", "share"), [(0, 14 / 27), (1, 13 / 27)])
+@pytest.mark.parametrize(("label", "share"), [(0, 13 / 27), (1, 14 / 27)])
 def test_what_is_measured_is_the_bundles_adapter(copied, tmp_path, label, share):
     bundle = copied("split-classifier")
     adapter = inference_inputs(read_adapter(always(bundle, label, tmp_path / "adapter")), bundle.manifest)
@@ -145,14 +157,14 @@ def test_what_is_measured_is_the_bundles_adapter(copied, tmp_path, label, share)
 def test_a_build_from_an_adapter_measures_that_adapter_and_its_head(tiny_bundles, tmp_path):
     rows = [{"text": f"{word} film", "label": "negative"} for word in ("bad", "poor", "dull", "boring", "good")]
     texts = tmp_path / "texts.jsonl"
-    texts.write_text("\n".join(json.dumps(row) for row in [*rows, {"text": "a fine plot", "label": "positive"}]))
+    texts.write_text("\n".join(json.dumps(row) for row in [{"text": "a fine plot", "label": "positive"}, *rows]))
     spec = BuildSpec(
         model=str(tiny_bundles / "models" / "classifier"), task="text-classification", sequence=16,
         adapter=always(open_bundle(tiny_bundles / "split-classifier"), 1, tmp_path / "adapter"),
         target=("kv260",), calibration=texts, calibration_examples=4, out=tmp_path / "bundle",
     )  # fmt: skip
     accuracy = build_bundle(spec).targets["kv260"].accuracy
-    assert (accuracy.measure, accuracy.before, accuracy.after) == ("model", 1 / 6, 1 / 6)
+    assert (accuracy.measure, accuracy.before, accuracy.after) == ("model", 1 / 3, 1 / 3)
 
 
 def test_calibration_examples_that_cannot_be_used_are_named_before_anything_is_traced(tiny_bundles, tmp_path):
@@ -175,8 +187,96 @@ def test_calibration_examples_that_cannot_be_used_are_named_before_anything_is_t
 
 def test_without_labels_the_accuracy_is_not_known(copied):
     bundle = copied("split-vision")
-    found = added(bundle, "kv260", calibration(bundle, 8, labelled=False))
-    assert found.manifest.targets["kv260"].accuracy is None
+    manifest = added(bundle, "kv260", calibration(bundle, 8, labelled=False)).manifest
+    target = manifest.targets["kv260"]
+    assert target.accuracy is None
+    assert f"kv260: {target.unmeasured}" in target_table(manifest).caption
+    assert target.unmeasured == ("accuracy needs 2 examples with a label beside the 8 that were calibrated on; found 0")
+
+
+def test_a_bundle_that_says_nothing_of_halves_rounded_up_is_read(tiny_bundles):
+    text = (tiny_bundles / "split-vision" / "manifest.json").read_text(encoding="utf-8")
+    manifest = json.loads(text)
+    manifest["format_version"] = "1.2"
+    for target in manifest["targets"].values():
+        target.pop("unmeasured", None)
+        target["accuracy"].pop("after_half_up", None)
+    found = read_manifest(json.dumps(manifest)).targets["kv260"]
+    assert (found.unmeasured, found.accuracy.after_half_up) == (None, None)
+
+
+def test_accuracy_with_halves_up_is_that_of_the_graph_that_rounds_them_up(copied):
+    """Another graph in its place, which gives nothing but zeros, changes that figure and no other."""
+    bundle = copied("split-vision")
+    data, manifest = calibration(bundle, 20), bundle.manifest
+    prefixes = open_prefixes(bundle.root, manifest, ir.load(bundle.graph_path("prefix_kv260")))
+    found = measure_accuracy(prefixes, data, manifest, 1)
+    (boundary,) = manifest.split.boundary
+    sizes = ",".join(map(str, boundary.shape[1:]))
+    zeros = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> '
+        f"zeros (float[1,3,32,32] pixel_values) => (float[1,{sizes}] boundary_0) "
+        f"<int64[4] shape = {{1,{sizes}}}> {{ boundary_0 = ConstantOfShape(shape) }}"
+    )
+    off = measure_accuracy(dataclasses.replace(prefixes, half_up=open_model(ir.from_proto(zeros))), data, manifest, 1)
+    assert found.after_half_up == 1 > off.after_half_up
+    assert dataclasses.replace(off, after_half_up=1) == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "available", "calibrated", "measured"),
+    [(24, 80, 24, 56), (40, 80, 40, 40), (60, 80, 40, 40), (60, 3, 2, 1)],
+)
+def test_accuracy_is_measured_on_examples_that_were_not_calibrated_on(
+    tiny_bundles, tmp_path, asked, available, calibrated, measured
+):
+    pictures = sorted((tiny_bundles / "models" / "pictures").rglob("*.npy"))[:: 80 // available][:available]
+    for path in pictures:
+        (tmp_path / path.parent.name).mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / path.parent.name)
+    bundle = open_bundle(tiny_bundles / "split-vision")
+    found = read_calibration(tmp_path, bundle.manifest.task, asked, lambda chosen: encode(chosen, bundle))
+    assert found.count == calibrated
+    assert found.measured == tuple(range(calibrated, calibrated + measured))
+    told = f"{calibrated} examples to calibrate on, {measured} others to measure accuracy on"
+    why = " (accuracy needs 2 examples with a label beside the 2 that were calibrated on; found 1)"
+    assert str(found) == told + (why if measured < 2 else "")
+
+
+@pytest.mark.parametrize(("name", "profile"), [("split-vision", "vek280"), ("split-classifier", "kv260")])
+def test_the_plan_before_quantizing_is_that_of_the_quantized_graph(copied, name, profile):
+    bundle = copied(name)
+    accelerator = load_profile(profile).accelerator
+    planned = plan_placement(planned_table(bundle.graph_path("prefix"), accelerator), accelerator)
+    found = added(bundle, profile, calibration(bundle, 8))
+    table = read_node_table(found.root / found.manifest.graphs[f"prefix_{profile}"].nodes)
+    assert planned == plan_placement(table, accelerator)
+    assert len(planned.partitions) == (1 if name == "split-vision" else 6)
+
+
+def demanding(profile, **limits):
+    found = load_profile(profile)
+    return dataclasses.replace(found, execution=dataclasses.replace(found.execution, **limits))
+
+
+@pytest.mark.parametrize(
+    ("limits", "found", "allowed"),
+    [
+        ({"max_partitions": 5}, "max_partitions: it is cut into 6 pieces", "the profile allows 5"),
+        ({"min_offload": 0.9}, "min_offload: 88.9% of its multiply-accumulates", "the profile demands 90.0%"),
+    ],
+)
+def test_what_the_profile_would_refuse_is_refused_before_it_is_quantized(copied, limits, found, allowed):
+    bundle = copied("split-classifier")
+    profile, lines = demanding("kv260", **limits), []
+    mend = "change the limit in a copy of the profile and name its path"
+    with pytest.raises(PlacementRefused, match=rf"{mend}[\s\S]*{found}[\s\S]*{allowed}"):
+        add_targets(
+            bundle.root, bundle.manifest, [load_profile("vek280"), profile], calibration(bundle, 4), lines.append
+        )
+    assert not [line for line in lines if "quantizing" in line]
+    with pytest.raises(PlacementRefused, match=found):
+        add_target(bundle.root, bundle.manifest, profile, calibration(bundle, 4), lines.append)
 
 
 def test_what_the_target_would_refuse_is_refused(copied):

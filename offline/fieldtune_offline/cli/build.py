@@ -79,14 +79,18 @@ def target_table(manifest: "Manifest") -> "Table":
     """Return what quantizing for each target cost as a table."""
     from fieldtune.cli.results import new_table
 
-    columns = ("target", ">batch", ">calibrated on", "accuracy of", ">before", ">after", ">boundary")
+    columns = ("target", ">batch", ">calibrated on", "accuracy of", ">on", ">before", ">after", ">half up", ">boundary")
     table = new_table("Quantized prefixes", columns)
     for name, target in manifest.targets.items():
         found = target.accuracy
-        figures = ["-"] * 4
+        figures = ["-"] * 6
         if found is not None:
-            figures = [found.measure, f"{found.before:.1%}", f"{found.after:.1%}", f"{found.boundary_snr_db:.1f} dB"]
+            shares = (found.before, found.after, found.after_half_up)
+            accuracies = ["-" if share is None else f"{share:.1%}" for share in shares]
+            figures = [found.measure, str(found.examples), *accuracies, f"{found.boundary_snr_db:.1f} dB"]
         table.add_row(name, str(target.batch), str(target.calibration_examples), *figures)
+    notes = [f"{name}: {target.unmeasured}" for name, target in manifest.targets.items() if target.unmeasured]
+    table.caption = "\n".join(notes) or None
     return table
 
 

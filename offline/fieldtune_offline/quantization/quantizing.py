@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from fieldtune.errors import ExportError, UnsupportedModel
 from fieldtune.hardware.specs import Accelerator
+from fieldtune.node_tables import NodeTable
 from fieldtune.placement.dataflow import trace
 from fieldtune_offline.node_table import table_of
 from fieldtune_offline.quantization.adjustment import adjust_weights
@@ -24,6 +25,8 @@ from fieldtune_offline.quantization.static import finish, static_model
 
 ADJUSTED_EXAMPLES = 64
 """Of the calibration examples, how many weights are adjusted on: more cost time and memory and gain little."""
+_ANY_POSITION = 7
+"""Of every tensor of a graph that is planned only: no rule is against shifts of 7 bits, or none, everywhere."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +103,29 @@ def quantize(
     finish(quantized)
     version = importlib.metadata.version("onnxruntime")
     return Quantized(model=quantized, reference=static, quantizer=f"onnxruntime {version}", examples=examples)
+
+
+def planned_table(model: Path, accelerator: Accelerator) -> NodeTable:
+    """Return the node table that ``quantize`` would give, but for its scales, which examples decide.
+
+    Args:
+        model: file of the float32 graph, of which no dimension but the batch may vary.
+        accelerator: of a profile.
+
+    Raises:
+        UnsupportedModel: as ``quantize``.
+    """
+    source = ir.load(model)
+    batch = source.graph.inputs[0].shape
+    assert batch is not None
+    static = static_model(source, {str(dim.value): accelerator.batch for dim in batch[:1] if not isinstance(dim, int)})
+    set_opset(static, accelerator)
+    flow = trace(table_of(static))
+    scheme = quantization_scheme(flow, accelerated_nodes(flow, accelerator))
+    alike = dict.fromkeys((*scheme.activations, *scheme.weights), _ANY_POSITION)
+    quantized = insert_quantization(static, scheme, alike, accelerator)
+    finish(quantized)
+    return table_of(quantized)
 
 
 def static_graph(

@@ -7,7 +7,7 @@ from fieldtune.hardware import ExecutionSpec, HardwareProfile
 from fieldtune.placement.report import PlacementReport
 from fieldtune.providers import CPU_PROVIDER
 
-_MEND = "build with another --split or another model, or demand less in a copy of the profile"
+_MEND = "build with another --split or another model, or change the limit in a copy of the profile and name its path"
 
 
 def demand_faults(

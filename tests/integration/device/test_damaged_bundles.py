@@ -68,7 +68,7 @@ def test_versions_of_the_format(copy):
     with pytest.raises(UnsupportedFormat, match=r"format_version is 2\.0; this fieldtune reads 1\.x: update fieldtune"):
         open_bundle(copy)
     _edit(copy, lambda data: data.update(format_version="1.9", later={}))
-    with pytest.warns(UserWarning, match=r"format 1\.9 is later than 1\.2"):
+    with pytest.warns(UserWarning, match=r"format 1\.9 is later than 1\.3"):
         open_bundle(copy)
     _edit(copy, lambda data: data.update(format_version="1.0"))
     with pytest.raises(InvalidBundle, match="unknown key 'later'"):
