@@ -201,13 +201,12 @@ def merged(out: Path, name: str) -> None:
     adapter = out / f"noisy-{name}"
     shutil.rmtree(adapter, ignore_errors=True)
     write_adapter(from_theta(theta, manifest, initial, labels, None), adapter)
-    merge_adapter(
-        MergeSpec(
-            bundle=bundle.root, adapter=adapter, out=out / f"merged-{name}", overwrite=True,
-            target=("vek280", "kv260") if images else (), calibration=out / "models" / "pictures" if images else None,
-            calibration_examples=40,
+    spec = MergeSpec(bundle=bundle.root, adapter=adapter, out=out / f"merged-{name}", overwrite=True)
+    if images:
+        spec = dataclasses.replace(
+            spec, target=("vek280", "kv260"), calibration=out / "models" / "pictures", calibration_examples=40
         )
-    )  # fmt: skip
+    merge_adapter(spec)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch import nn
 from fieldtune.adapters import Adapter, read_adapter
 from fieldtune.errors import InvalidAdapter, UnsupportedModel, listed
 from fieldtune.layout import Layout, ParameterSpec, Role
-from fieldtune_offline.last_blocks import in_last_blocks
+from fieldtune_offline.last_blocks import last_blocks
 from fieldtune_offline.lora_settings import check_config, check_names, check_targeted, new_config, stored_config
 from fieldtune_offline.models import BaseModel
 from fieldtune_offline.quiet import quiet_loading
@@ -51,6 +51,8 @@ def adapt(base: BaseModel, spec: BuildSpec, task: str) -> Adapted:
     adapted = Adapted(model, model.peft_config["default"], names, _layout(model, names))
     if spec.adapter is not None:
         _check_stored(adapted, base, read_adapter(spec.adapter))
+    if isinstance(spec.split, int):
+        _check_blocks(adapted, base, spec.split)
     return adapted
 
 
@@ -68,7 +70,8 @@ def _new(base: BaseModel, spec: BuildSpec, task: str) -> Any:
             warnings.filterwarnings("ignore", message=r"The following (rank|alpha)_pattern keys")
             model = get_peft_model(base.model, config)
             if isinstance(spec.split, int):
-                named = in_last_blocks(base.model, model.targeted_module_names, spec.split)
+                targeted = model.targeted_module_names
+                named = last_blocks(base.model, targeted, spec.split).among(targeted)
                 torch.manual_seed(spec.seed)
                 model = get_peft_model(model.unload(), dataclasses.replace(asked, target_modules=named))
     except (ValueError, NotImplementedError, re.error) as error:
@@ -110,6 +113,18 @@ def _check_stored(adapted: Adapted, base: BaseModel, stored: Adapter) -> None:
             faults.append(f"{module}: the base has no weights for it, and the adapter brings none (modules_to_save)")
     if faults:
         raise InvalidAdapter(f"{stored.where}: does not fit the base{listed(faults)}")
+
+
+def _check_blocks(adapted: Adapted, base: BaseModel, count: int) -> None:
+    """Refuse what would be trained below the last blocks: biases and whole modules are asked for in all at once."""
+    trained = list(dict.fromkeys(parameter.module for parameter in adapted.layout.parameters))
+    last = set(last_blocks(base.model, adapted.model.targeted_module_names, count).among(trained))
+    below = [module for module in trained if module not in last]
+    if below:
+        raise UnsupportedModel(
+            f"--split {count} trains in the last {count} block(s) only, and these would be trained below them; take "
+            f"--bias lora_only in place of all, and leave them out of --modules-to-save{listed(below)}"
+        )
 
 
 def _check_layers(model: nn.Module) -> None:

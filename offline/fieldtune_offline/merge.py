@@ -64,7 +64,7 @@ def merge_adapter(spec: MergeSpec, report: Report = lambda _: None) -> Manifest:
         ParityError: the merged graphs compute something else; nothing is left behind.
         OutputError: ``out`` exists, or cannot be written.
     """
-    check_calibration(spec.target, spec.calibration)
+    check_calibration(spec)
     targets = load_targets(spec.target)
     quantizer = choose_quantizer(spec.quantizer, report)
     source, adapter = open_bundle(spec.bundle), read_adapter(spec.adapter)

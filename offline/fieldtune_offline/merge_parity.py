@@ -59,12 +59,7 @@ def check_merge(
         loss = relative_difference(found_losses[number]["loss_sum"], losses[number]["loss_sum"])
         inference: dict[str, float] = {}
         for feeds, expected in served[number]:
-            found = next(left)
-            past = feeds["attention_mask"].shape[1] - feeds["input_ids"].shape[1] if "attention_mask" in feeds else 0
-            for name in expected:
-                seen = _seen(name, expected[name], feeds)
-                difference = relative_difference(found[name][seen], expected[name][seen])
-                inference[f"infer.onnx's {name} after {past} tokens"] = difference
+            inference |= _inference_differences(feeds, expected, next(left))
         differences = {"eval.onnx's loss_sum": loss, **inference, **cut[number]}
         faults += [
             f"{where}: {what} differs by {difference:.1e}"
@@ -79,6 +74,15 @@ def check_merge(
             f"{listed(faults)}"
         )
     return tuple(records)
+
+
+def _inference_differences(feeds: Arrays, expected: Arrays, found: Arrays) -> dict[str, float]:
+    past = feeds["attention_mask"].shape[1] - feeds["input_ids"].shape[1] if "attention_mask" in feeds else 0
+    seen = {name: _seen(name, array, feeds) for name, array in expected.items()}
+    return {
+        f"infer.onnx's {name} after {past} tokens": relative_difference(found[name][rows], expected[name][rows])
+        for name, rows in seen.items()
+    }
 
 
 def _cut_differences(

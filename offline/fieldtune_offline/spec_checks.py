@@ -1,12 +1,12 @@
 """Whether the fields of a spec fit each other, before the minutes of a build."""
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
 
 from fieldtune.data.examples import IMAGE_CLASSIFICATION
 from fieldtune.errors import ExportError, UnsupportedModel
-from fieldtune_offline.spec import BuildSpec
+from fieldtune_offline.spec import BuildSpec, MergeSpec
+
+_FOR_TARGETS = ("calibration", "calibration_examples", "quantizer")
 
 
 def checked_spec(spec: BuildSpec, task: str) -> BuildSpec:
@@ -17,13 +17,13 @@ def checked_spec(spec: BuildSpec, task: str) -> BuildSpec:
         UnsupportedModel: a task that cannot be split.
         ExportError: calibration examples that are not there.
     """
-    for name in ("batch", "sequence", "calibration_examples"):
+    for name in ("batch", "sequence"):
         value = getattr(spec, name)
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; expected at least 1")
     if spec.lora.rank < 1:
         raise ValueError(f"rank is {spec.lora.rank}; expected at least 1")
-    check_calibration(spec.target, spec.calibration)
+    check_calibration(spec)
     if spec.target:
         spec = dataclasses.replace(spec, split="auto") if spec.split == "none" else spec
     if spec.split != "none":
@@ -31,29 +31,39 @@ def checked_spec(spec: BuildSpec, task: str) -> BuildSpec:
     return spec
 
 
-def check_calibration(target: Sequence[str], calibration: Path | None) -> None:
-    """Check that targets have calibration examples, and that these have targets.
+def check_calibration(spec: BuildSpec | MergeSpec) -> None:
+    """Check that targets have calibration examples, and that whatever says how to quantize has targets.
 
     Raises:
-        ValueError: one without the other.
+        ValueError: one without the other, or too few examples.
         ExportError: calibration examples that are not there.
     """
-    if calibration is None:
-        if target:
-            raise ValueError(
-                f"the target {', '.join(target)} needs --calibration: examples of the task, from which quantization "
-                "takes its ranges"
-            )
+    if spec.calibration_examples < 1:
+        raise ValueError(f"calibration_examples is {spec.calibration_examples}; expected at least 1")
+    if not spec.target:
+        defaults = {field.name: field.default for field in dataclasses.fields(spec)}
+        given = [name for name in _FOR_TARGETS if getattr(spec, name) != defaults[name]]
+        if given:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ValueError(f"{flags}: of targets only; name one with --target, or leave it out")
         return
-    if not target:
-        raise ValueError("calibration examples are for targets; name one with --target, or leave --calibration out")
-    if not calibration.exists():
-        raise ExportError(f"{calibration}: no such file or folder of calibration examples")
+    if spec.calibration is None:
+        raise ValueError(
+            f"the target {', '.join(spec.target)} needs --calibration: examples of the task, from which quantization "
+            "takes its ranges"
+        )
+    if not spec.calibration.exists():
+        raise ExportError(f"{spec.calibration}: no such file or folder of calibration examples")
 
 
 def _check_split(spec: BuildSpec, task: str) -> None:
     if isinstance(spec.split, int) and spec.split < 1:
         raise ValueError(f"split is {spec.split}; expected at least 1 block, auto or none")
+    if isinstance(spec.split, int) and spec.adapter is not None:
+        raise ValueError(
+            f"--split {spec.split} says where a new adapter goes, and {spec.adapter} has its own modules; take --split "
+            "auto, which cuts below the first of them"
+        )
     if task == "text-generation":
         raise UnsupportedModel(
             "text-generation cannot be split: decoding on an accelerator would need graphs of its own for the prompt "

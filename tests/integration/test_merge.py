@@ -293,16 +293,16 @@ def test_calibration_examples_that_cannot_be_used_are_named_before_anything_is_f
         ("static-vision", {}, UnsupportedModel, "needs a bundle that takes any batch"),
         ("tiny-classifier", {}, UnsupportedModel, "texts of one length"),
         ("tiny-vision", {"calibration": None}, ValueError, "the target kv260 needs --calibration"),
-        ("tiny-vision", {"target": ()}, ValueError, "calibration examples are for targets"),
+        ("tiny-vision", {"target": ()}, ValueError, "--calibration, --calibration-examples: of targets only"),
+        ("tiny-vision", {"calibration_examples": 0}, ValueError, "calibration_examples is 0; expected at least 1"),
         ("tiny-vision", {"target": ("cpu-generic",)}, ExportError, "has no accelerator"),
     ],
 )
 def test_targets_that_are_refused(tiny_bundles, noisy, tmp_path, name, settings, error, message):
     source, pictures = tiny_bundles / name, tiny_bundles / "models" / "pictures"
+    asked = {"target": ("kv260",), "calibration": pictures, "calibration_examples": 8, **settings}
     with pytest.raises(error, match=message):
-        _merge(
-            source, noisy(source), tmp_path / "merged", **{"target": ("kv260",), "calibration": pictures, **settings}
-        )
+        _merge(source, noisy(source), tmp_path / "merged", **asked)
     assert not (tmp_path / "merged").exists()
 
 

@@ -1,6 +1,7 @@
 """Splits: prefix and suffix together compute what the whole graphs compute, and what cannot be split is refused."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -121,6 +122,17 @@ def spec(tiny_models, out, **changes):
         ({"split": 2}, UnsupportedModel, "bert.encoder.layer has 2 blocks; --split 2 would leave none"),
         ({"split": "auto", "lora": LoraSpec(target_modules=("word_embeddings",))}, UnsupportedModel, "nothing worth"),
         ({"lora": LoraSpec(target_modules=("bert.encoder.layer.0.output.dense",))}, UnsupportedModel, "none of the"),
+        (
+            {"lora": LoraSpec(target_modules=("query",), bias="all")},
+            UnsupportedModel,
+            r"below them[^$]* - bert\.emb",
+        ),
+        (
+            {"lora": LoraSpec(target_modules=("query",), modules_to_save=("LayerNorm",))},
+            UnsupportedModel,
+            r"below them[^$]*encoder\.layer\.0\.output\.LayerNorm$",
+        ),
+        ({"adapter": Path("kitchen")}, ValueError, "says where a new adapter goes, and kitchen has its own .* auto"),
         ({"lora": LoraSpec(target_modules=("pooler.dense",))}, UnsupportedModel, "in no numbered blocks"),
     ],
 )
@@ -128,6 +140,16 @@ def test_what_cannot_be_split_is_refused(tiny_models, tmp_path, changes, kind, w
     with pytest.raises(kind, match=words):
         build_bundle(spec(tiny_models, tmp_path / "bundle", **changes))
     assert not list(tmp_path.iterdir())
+
+
+def test_biases_of_the_adapted_layers_are_trained_in_the_last_block_only(tiny_models, tmp_path):
+    lora = LoraSpec(rank=2, target_modules=("query",), bias="lora_only")
+    layout = build_bundle(spec(tiny_models, tmp_path / "bundle", lora=lora)).layout
+    assert {parameter.module for parameter in layout.parameters} == {
+        "bert.encoder.layer.1.attention.self.query",
+        "classifier",
+    }
+    assert [parameter.role for parameter in layout.parameters].count("bias") == 1
 
 
 def test_a_language_model_is_refused_by_name(tiny_models, tmp_path):

@@ -42,8 +42,15 @@ class Build:
 def run(command: Build, console: "Console") -> int:
     """Build and print the figures of parity; return the exit code."""
     from fieldtune.cli.results import print_json, print_tables
+    from fieldtune.cli.usage import UsageError
     from fieldtune_offline.build import build_bundle
+    from fieldtune_offline.models import canonical_task
+    from fieldtune_offline.spec_checks import checked_spec
 
+    try:
+        checked_spec(command.spec, canonical_task(command.spec.task))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     report = stage_printer(console)
     manifest = build_bundle(command.spec, report)
     report(f"written: {command.spec.out}")

@@ -31,9 +31,15 @@ class Merge:
 def run(command: Merge, console: "Console") -> int:
     """Merge and print the figures of parity; return the exit code."""
     from fieldtune.cli.results import print_json, print_tables
+    from fieldtune.cli.usage import UsageError
     from fieldtune_offline.cli.build import parity_tables, stage_printer
     from fieldtune_offline.merge import merge_adapter
+    from fieldtune_offline.spec_checks import check_calibration
 
+    try:
+        check_calibration(command.spec)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     report = stage_printer(console)
     manifest = merge_adapter(command.spec, report)
     report(f"written: {command.spec.out}")
