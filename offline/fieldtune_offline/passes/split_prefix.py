@@ -76,10 +76,7 @@ def extract(
     fed = [copies[id(value)] for _, value in given]
     nodes = needed_nodes(list(graph.model.graph), list(outputs.values()), set(copies))
     counting = [node for node in nodes if fed and reads_batch(node)]
-    read = {id(value) for node in nodes if node not in counting for value in node.inputs if value is not None}
-    read |= {id(value) for value in outputs.values()}
-    sources = [value for value in graph.model.graph.inputs if id(value) in read]
-    held = [value for value in graph.model.graph.initializers.values() if id(value) in read]
+    sources, held = _read(graph, [node for node in nodes if node not in counting], list(outputs.values()))
     for value in (*sources, *held):
         if id(value) not in copies:
             copies[id(value)] = ir.Value(name=value.name, type=value.type, shape=value.shape)
@@ -87,16 +84,7 @@ def extract(
     for node in counting:
         copies.setdefault(id(node.inputs[0]), fed[0])
     made = [_copied(node, copies) for node in nodes]
-    results: list[ir.Value] = []
-    for key, value in outputs.items():
-        result = copies[id(value)]
-        if result.producer() is None:
-            # What is fed goes out by a node of its own: a graph's output is no input.
-            result = ir.node("Identity", [result], name=f"{key}.Identity").outputs[0]
-            result.type, result.shape = value.type, value.shape
-            made.append(result.producer())  # type: ignore[arg-type]
-        result.name = key
-        results.append(result)
+    results = [_named(copies[id(value)], key, value, made) for key, value in outputs.items()]
     inputs = [*fed, *(copies[id(value)] for value in sources)]
     model = ir.Model(
         ir.Graph(
@@ -121,6 +109,26 @@ def extract(
         weights={str(value.name): graph.weights[str(value.name)] for value in held if id(value) in unbound},
         unbound=tuple(copies[id(value)] for value in held if id(value) in unbound),
     )
+
+
+def _read(graph: Graph, nodes: Sequence[ir.Node], outputs: Sequence[ir.Value]) -> tuple[list[ir.Value], list[ir.Value]]:
+    """Return the inputs and the initializers of a graph that some nodes read, or that are outputs themselves."""
+    read = {id(value) for node in nodes for value in node.inputs if value is not None}
+    read |= {id(value) for value in outputs}
+    sources = [value for value in graph.model.graph.inputs if id(value) in read]
+    held = [value for value in graph.model.graph.initializers.values() if id(value) in read]
+    return sources, held
+
+
+def _named(result: ir.Value, name: str, whole: ir.Value, nodes: list[ir.Node]) -> ir.Value:
+    """Return a value as an output of the part, by a node of its own where it is fed: an output is no input."""
+    if result.producer() is None:
+        identity = ir.node("Identity", [result], name=f"{name}.Identity")
+        nodes.append(identity)
+        (result,) = identity.outputs
+        result.type, result.shape = whole.type, whole.shape
+    result.name = name
+    return result
 
 
 def _found(graph: Graph, wanted: Sequence[str]) -> list[ir.Value]:
