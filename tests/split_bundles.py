@@ -140,3 +140,62 @@ def add_prefixes(source: Path, out: Path, *profiles: HardwareProfile, **changes:
     changed = dataclasses.replace(manifest, graphs=graphs, targets=targets, files=files)
     (out / MANIFEST_NAME).write_text(changed.to_json(), encoding="utf-8")
     return out
+
+
+def divided_prefix(batch: int) -> onnx.ModelProto:
+    """Return a float32 graph, pixel_values (batch, 3, 32, 32) → boundary_0 (batch, 16, 4, 4).
+
+    A convolution, a Binarizer, which few providers take, and a product with an addition, which ONNX Runtime fuses.
+    """
+    random = np.random.default_rng(0)
+
+    def constant(name: str, *shape: int) -> onnx.TensorProto:
+        return numpy_helper.from_array(random.standard_normal(shape).astype(np.float32), name)
+
+    attributes = {"strides": [8, 8], "pads": [0] * 4, "dilations": [1, 1], "kernel_shape": [8, 8], "group": 1}
+    nodes = [
+        helper.make_node("Conv", ["pixel_values", "conv_weight"], ["conv_0"], name="conv", **attributes),
+        helper.make_node("Binarizer", ["conv_0"], ["signs"], name="signs", domain="ai.onnx.ml", threshold=0.0),
+        helper.make_node("Reshape", ["signs", "rows"], ["row_0"], name="rows"),
+        helper.make_node("MatMul", ["row_0", "weight"], ["product_0"], name="product"),
+        helper.make_node("Add", ["product_0", "bias"], ["sum_0"], name="sum"),
+        helper.make_node("Reshape", ["sum_0", "maps"], ["boundary_0"], name="maps"),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "prefix",
+        [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, [batch, 3, 32, 32])],
+        [helper.make_tensor_value_info("boundary_0", TensorProto.FLOAT, [batch, 16, 4, 4])],
+        [
+            constant("conv_weight", 16, 3, 8, 8),
+            constant("weight", 16, 16),
+            constant("bias", 16),
+            numpy_helper.from_array(np.array([batch * 16, 16], np.int64), "rows"),
+            numpy_helper.from_array(np.array([batch, 16, 4, 4], np.int64), "maps"),
+        ],
+    )
+    model = helper.make_model(
+        made, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)], ir_version=8
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def replace_prefix(source: Path, out: Path, batch: int) -> Path:
+    """Copy a split bundle, with ``divided_prefix`` as its float32 prefix; return the copy."""
+    shutil.copytree(source, out)
+    manifest, model = open_bundle(out).manifest, divided_prefix(batch)
+    spec = manifest.graphs["prefix"]
+    (out / spec.path).write_bytes(model.SerializeToString())
+    (out / spec.nodes).write_text(node_table(ir.serde.deserialize_model(model)), encoding="utf-8")
+    static = {
+        side: tuple(dataclasses.replace(one, shape=(batch, *one.shape[1:])) for one in getattr(spec, side))
+        for side in ("inputs", "outputs")
+    }
+    changed = dataclasses.replace(
+        manifest,
+        graphs={**manifest.graphs, "prefix": dataclasses.replace(spec, **static)},
+        files={**manifest.files, **{path: file_spec(out / path) for path in (spec.path, spec.nodes)}},
+    )
+    (out / MANIFEST_NAME).write_text(changed.to_json(), encoding="utf-8")
+    return out

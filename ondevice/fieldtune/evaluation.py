@@ -14,6 +14,7 @@ from fieldtune.adapter_inputs import inference_inputs
 from fieldtune.adapters import Adapter
 from fieldtune.batch_source import BatchSource, open_batches
 from fieldtune.bundle import Bundle
+from fieldtune.compilation.opening import open_graph
 from fieldtune.compilation.targets import choose_for
 from fieldtune.data.batches import Batch, labelled_count, plan_evaluation
 from fieldtune.data.examples import CLASSIFICATIONS, EncodedSet
@@ -22,7 +23,7 @@ from fieldtune.hardware import HardwareProfile
 from fieldtune.manifest import IGNORE_INDEX, Manifest
 from fieldtune.on_missing import OnMissing
 from fieldtune.providers import ProviderChoice
-from fieldtune.session import open_session, run_session
+from fieldtune.session import run_session
 
 _DEFAULT_CACHE = CacheSettings()
 
@@ -69,14 +70,18 @@ class Evaluation:
 class EvaluationGraph:
     """One session of eval.onnx, or of the graph that is opened for it, for adapters of any rank and alpha.
 
+    Attributes:
+        placement: where it runs, as it was read back; None on the CPU.
+
     Raises:
         InvalidBundle: if ONNX Runtime cannot load the graph.
         ProviderUnavailable: if the provider cannot take it.
+        PlacementRefused: if the provider runs less of it than the profile demands.
     """
 
     def __init__(self, bundle: Bundle, choice: ProviderChoice, graph: str = "eval") -> None:
         self._manifest = bundle.manifest
-        self._session = open_session(bundle.graph_path(graph), choice)
+        self._session, self.placement = open_graph(bundle, graph, choice)
         self._outputs = ("loss_sum", "logits" if _classifies(bundle.manifest) else "correct")
 
     def forward(self, adapter: Adapter) -> Forward:
@@ -171,24 +176,14 @@ def evaluate(
         InvalidData: no example has a label.
         ProviderUnavailable: the profile's provider is not there.
         InvalidBundle: the bundle has no prefix for the profile's accelerator.
+        PlacementRefused: the provider runs less of a graph than the profile demands.
     """
     choice = choose_for(bundle, profile, on_missing=on_missing)
     with open_batches(bundle, profile, choice, cache, on_missing=on_missing) as source:
-        return evaluate_on(source, bundle, encoded, adapter, batch_size or profile.training.batch_size, ticks)
-
-
-def evaluate_on(
-    source: BatchSource,
-    bundle: Bundle,
-    encoded: EncodedSet,
-    adapter: Adapter | None,
-    batch_size: int,
-    ticks: Ticks = lambda *_: None,
-) -> Evaluation:
-    """Evaluate as ``evaluate`` does, with batches from a source that is open."""
-    graph = EvaluationGraph(bundle, source.choice, source.graphs["eval"])
-    forward = graph.forward(adapter or bundle.initial_adapter())
-    return evaluate_with(forward, encoded, bundle.manifest, source, batch_size, ticks)
+        graph = EvaluationGraph(bundle, source.choice, source.graphs["eval"])
+        forward = graph.forward(adapter or bundle.initial_adapter())
+        size = batch_size or profile.training.batch_size
+        return evaluate_with(forward, encoded, bundle.manifest, source, size, ticks)
 
 
 def _classifies(manifest: Manifest) -> bool:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from fieldtune.adapter_inputs import inference_inputs
 from fieldtune.adapters import Adapter, adapter_labels, read_adapter
 from fieldtune.bundle import Bundle
+from fieldtune.compilation.opening import open_graph
 from fieldtune.compilation.prefix import Prefix, open_prefix
 from fieldtune.compilation.targets import choose_for
 from fieldtune.data.batches import batch_of, plan_evaluation
@@ -123,11 +124,12 @@ class Runner:
         self.choice = choose_for(bundle, profile, provider, on_missing)
         self._native = runtime.has_lora_adapter if native_adapters is None else native_adapters
         self._prefix: Prefix | None = None
+        self._placement: PlacementReport | None = None
         if provider is None and profile.accelerator is not None:
             self._prefix = open_prefix(bundle, profile, on_missing=on_missing)
             self._session = open_session(bundle.graph_path(SUFFIX_GRAPHS["infer"]), cpu_choice(profile))
         else:
-            self._session = open_session(bundle.graph_path("infer"), self.choice)
+            self._session, self._placement = open_graph(bundle, "infer", self.choice)
         self._tokenizer: tokenizers.Tokenizer | None = None
         self._lock = threading.Lock()
 
@@ -138,8 +140,8 @@ class Runner:
 
     @property
     def placement(self) -> PlacementReport | None:
-        """Where the frozen prefix runs; None where the whole graph runs with one provider."""
-        return None if self._prefix is None else self._prefix.report
+        """Where the frozen prefix runs, or the whole graph if another provider runs that; None on the CPU alone."""
+        return self._placement if self._prefix is None else self._prefix.report
 
     @property
     def tokenizer(self) -> "tokenizers.Tokenizer":

@@ -57,6 +57,9 @@ class ProviderChoice:
         plugin_library: the file that it is loaded from; "" where it is built in.
         session_settings: how sessions are opened.
         reason: why this one, in words.
+        profile: name of the hardware profile.
+        min_offload: the share, 0 to 1, of multiply-accumulates that the profile demands its own provider to run.
+        max_partitions: the most pieces that the profile allows on its own provider; None is any number.
     """
 
     provider: str
@@ -66,6 +69,9 @@ class ProviderChoice:
     plugin_library: str = ""
     session_settings: SessionSettings
     reason: str
+    profile: str = ""
+    min_offload: float = 0.0
+    max_partitions: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as json.dumps takes it, of the options the names alone: a value may be an encryption key."""
@@ -107,6 +113,9 @@ def choose_provider(
             plugin_library=execution.plugin_library if own else "",
             session_settings=settings,
             reason=f"as the profile {profile.name} says" if requested is None else "as requested",
+            profile=profile.name,
+            min_offload=execution.min_offload if own else 0.0,
+            max_partitions=execution.max_partitions if own else None,
         )
     policy = on_missing or execution.on_missing
     emulates = policy == "emulate" and profile.accelerator is not None
@@ -122,6 +131,7 @@ def choose_provider(
             reason=f"{missing}: the CPU emulates {profile.accelerator.target}"
             if profile.accelerator and emulates
             else missing,
+            profile=profile.name,
         )
     raise ProviderUnavailable(_unavailable(profile, wanted, available, requested, policy))
 
@@ -134,6 +144,7 @@ def cpu_choice(profile: HardwareProfile) -> ProviderChoice:
         options=dict(profile.execution.options) if profile.execution.provider == CPU_PROVIDER else {},
         session_settings=session_settings(profile),
         reason="runs on the CPU beside any accelerator",
+        profile=profile.name,
     )
 
 

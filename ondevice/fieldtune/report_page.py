@@ -208,6 +208,8 @@ def _device_rows(report: TrainReport) -> Rows:
         ("emulated", "yes: the CPU stands in for the accelerator" if provider.emulated else "no"),
         ("training backend", f"{report.backend.name}: {report.backend.reason}"),
     ]
+    if report.placement:
+        rows.append(("gradient graph", str(report.placement)))
     if report.split:
         rows += [("frozen prefix", str(report.split.placement)), ("activations", str(report.split.activations))]
     return [*rows, *report.environment.items()]

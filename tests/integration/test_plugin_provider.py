@@ -43,6 +43,16 @@ family = "npu"
 peak_tops = 1.0
 batch = 2
 """
+FLOAT = """
+import json, sys
+import numpy as np
+from fieldtune.bundle import open_bundle
+from fieldtune.compilation.prefix import open_prefix
+from fieldtune.hardware import load_profile
+prefix = open_prefix(open_bundle(sys.argv[1]), load_profile(sys.argv[2]))
+(found,) = prefix.run({"pixel_values": np.ones((3, 3, 32, 32), np.float32)}).values()
+print(json.dumps({"report": prefix.report.to_json(), "said": str(prefix.report), "shape": found.shape}))
+"""
 OPEN = """
 import json, sys
 import numpy as np
@@ -68,6 +78,13 @@ def _module(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _small_bundle(cache, name):
+    folder = Path(os.environ.get("FIELDTUNE_TEST_BUNDLES") or cache / "bundles") / name
+    if not folder.is_dir():
+        pytest.skip(f"no bundle {folder}: make tiny-bundles builds it")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +119,22 @@ def profile(library, tmp_path):
 
 
 @pytest.fixture
+def plain(profile):
+    """The function that writes the profile without its accelerator, with other demands, and returns its path."""
+
+    def write(demands=""):
+        path = profile()
+        text = path.read_text().partition("[accelerator]")[0]
+        path.write_text(text.replace("min_offload = 0.8\nmax_partitions = 2\n", f"{demands}\n"))
+        return path
+
+    return write
+
+
+@pytest.fixture
 def bundle(cache, profile, tmp_path):
     """The function that makes the bundle; with an operator that the plugin's compiler cannot take, if asked for."""
-    source = Path(os.environ.get("FIELDTUNE_TEST_BUNDLES") or cache / "bundles") / "split-vision"
-    if not source.is_dir():
-        pytest.skip(f"no bundle {source}: make tiny-bundles builds it")
+    source = _small_bundle(cache, "split-vision")
     split_bundles = _module(REPOSITORY / "tests" / "split_bundles.py")
 
     def make(**changes):
@@ -198,3 +226,44 @@ def test_the_library_is_needed_where_nothing_else_is_asked_for(bundle, profile, 
     assert done.returncode == 0, done.stderr
     placement = json.loads(done.stdout)["placement"]
     assert (placement["requested"], placement["actual"], placement["emulated"]) == (PROVIDER, CPU, True)
+
+
+def test_without_an_accelerator_what_it_really_runs_is_read_back_and_held(cache, plain, run, tmp_path):
+    split_bundles = _module(REPOSITORY / "tests" / "split_bundles.py")
+    folder = split_bundles.replace_prefix(_small_bundle(cache, "split-vision"), tmp_path / "bundle", batch=2)
+    done = run(folder, plain("min_offload = 1.0\nmax_partitions = 2"), program=FLOAT)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    report = found["report"]
+    assert (report["requested"], report["actual"], report["target"], report["profile"]) == (
+        PROVIDER,
+        PROVIDER,
+        "",
+        "npu",
+    )
+    # The product became a Gemm of another name, and is the provider's all the same.
+    macs = 2 * 16 * 4 * 4 * 3 * 8 * 8 + 2 * 16 * 16 * 16
+    assert [(share["provider"], share["macs"]) for share in report["shares"]] == [(PROVIDER, macs), (CPU, 0)]
+    assert (report["partitions"], report["cpu_operators"]) == (2, {"Binarizer": 1})
+    assert found["said"] == f"prefix on {PROVIDER}: 100.0% of its multiply-accumulates in 2 partitions, 2 samples a run"
+    assert found["shape"] == [3, 16, 4, 4]
+    done = run(folder, plain("max_partitions = 1"), program=FLOAT)
+    assert done.returncode == 1
+    assert "max_partitions: it is cut into 2 pieces, and the profile allows 1; the CPU runs 1 Binarizer" in done.stderr
+
+
+def test_training_says_where_the_whole_graph_runs(cache, plain, run, tmp_path):
+    data = tmp_path / "data.jsonl"
+    rows = [{"text": f"a {word} film", "label": label} for word, label in (("good", "positive"), ("bad", "negative"))]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows * 4))
+    folder, out = _small_bundle(cache, "tiny-classifier"), tmp_path / "out"
+    arguments = ("train", folder, "--data", data, "--out", out, "--profile", plain("min_offload = 0.9"))
+    done = run(*arguments, "--epochs", "1")
+    assert done.returncode == 0, done.stderr
+    said = (
+        f"placement: gradient on {PROVIDER}: 100.0% of its multiply-accumulates in 1 partition, any number of samples"
+    )
+    assert said in done.stderr
+    report = json.loads((out / "train_report.json").read_text())
+    assert report["placement"]["graph"] == "gradient"
+    assert report["placement"]["offload"] == 1.0

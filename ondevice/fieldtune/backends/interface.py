@@ -6,6 +6,7 @@ from fieldtune.data.batches import Batch
 from fieldtune.evaluation import Evaluated
 from fieldtune.layout import FloatArray
 from fieldtune.optimizers import State
+from fieldtune.placement.report import PlacementReport
 
 
 class Sums(NamedTuple):
@@ -21,6 +22,10 @@ class TrainingBackend(Protocol):
     @property
     def name(self) -> str:
         """What reports call it."""
+
+    @property
+    def placement(self) -> PlacementReport | None:
+        """Where the gradient graph runs, as it was read back; None on the CPU."""
 
     def accumulate(self, batch: Batch) -> Sums:
         """Run one microbatch and add its summed gradient and weight to what is held.

@@ -48,6 +48,7 @@ class OrtTrainingBackend:
     """
 
     name = "ort-training"
+    placement = None
 
     def __init__(
         self,

@@ -9,13 +9,14 @@ from fieldtune.adapter_inputs import from_theta
 from fieldtune.adapters import read_adapter
 from fieldtune.backends.interface import Sums
 from fieldtune.bundle import Bundle
+from fieldtune.compilation.opening import open_graph
 from fieldtune.data.batches import Batch
 from fieldtune.evaluation import Evaluated, EvaluationGraph, Forward
 from fieldtune.layout import FloatArray
 from fieldtune.manifest import WHOLE_GRAPHS
 from fieldtune.optimizers import OptimizerConfig, State, clip_gradient, new_optimizer
 from fieldtune.providers import ProviderChoice
-from fieldtune.session import open_session, run_session
+from fieldtune.session import run_session
 
 
 class PortableBackend:
@@ -32,6 +33,7 @@ class PortableBackend:
     Raises:
         InvalidBundle: if ONNX Runtime cannot load the graph.
         ProviderUnavailable: if the provider cannot take it.
+        PlacementRefused: if the provider runs less of it than the profile demands.
     """
 
     name = "portable"
@@ -46,7 +48,7 @@ class PortableBackend:
         graphs: Mapping[str, str] = WHOLE_GRAPHS,
     ) -> None:
         self._bundle, self._choice, self._graphs = bundle, choice, graphs
-        self._session = open_session(bundle.graph_path(graphs["gradient"]), choice)
+        self._session, self.placement = open_graph(bundle, graphs["gradient"], choice)
         self._optimizer = new_optimizer(optimizer, bundle.manifest.layout.decay_mask())
         self._max_norm = max_grad_norm or math.inf
         self._theta = theta.copy()

@@ -72,7 +72,7 @@ def run(command: Evaluate, console: "Console") -> int:
     from fieldtune.compilation.targets import choose_for
     from fieldtune.data.encoding import encode
     from fieldtune.data.reading import load_examples
-    from fieldtune.evaluation import evaluate_on
+    from fieldtune.evaluation import EvaluationGraph, evaluate_with
     from fieldtune.hardware import load_profile
     from fieldtune.training.report import DataCounts
 
@@ -87,10 +87,12 @@ def run(command: Evaluate, console: "Console") -> int:
     encoded = encode(examples, bundle, max_length=max_length, strict=command.strict)
     counts = DataCounts(examples=len(encoded.examples), truncated=encoded.truncated, dropped=encoded.dropped)
     with open_batches(bundle, profile, choice, command.cache, on_missing=command.on_missing) as source:
-        if source.split:
-            console.print(f"placement: {source.split.placement}", markup=False, highlight=False, soft_wrap=True)
+        graph = EvaluationGraph(bundle, source.choice, source.graphs["eval"])
+        for placement in (source.split.placement if source.split else None, graph.placement):
+            if placement:
+                console.print(f"placement: {placement}", markup=False, highlight=False, soft_wrap=True)
         with evaluation_progress(console) as ticks:
-            found = evaluate_on(source, bundle, encoded, adapter, batch_size, ticks)
+            found = evaluate_with(graph.forward(adapter), encoded, bundle.manifest, source, batch_size, ticks)
         split = source.split
     if command.as_json:
         print_json(
@@ -100,6 +102,7 @@ def run(command: Evaluate, console: "Console") -> int:
                 "data": command.data,
                 "provider": choice.to_json(),
                 "split": split,
+                "placement": graph.placement and graph.placement.to_json(),
                 "counts": counts,
                 "evaluation": found,
             }

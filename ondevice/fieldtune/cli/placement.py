@@ -27,7 +27,7 @@ def placement_table(report: "PlacementReport") -> "Table":
     for share in report.shares:
         said = f"{share.nodes:,} nodes, {_macs(share.macs)} multiply-accumulates a run"
         table.add_row(f"{on_accelerator} {share.provider}", said)
-    if report.target:
+    if report.is_divided:
         table.add_row("offload", f"{percent(report.offload)} of the multiply-accumulates")
         table.add_row("partitions", str(report.partitions))
         table.add_row("boundary", f"{report.boundary_bytes:,} bytes a run between accelerator and CPU")

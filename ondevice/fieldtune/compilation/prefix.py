@@ -14,6 +14,7 @@ from fieldtune.compilation.compiling import EMULATION_CONFIG, accelerator_choice
 from fieldtune.compilation.entry import Entry, file_names
 from fieldtune.compilation.identity import prefix_identity
 from fieldtune.compilation.key import compile_key
+from fieldtune.compilation.opening import open_graph
 from fieldtune.compilation.reporting import accelerator_report, plain_report
 from fieldtune.compilation.store import CompiledStore
 from fieldtune.compilation.targets import choose_for, find_target
@@ -119,7 +120,8 @@ def open_prefix(
     * Its emulation: the same quantized graph on the CPU, operator by operator, where it was compiled for emulation.
     * An accelerator whose provider is missing, and ``on_missing = "cpu"``: the same quantized graph on the CPU, as fast
       as ONNX Runtime makes it. Nothing is compiled or emulated.
-    * No accelerator: the prefix in float32.
+    * No accelerator: the prefix in float32, with the provider that the profile names. Where that is not the CPU's,
+      placement is read back.
 
     Args:
         bundle: a split one.
@@ -139,7 +141,7 @@ def open_prefix(
     if profile.accelerator is None:
         return _open_float(bundle, profile, choice)
     if choice.provider == CPU_PROVIDER and not choice.emulated:
-        return _open_on_cpu(bundle, profile, choice, find_target(bundle, profile).graph)
+        return _open_plain(bundle, profile, choice, find_target(bundle, profile).graph)
     check_environment(profile, choice)
     store = store or CompiledStore()
     target = find_target(bundle, profile)
@@ -152,17 +154,18 @@ def open_prefix(
 def _open_float(bundle: Bundle, profile: HardwareProfile, choice: ProviderChoice) -> Prefix:
     if bundle.manifest.split is None:
         raise InvalidBundle(f"{bundle.root}: is not split; build it with: fieldtune-offline build MODEL --split auto")
-    return _open_on_cpu(bundle, profile, choice, PREFIX_GRAPH)
+    return _open_plain(bundle, profile, choice, PREFIX_GRAPH)
 
 
-def _open_on_cpu(bundle: Bundle, profile: HardwareProfile, choice: ProviderChoice, graph: str) -> Prefix:
+def _open_plain(bundle: Bundle, profile: HardwareProfile, choice: ProviderChoice, graph: str) -> Prefix:
     """Open a graph as it is; a profile without an accelerator may name another provider than the CPU's."""
     spec = bundle.manifest.graphs[graph]
     first = spec.inputs[0].shape[0]
     batch = prefix_batch(spec)
-    session = open_session(bundle.graph_path(graph), choice)
-    table = read_node_table(bundle.root / spec.nodes)
-    report = plain_report(table, profile, choice, graph, {first: batch} if isinstance(first, str) else {}, batch)
+    session, report = open_graph(bundle, graph, choice, batch)
+    if report is None:
+        table, sizes = read_node_table(bundle.root / spec.nodes), {first: batch} if isinstance(first, str) else {}
+        report = plain_report(table, profile, choice, graph, sizes, batch)
     return Prefix(session, spec, batch, prefix_identity(bundle, choice, report), report)
 
 

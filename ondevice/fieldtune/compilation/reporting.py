@@ -52,15 +52,48 @@ def accelerator_report(
     )
 
 
+def provider_report(
+    plan: PlacementPlan, choice: ProviderChoice, graph: str, *, batch: int | None, partitions: int
+) -> PlacementReport:
+    """Return the report of a graph that another provider than the CPU's runs as it is, as far as it takes it.
+
+    Args:
+        plan: where its nodes run, as it was read back.
+        choice: the provider.
+        graph: name of the graph.
+        batch: samples in one run; None for any number.
+        partitions: how many there are, where the plan does not tell them apart.
+    """
+    return PlacementReport(
+        profile=choice.profile,
+        target="",
+        graph=graph,
+        requested=choice.requested,
+        actual=choice.provider,
+        emulated=False,
+        reason=choice.reason,
+        batch=batch,
+        shares=(
+            ProviderShare(provider=choice.provider, nodes=plan.accelerator_nodes, macs=plan.accelerator_macs),
+            ProviderShare(provider=CPU_PROVIDER, nodes=plan.cpu_nodes, macs=plan.cpu_macs),
+        ),
+        partitions=partitions,
+        boundary_bytes=plan.boundary_bytes,
+        cpu_operators=plan.cpu_operators,
+        cache_identity="",
+        estimated_run_s=None,
+    )
+
+
 def plain_report(
     table: NodeTable, profile: HardwareProfile, choice: ProviderChoice, graph: str, sizes: Sizes, batch: int
 ) -> PlacementReport:
-    """Return the report of a graph that one provider, the CPU's as a rule, runs as it is.
+    """Return the report of a graph that the CPU runs as it is.
 
     Args:
         table: the graph.
         profile: of the device.
-        choice: the provider that runs it, whatever was asked for.
+        choice: of the CPU's provider, whatever was asked for.
         graph: name of the graph.
         sizes: of its symbolic dimensions.
         batch: samples in one run.
@@ -79,7 +112,7 @@ def plain_report(
         shares=(ProviderShare(provider=choice.provider, nodes=len(table.nodes), macs=macs),),
         partitions=0,
         boundary_bytes=0,
-        cpu_operators=dict(operators.most_common()) if choice.provider == CPU_PROVIDER else {},
+        cpu_operators=dict(operators.most_common()),
         cache_identity="",
         estimated_run_s=None,
     )

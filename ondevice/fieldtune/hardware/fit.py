@@ -1,8 +1,9 @@
 """Whether the parts of a hardware profile fit each other: what no single key can tell."""
 
-from fieldtune.hardware.specs import HardwareProfile
+from fieldtune.hardware.specs import ExecutionSpec, HardwareProfile
 from fieldtune.hardware.stacks import STACKS, VITIS_AI_PROVIDER, option_faults
 
+_CPU_PROVIDER = ExecutionSpec().provider
 _ZERO_POINTS = {"int8": (-128, 127), "uint8": (0, 255)}
 
 
@@ -13,6 +14,11 @@ def profile_faults(profile: HardwareProfile) -> list[str]:
 
 def _execution_faults(profile: HardwareProfile) -> list[str]:
     execution, accelerator = profile.execution, profile.accelerator
+    if accelerator is None and execution.provider == _CPU_PROVIDER and execution.min_offload:
+        found = f"execution: 'min_offload' is {execution.min_offload:g}"
+        return [
+            f"{found}; {_CPU_PROVIDER} without an accelerator offloads nothing: leave it out, or name another provider"
+        ]
     if not execution.stack:
         if execution.provider != VITIS_AI_PROVIDER or profile.format_version == "1.0":
             return []

@@ -1,17 +1,31 @@
 """What a profile demands of a placement, before anything runs on it."""
 
 from collections.abc import Mapping
+from typing import Protocol
 
 from fieldtune.errors import PlacementRefused, listed
-from fieldtune.hardware import ExecutionSpec, HardwareProfile
+from fieldtune.hardware import HardwareProfile
 from fieldtune.placement.report import PlacementReport
 from fieldtune.providers import CPU_PROVIDER
 
 _MEND = "build with another --split or another model, or change the limit in a copy of the profile and name its path"
+_MEND_PROVIDER = f"take a profile with {CPU_PROVIDER} or another model, or change the limit in a copy of the profile and name its path"
+
+
+class Demands(Protocol):
+    """What a profile demands of a placement: the ``execution`` of it, or a choice of its provider."""
+
+    @property
+    def min_offload(self) -> float:
+        """The share, 0 to 1, of multiply-accumulates that must not run on the CPU."""
+
+    @property
+    def max_partitions(self) -> int | None:
+        """The most pieces beside the CPU's; None is any number."""
 
 
 def demand_faults(
-    execution: ExecutionSpec,
+    demands: Demands,
     *,
     provider: str,
     nodes: int,
@@ -22,7 +36,7 @@ def demand_faults(
     """Return how a placement falls short of a profile's ``min_offload`` and ``max_partitions``, in words.
 
     Args:
-        execution: of the profile.
+        demands: the profile's.
         provider: of the accelerator.
         nodes: operators that it runs.
         offload: the share, 0 to 1, of multiply-accumulates that it runs.
@@ -33,14 +47,14 @@ def demand_faults(
     on_cpu = ", ".join(f"{count} {operator}" for operator, count in cpu_operators.items()) or "nothing"
     if not nodes:
         faults.append(f"nothing of it runs on {provider}; the CPU runs {on_cpu}")
-    elif offload < execution.min_offload:
+    elif offload < demands.min_offload:
         faults.append(
             f"min_offload: {offload:.1%} of its multiply-accumulates run on {provider}, and the profile demands "
-            f"{execution.min_offload:.1%}; the CPU runs {on_cpu}"
+            f"{demands.min_offload:.1%}; the CPU runs {on_cpu}"
         )
-    if execution.max_partitions is not None and partitions > execution.max_partitions:
+    if demands.max_partitions is not None and partitions > demands.max_partitions:
         faults.append(
-            f"max_partitions: it is cut into {partitions} pieces, and the profile allows {execution.max_partitions}; "
+            f"max_partitions: it is cut into {partitions} pieces, and the profile allows {demands.max_partitions}; "
             f"the CPU runs {on_cpu}"
         )
     return tuple(faults)
@@ -52,8 +66,17 @@ def hold_to(report: PlacementReport, profile: HardwareProfile) -> None:
     Raises:
         PlacementRefused: nothing or too little of the graph would run on the accelerator, or in too many pieces.
     """
+    hold(report, profile.execution)
+
+
+def hold(report: PlacementReport, demands: Demands) -> None:
+    """Hold a placement beside the CPU, on an accelerator or with any other provider, against what is demanded of it.
+
+    Raises:
+        PlacementRefused: as ``hold_to``.
+    """
     faults = demand_faults(
-        profile.execution,
+        demands,
         provider=report.requested,
         nodes=sum(share.nodes for share in report.shares if share.provider != CPU_PROVIDER),
         offload=report.offload,
@@ -62,6 +85,6 @@ def hold_to(report: PlacementReport, profile: HardwareProfile) -> None:
     )
     if faults:
         raise PlacementRefused(
-            f"{report.graph}: its placement on {report.target} is not what the profile {profile.name} demands; "
-            f"{_MEND}{listed(faults)}"
+            f"{report.graph}: its placement on {report.target or report.requested} is not what the profile "
+            f"{report.profile} demands; {_MEND if report.target else _MEND_PROVIDER}{listed(faults)}"
         )

@@ -62,8 +62,19 @@ class ReadPlacement(NamedTuple):
     pieces: int
 
 
+def records_placement() -> bool:
+    """Whether the installed ONNX Runtime records where nodes run while it opens a session: 1.24 and later."""
+    import onnxruntime
+
+    return hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info")
+
+
 def open_recorded(
-    path: Path, choice: ProviderChoice, config: Mapping[str, str], inputs: Sequence[TensorSpec]
+    path: Path,
+    choice: ProviderChoice,
+    config: Mapping[str, str],
+    inputs: Sequence[TensorSpec],
+    sizes: Sizes = _NO_SIZES,
 ) -> "tuple[InferenceSession, tuple[Piece, ...]]":
     """Open a session and read back where its nodes run; it takes one run on zeros where ONNX Runtime records nothing.
 
@@ -71,37 +82,39 @@ def open_recorded(
         path: of the .onnx file.
         choice: the provider, its options, and how sessions are opened.
         config: further entries of ONNX Runtime's session configuration.
-        inputs: what the graph is fed with; static shapes.
+        inputs: what the graph is fed with.
+        sizes: of symbolic dimensions in that run; 1 for those that are not named.
 
     Raises:
         InvalidBundle, ProviderUnavailable: as ``open_session``.
         FieldtuneError: the run on zeros fails.
         CompileError: the profile of that run cannot be read.
     """
-    import onnxruntime
-
-    if hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
+    if records_placement():
         session = open_session(path, choice, {**config, **_RECORD})
         return session, _recorded(session)
     with tempfile.TemporaryDirectory(prefix="fieldtune-profile-") as folder:
         session = open_session(path, choice, config, profile_prefix=Path(folder) / "run")
-        return session, profiled_pieces(session, inputs)
+        return session, profiled_pieces(session, inputs, sizes)
 
 
-def profiled_pieces(session: "InferenceSession", inputs: Sequence[TensorSpec]) -> tuple[Piece, ...]:
+def profiled_pieces(
+    session: "InferenceSession", inputs: Sequence[TensorSpec], sizes: Sizes = _NO_SIZES
+) -> tuple[Piece, ...]:
     """Read back where a session's nodes run from the profile of one run on zeros.
 
     Args:
         session: opened with ``profile_prefix``; it records no longer when this returns.
-        inputs: what the graph is fed with; static shapes.
+        inputs: what the graph is fed with.
+        sizes: of symbolic dimensions; 1 for those that are not named.
 
     Raises:
         FieldtuneError: the run fails.
         CompileError: the profile cannot be read.
     """
-    # A dimension that is not static is the batch of a graph that takes any.
     feeds = {
-        spec.name: np.zeros([dim if isinstance(dim, int) else 1 for dim in spec.shape], spec.dtype) for spec in inputs
+        spec.name: np.zeros([dim if isinstance(dim, int) else sizes.get(dim, 1) for dim in spec.shape], spec.dtype)
+        for spec in inputs
     }
     run_session(session, [output.name for output in session.get_outputs()], feeds)
     written = Path(session.end_profiling())
@@ -155,16 +168,16 @@ def _joined(groups: Sequence[set[int]], cpu: set[int]) -> list[set[int]]:
     return joined
 
 
-def describe(table: NodeTable, read: ReadPlacement) -> PlacementPlan:
+def describe(table: NodeTable, read: ReadPlacement, sizes: Sizes = _NO_SIZES) -> PlacementPlan:
     """Return what was read back as a plan says it; where pieces have no names, one partition stands for them all."""
     flow = trace(table)
     return PlacementPlan(
-        partitions=tuple(_partition(flow, nodes) for nodes in read.partitions),
+        partitions=tuple(_partition(flow, nodes, sizes) for nodes in read.partitions),
         cpu=tuple(
             CpuNode(
                 index=index,
                 op=table.nodes[index].op,
-                macs=table.macs(table.nodes[index]),
+                macs=table.macs(table.nodes[index], sizes),
                 reason="the provider left it to the CPU",
             )
             for index in read.cpu
@@ -172,7 +185,7 @@ def describe(table: NodeTable, read: ReadPlacement) -> PlacementPlan:
     )
 
 
-def _partition(flow: Dataflow, nodes: tuple[int, ...]) -> Partition:
+def _partition(flow: Dataflow, nodes: tuple[int, ...], sizes: Sizes) -> Partition:
     table, inside = flow.table, set(nodes)
     read = {name for index in nodes for name in table.nodes[index].reads if name not in flow.constants}
     written = {
@@ -184,10 +197,18 @@ def _partition(flow: Dataflow, nodes: tuple[int, ...]) -> Partition:
     }
     return Partition(
         nodes=nodes,
-        macs=sum(table.macs(table.nodes[index]) for index in nodes),
-        bytes_in=sum(tensor_bytes(table.values[name]) for name in read if flow.producer.get(name) not in inside),
-        bytes_out=sum(tensor_bytes(table.values[name]) for name in written),
+        macs=sum(table.macs(table.nodes[index], sizes) for index in nodes),
+        bytes_in=sum(_bytes(table, name, sizes) for name in read if flow.producer.get(name) not in inside),
+        bytes_out=sum(_bytes(table, name, sizes) for name in written),
     )
+
+
+def _bytes(table: NodeTable, name: str, sizes: Sizes) -> int:
+    """Return the bytes of a tensor; 0 of one whose size only data decide."""
+    try:
+        return tensor_bytes(table.values[name], sizes)
+    except (KeyError, ValueError):
+        return 0
 
 
 def _recorded(session: "InferenceSession") -> tuple[Piece, ...]:

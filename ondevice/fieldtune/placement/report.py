@@ -65,14 +65,18 @@ class PlacementReport:
 
     def __str__(self) -> str:
         """Return it on one line, for people."""
-        if not self.target:
-            return f"{self.graph} on {self.actual}, {self.batch} samples a run"
+        samples = "any number of samples" if self.batch is None else f"{self.batch} samples"
+        if not self.is_divided:
+            return f"{self.graph} on {self.actual}, {samples} a run"
         emulated = f", emulated by {self.actual}" if self.emulated else ""
         pieces = "1 partition" if self.partitions == 1 else f"{self.partitions} partitions"
-        return (
-            f"{self.graph} on {self.target}{emulated}: {self.offload:.1%} of its multiply-accumulates in {pieces}, "
-            f"{self.batch} samples a run"
-        )
+        where = f"{self.graph} on {self.target or self.actual}{emulated}"
+        return f"{where}: {self.offload:.1%} of its multiply-accumulates in {pieces}, {samples} a run"
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether it is divided between the CPU and an accelerator or another provider, be it all on one side."""
+        return any(share.provider != CPU_PROVIDER for share in self.shares)
 
     @property
     def offload(self) -> float:

@@ -12,6 +12,7 @@ from fieldtune.preflight.placing import GraphPlacement, place_graph
 from fieldtune.preflight.step_time import TimeEstimate, estimate_time
 from fieldtune.preflight.storage import StorageNeed, storage_need
 from fieldtune.preflight.workload import Part, Use, batch_of_use, parts_of, uses_of
+from fieldtune.providers import CPU_PROVIDER
 from fieldtune.sizes import batch_limit, length_limit
 
 _OPTIONAL: Use = "training with evaluation"
@@ -152,6 +153,11 @@ def _warnings(profile: HardwareProfile, memory: Sequence[MemoryPrediction], limi
     found = []
     if profile.support == "legacy":
         found.append(f"{profile.name} is legacy: its vendor's current software no longer targets it")
+    if profile.accelerator is None and profile.execution.provider != CPU_PROVIDER:
+        found.append(
+            f"what {profile.execution.provider} leaves to the CPU shows only when a graph is opened; then it is read "
+            "back and held against min_offload and max_partitions"
+        )
     if limit is None:
         found.append(f"the profile {profile.name} does not say how much memory there is")
     for prediction in memory:

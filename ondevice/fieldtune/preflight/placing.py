@@ -58,7 +58,9 @@ def place_graph(part: Part, profile: HardwareProfile, sizes: Sizes) -> GraphPlac
     """
     if not part.on_accelerator or profile.accelerator is None:
         macs = sum(part.table.macs(node, sizes) for node in part.table.nodes)
-        share = ProviderShare(provider=CPU_PROVIDER, nodes=len(part.table.nodes), macs=macs)
+        # Beside an accelerator it is the CPU that runs the rest.
+        provider = profile.execution.provider if profile.accelerator is None else CPU_PROVIDER
+        share = ProviderShare(provider=provider, nodes=len(part.table.nodes), macs=macs)
         return _placement(part, shares=(share,))
     violations = check_rules(part.table, profile)
     # Without static shapes nothing can be counted, and nothing would be compiled either.

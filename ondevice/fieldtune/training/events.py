@@ -12,7 +12,10 @@ from fieldtune.training.report import DataCounts, EpochRecord, EvaluationRecord,
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Started:
-    """The graphs are open; the first evaluation or step comes next. ``placement`` is of the prefix, if there is one."""
+    """The graphs are open; the first evaluation or step comes next.
+
+    ``placement`` is of the prefix, if there is one; else of the gradient graph, unless the CPU runs that.
+    """
 
     planned_steps: int
     provider: ProviderChoice

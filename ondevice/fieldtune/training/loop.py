@@ -66,6 +66,7 @@ def train_adapter(
         BackendUnavailable: the backend that config or profile name cannot be used here.
         ProviderUnavailable: the profile's provider is not there.
         InvalidBundle: the bundle has no prefix for the profile's accelerator.
+        PlacementRefused: the provider runs less of a graph than the profile demands.
         ValueError: sizes that the bundle's static graphs cannot take, or ``keep="best"`` without evaluation examples.
     """
     started = time.perf_counter()
@@ -102,7 +103,7 @@ def train_adapter(
                 planned_steps=run.planned_steps,
                 provider=choice,
                 backend=backend,
-                placement=source.split.placement if source.split else None,
+                placement=source.split.placement if source.split else run.backend.placement,
                 train_data=_counts(train_set),
                 evaluation_data=_counts(held_out) if held_out else None,
             )
@@ -132,6 +133,7 @@ def _report(
         profile=profile.name,
         provider=choice,
         backend=backend,
+        placement=run.backend.placement,
         split=run.source.split,
         planned_steps=run.planned_steps,
         steps=tuple(history.steps),

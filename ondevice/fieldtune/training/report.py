@@ -16,6 +16,7 @@ from fieldtune.errors import TrainingDiverged
 from fieldtune.evaluation import Evaluation
 from fieldtune.json_text import json_value
 from fieldtune.manifest import Manifest
+from fieldtune.placement.report import PlacementReport
 from fieldtune.providers import ProviderChoice
 from fieldtune.runtime import features
 from fieldtune.training.config import TrainConfig
@@ -125,6 +126,7 @@ class TrainReport:
         profile: name of the hardware profile.
         provider: the execution provider and why it was chosen.
         backend: what computed the gradients, and why that.
+        placement: where the gradient graph ran, as it was read back; None on the CPU.
         split: how the frozen prefix was run, evaluations included; None where the whole graphs were.
         planned_steps: optimizer steps of the whole run.
         steps: those that were taken.
@@ -148,6 +150,7 @@ class TrainReport:
     profile: str
     provider: ProviderChoice
     backend: BackendChoice
+    placement: PlacementReport | None
     split: SplitReport | None
     planned_steps: int
     steps: tuple[StepRecord, ...]
@@ -179,6 +182,7 @@ class TrainReport:
         names = [field.name for field in dataclasses.fields(self) if field.name != "adapter"]
         found: dict[str, Any] = json_value({name: getattr(self, name) for name in names})
         found["provider"] = self.provider.to_json()
+        found["placement"] = self.placement and self.placement.to_json()
         return {"format_version": FORMAT_VERSION, **found}
 
 

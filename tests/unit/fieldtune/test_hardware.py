@@ -269,6 +269,10 @@ where = "the label"
         (LEAST + DPU.replace("DPUCZDX8G_ISA1_B4096", "X2"), "'limits' are those of a dpu; 'family' is 'npu'"),
         (LEAST + "[execution]\nmin_offload = 80", "execution: 'min_offload' is 80; expected a share, 0 to 1"),
         (
+            LEAST + "[execution]\nmin_offload = 0.5",
+            "execution: 'min_offload' is 0.5; CPUExecutionProvider without an accelerator offloads nothing",
+        ),
+        (
             LEAST + "[execution]\nstack = 'vitis-ai-7'",
             "'stack' is 'vitis-ai-7'; expected one of vitis-ai-3.0, vitis-ai-3.5",
         ),

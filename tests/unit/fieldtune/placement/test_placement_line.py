@@ -32,4 +32,25 @@ def test_an_accelerators_line_says_how_much_it_runs_and_whether_it_is_there():
 
 
 def test_without_an_accelerator_the_provider_is_named():
-    assert str(report(target="", graph="prefix", batch=4)) == "prefix on CPUExecutionProvider, 4 samples a run"
+    alone = (ProviderShare(provider="CPUExecutionProvider", nodes=100, macs=1000),)
+    plain = report(target="", graph="prefix", emulated=False, batch=4, shares=alone)
+    assert str(plain) == "prefix on CPUExecutionProvider, 4 samples a run"
+
+
+def test_another_provider_is_named_with_what_it_runs():
+    shares = (
+        ProviderShare(provider="CUDAExecutionProvider", nodes=90, macs=750),
+        ProviderShare(provider="CPUExecutionProvider", nodes=10, macs=250),
+    )
+    whole = report(
+        target="",
+        graph="infer",
+        emulated=False,
+        batch=None,
+        shares=shares,
+        actual="CUDAExecutionProvider",
+        partitions=2,
+    )
+    assert str(whole) == (
+        "infer on CUDAExecutionProvider: 75.0% of its multiply-accumulates in 2 partitions, any number of samples a run"
+    )

@@ -88,6 +88,7 @@ def report(profile, manifest, evaluation):
             profile=profile.name,
             provider=choose_provider(profile, ["CPUExecutionProvider"]),
             backend=BackendChoice(name="portable", reason="as asked for"),
+            placement=None,
             split=None,
             planned_steps=40,
             steps=steps,
