@@ -8,8 +8,9 @@ from fieldtune.hardware import HardwareProfile
 from fieldtune.placement.report import PlacementReport
 from fieldtune.providers import CPU_PROVIDER
 
-_MEND = "build with another --split or another model, or change the limit in a copy of the profile and name its path"
-_MEND_PROVIDER = f"take a profile with {CPU_PROVIDER} or another model, or change the limit in a copy of the profile and name its path"
+_CHANGE = "another model, or change the limit in a copy of the profile and name its path"
+_MEND = f"build with another --split or {_CHANGE}"
+_MEND_PROVIDER = f"take a profile with {CPU_PROVIDER} or {_CHANGE}"
 
 
 class Demands(Protocol):
