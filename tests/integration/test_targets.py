@@ -15,6 +15,7 @@ import onnx_ir as ir
 from fieldtune.adapter_inputs import from_theta, inference_inputs, to_theta
 from fieldtune.adapters import read_adapter, write_adapter
 from fieldtune.bundle import open_bundle
+from fieldtune.compilation.reference import read_reference
 from fieldtune.data.encoding import encode
 from fieldtune.data.examples import Encoded, EncodedImage, EncodedSet
 from fieldtune.errors import ExportError, InvalidData, PlacementRefused
@@ -25,6 +26,7 @@ from fieldtune.placement.plan import plan_placement
 from fieldtune.placement.rules import check_rules
 from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
 from fieldtune_offline.calibration_data import Calibration, read_calibration
+from fieldtune_offline.cli import main as offline
 from fieldtune_offline.cli.build import target_table
 from fieldtune_offline.quantization import planned_table
 from fieldtune_offline.quantization.running import open_model
@@ -301,3 +303,23 @@ def test_a_target_needs_examples(copied):
     bundle = copied("split-vision")
     with pytest.raises(ExportError, match="no calibration examples"):
         added(bundle, "kv260", calibration(bundle, 0))
+
+
+def test_what_rounding_halves_up_changes_is_shown(tiny_bundles, capsys):
+    """Of one operator at most one step, of all of them together what the stored outputs say."""
+    folder = tiny_bundles / "split-vision"
+    assert offline(["parity", str(folder), "--rounding", "--json"]) == 0
+    effects = {effect["target"]: effect for effect in json.loads(capsys.readouterr().out)["rounding"]}
+    assert list(effects) == ["vek280", "kv260", "ryzen-ai-strix"]
+    for name, effect in effects.items():
+        assert (effect["operators"], effect["left_out"], effect["operator_largest_lsb"]) == (9, 0, 1)
+        assert 0 < effect["operator_differing"] < 0.05
+        bundle = open_bundle(folder)
+        reference = read_reference(bundle, bundle.manifest.targets[name])
+        (found,) = effect["boundary"]
+        steps = np.abs(reference.half_up["boundary_0"] - reference.half_even["boundary_0"]) / found["step"]
+        assert found["largest_lsb"] == steps.max() > 1
+        assert found["differing"] == pytest.approx(np.mean(steps > 0))
+        assert found["beyond"] == pytest.approx(np.mean(steps > 1))
+    assert offline(["parity", str(folder), "--rounding"]) == 0
+    assert "9 operators, each by itself" in capsys.readouterr().out

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 from fieldtune.cli.flags import BundlePath, JsonFlag
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
+    from rich.table import Table
+
+    from fieldtune_offline.rounding_effects import RoundingEffect
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,10 +20,14 @@ class Parity:
 
     Examples:
       fieldtune-offline parity artifacts/minilm
+      fieldtune-offline parity artifacts/photos --rounding
     """
 
     bundle: BundlePath
     """Folder that fieldtune-offline build made."""
+
+    rounding: bool = False
+    """Also compute what halves rounded up, as a DPU does, change of each quantized prefix: a minute for a large one."""
 
     as_json: JsonFlag = False
     """Print one JSON object on stdout."""
@@ -29,8 +38,11 @@ def run(command: Parity, _console: "Console") -> int:
     from fieldtune.bundle import open_bundle
     from fieldtune.cli.results import print_json, print_tables
     from fieldtune_offline.cli.build import parity_tables
+    from fieldtune_offline.rounding_effects import rounding_effect
 
-    manifest = open_bundle(command.bundle).manifest
+    bundle = open_bundle(command.bundle)
+    manifest = bundle.manifest
+    effects = [rounding_effect(bundle, name) for name in manifest.targets] if command.rounding else None
     if command.as_json:
         official = manifest.ort_training.parity if manifest.ort_training else None
         print_json(
@@ -40,8 +52,28 @@ def run(command: Parity, _console: "Console") -> int:
                 "ort_training_parity": official,
                 "merge_parity": manifest.merged.parity if manifest.merged else None,
                 "tools": manifest.tools,
+                "rounding": effects,
             }
         )
     else:
         print_tables(*parity_tables(manifest))
+        if effects:
+            print_tables(rounding_table(effects))
     return 0
+
+
+def rounding_table(effects: "Sequence[RoundingEffect]") -> "Table":
+    """Return what halves rounded up change as a table."""
+    from fieldtune.cli.results import new_table
+
+    columns = ("target", "of", ">differ", ">by more than 1 LSB", ">at most")
+    table = new_table("Halves rounded up, as a DPU does, against halves rounded to even", columns)
+    for effect in effects:
+        most = effect.operator_largest_lsb
+        beyond = "0.0%" if most <= 1 else "-"
+        of = f"{effect.operators} operators, each by itself"
+        table.add_row(effect.target, of, f"{effect.operator_differing:.1%}", beyond, f"{most} LSB")
+        for found in effect.boundary:
+            shares = (f"{share:.1%}" for share in (found.differing, found.beyond))
+            table.add_row(effect.target, found.name, *shares, f"{found.largest_lsb:.0f} LSB")
+    return table
