@@ -1,4 +1,4 @@
-"""A text encoder for an accelerator, in the pieces that attention leaves: refused, and run where a profile allows them."""
+"""A text encoder for an accelerator: in more pieces than a profile allows, refused; in as many as it allows, run."""
 
 import json
 import re
