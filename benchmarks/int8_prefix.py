@@ -108,6 +108,7 @@ def run_seed(setting: Setting) -> dict[str, Any]:
         MOVED: setting.accuracy(setting.target, moved),
         FLOAT: setting.accuracy(setting.cpu, moved),
     }
+    say(f"seed {seed}: " + ", ".join(f"{row} {accuracy:.2%}" for row, accuracy in found.items()))
     return {"seed": seed, "accuracy": found}
 
 
