@@ -48,3 +48,23 @@ def sample_tensors(model: ir.Model, names: Sequence[str], batches: Sequence[Feed
             drawn[name].append(flat if flat.size <= share else flat[draw.integers(0, flat.size, share)])
             largest[name] = max(largest[name], float(np.abs(flat).max(initial=0)))
     return {name: Sample(np.concatenate(drawn[name]), largest[name]) for name in names}
+
+
+def channel_ranges(
+    model: ir.Model, names: Sequence[str], batches: Sequence[Feeds]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Run a graph and return the largest absolute value of each channel, of the last axis, of each tensor named.
+
+    Args:
+        model: float32, static.
+        names: of values that it computes.
+        batches: of the graph's own batch size; without any there are no ranges.
+    """
+    found: dict[str, npt.NDArray[np.float32]] = {}
+    session = open_model(model, names) if batches else None
+    for batch in batches:
+        assert session is not None
+        for name, array in zip(names, session.run(names, dict(batch)), strict=True):
+            largest = np.abs(array).reshape(-1, array.shape[-1]).max(axis=0)
+            found[name] = np.maximum(found[name], largest) if name in found else largest
+    return found

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -15,16 +16,20 @@ from fieldtune.node_tables import NodeTable
 from fieldtune.placement.dataflow import trace
 from fieldtune_offline.node_table import table_of
 from fieldtune_offline.quantization.adjustment import adjust_weights
-from fieldtune_offline.quantization.calibration import Feeds, regroup, sample_tensors
+from fieldtune_offline.quantization.calibration import Feeds, channel_ranges, regroup, sample_tensors
+from fieldtune_offline.quantization.equalization import equalize, find_places
 from fieldtune_offline.quantization.insertion import insert_quantization
 from fieldtune_offline.quantization.opsets import set_opset
-from fieldtune_offline.quantization.positions import Positions, Sample, ShiftLimits, choose_positions, refine
+from fieldtune_offline.quantization.positions import Positions, Product, Sample, ShiftLimits, choose_positions, refine
 from fieldtune_offline.quantization.regions import accelerated_nodes
 from fieldtune_offline.quantization.scheme import Scheme, quantization_scheme
 from fieldtune_offline.quantization.static import finish, static_model
 
 ADJUSTED_EXAMPLES = 64
 """Of the calibration examples, how many weights are adjusted on: more cost time and memory and gain little."""
+ADJUSTED_PLACES = 1 << 14
+"""At how many places a product or convolution has results in these examples, or more examples are taken: an image has
+thousands, a text of 64 tokens has 64, and weights that are fitted to few fit those alone."""
 _ANY_POSITION = 7
 """Of every tensor of a graph that is planned only: no rule is against shifts of 7 bits, or none, everywhere."""
 
@@ -35,7 +40,7 @@ class Quantized:
 
     Attributes:
         model: INT8, with QuantizeLinear and DequantizeLinear; every shape is static, the weights are in it.
-        reference: the same graph in float32, as it was quantized: static and simplified.
+        reference: the same graph in float32, as it was quantized: static, simplified, and with the scales of channels.
         quantizer: name and version of what quantized it.
         examples: how many were calibrated on.
     """
@@ -72,9 +77,11 @@ def quantize(
 ) -> Quantized:
     """Quantize a graph as an accelerator asks for: eight bits, symmetric, one power of two to scale each tensor.
 
-    What the accelerator would leave to the CPU stays in float32. Positions are those of the least mean squared error,
-    made coarser where the accelerator's shifts ask for it; then weights and biases are adjusted to what quantization
-    did before them, and QuantizeLinear and DequantizeLinear are put in by ONNX Runtime's quantizer.
+    What the accelerator would leave to the CPU stays in float32. Channels of products that stand alone between
+    operators of the CPU are brought to even ranges first, which changes nothing in float32. Positions are those of the
+    least mean squared error, made coarser where the accelerator's shifts ask for it; then weights and biases are
+    adjusted to what quantization did before them, and QuantizeLinear and DequantizeLinear are put in by ONNX Runtime's
+    quantizer.
 
     Args:
         model: float32, or its file. Its first input dimension is the batch.
@@ -90,12 +97,11 @@ def quantize(
     """
     source = model if isinstance(model, ir.Model) else ir.load(model)
     static, batches, examples = static_graph(source, accelerator, feeds, batch)
-    flow = trace(table_of(static))
-    scheme = quantization_scheme(flow, accelerated_nodes(flow, accelerator))
+    scheme = _equalized(static, accelerator, batches)
     report(f"calibrating {len(scheme.activations)} tensors on {examples} examples")
     positions = _positions(static, scheme, accelerator, batches)
     report(f"adjusting {len(scheme.weights)} weights")
-    few = batches[: max(1, ADJUSTED_EXAMPLES // len(next(iter(batches[0].values()))))]
+    few = batches[: _adjusted_batches(static, scheme, len(next(iter(batches[0].values()))))]
     adjusted = static.clone()
     for name, array in adjust_weights(static, scheme, positions, few).items():
         adjusted.graph.initializers[name].const_value = ir.tensor(array, name=name)
@@ -120,8 +126,7 @@ def planned_table(model: Path, accelerator: Accelerator) -> NodeTable:
     assert batch is not None
     static = static_model(source, {str(dim.value): accelerator.batch for dim in batch[:1] if not isinstance(dim, int)})
     set_opset(static, accelerator)
-    flow = trace(table_of(static))
-    scheme = quantization_scheme(flow, accelerated_nodes(flow, accelerator))
+    scheme = _equalized(static, accelerator, ())
     alike = dict.fromkeys((*scheme.activations, *scheme.weights), _ANY_POSITION)
     quantized = insert_quantization(static, scheme, alike, accelerator)
     finish(quantized)
@@ -154,6 +159,30 @@ def static_graph(
     static = static_model(source, sizes)
     set_opset(static, accelerator)
     return static, batches, examples
+
+
+def _equalized(static: ir.Model, accelerator: Accelerator, batches: Sequence[Feeds]) -> Scheme:
+    """Bring channels to even ranges, without examples to scales of 1; return what of the graph is quantized then."""
+    flow = trace(table_of(static))
+    places = find_places(flow, accelerated_nodes(flow, accelerator))
+    if places.tensors:
+        equalize(static, places, channel_ranges(static, places.tensors, batches))
+        flow = trace(table_of(static))
+    return quantization_scheme(flow, accelerated_nodes(flow, accelerator))
+
+
+def _adjusted_batches(static: ir.Model, scheme: Scheme, batch: int) -> int:
+    """Return how many batches give enough examples, and enough places, to adjust weights on."""
+    values = ir.convenience.create_value_mapping(static.graph)
+    places = 1
+    for binding in scheme.bindings:
+        if isinstance(binding, Product):
+            result, weight = values[binding.result].shape, values[binding.weight].shape
+            assert result is not None
+            assert weight is not None
+            sizes = result.numpy()
+            places = max(places, math.prod(sizes) // sizes[1 if len(weight) == 4 else -1])
+    return max(1, ADJUSTED_EXAMPLES // batch, -(-ADJUSTED_PLACES // places))
 
 
 def _positions(static: ir.Model, scheme: Scheme, accelerator: Accelerator, batches: Sequence[Feeds]) -> Positions:

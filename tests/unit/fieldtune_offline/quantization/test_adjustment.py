@@ -84,3 +84,27 @@ def test_shared_weights_are_left_as_they_are(graph):
     found = adjust_weights(model, scheme, dict.fromkeys("xabywv", 5), batches)
     assert found.keys() == {"v"}
     np.testing.assert_array_equal(found["v"] * 32, np.rint(found["v"] * 32))
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "examples"),
+    [
+        ("t (float[n,3,16,16] x) => (float[n,4,16,16] y) { y = Conv(x, w) }", (3, 16, 16), 64),
+        ("t (float[n,64,4] x) => (float[n,64,4] y) { y = MatMul(x, w) }", (64, 4), 256),
+    ],
+    ids=["images", "texts"],
+)
+def test_weights_of_small_examples_are_adjusted_on_more_of_them(graph, accelerator, monkeypatch, text, shape, examples):
+    from fieldtune_offline.quantization import quantize, quantizing
+
+    seen = []
+
+    def adjust(model, scheme, positions, batches):
+        seen.append(sum(len(batch["x"]) for batch in batches))
+        return {}
+
+    monkeypatch.setattr(quantizing, "adjust_weights", adjust)
+    model = graph(text, w=(4, 3, 1, 1) if len(shape) == 3 else (4, 4))
+    x = np.random.default_rng(0).normal(size=(300, *shape)).astype(np.float32)
+    quantize(model, accelerator("kv260"), [{"x": x}], batch=4)
+    assert seen == [examples]
