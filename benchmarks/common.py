@@ -53,15 +53,18 @@ def asset(name: str, cache: Path) -> Path:
 
 
 def bundle(name: str, spec: BuildSpec) -> Path:
-    """Return the bundle of a spec, built where it is not there from the same spec and the same sources.
+    """Return the bundle of a spec, built where it is not there from the same spec, settings and sources.
 
     Args:
         name: says in one word what is built, for the progress line.
         spec: what to build, and where.
     """
     half = (REPOSITORY / "offline" / "fieldtune_offline").rglob("*.py")
-    sources = [path.read_bytes() for path in sorted(half) if "cli" not in path.parts]
-    key = hashlib.sha256(b"".join([repr(spec).encode(), *sources])).hexdigest()
+    sources = [path for path in sorted(half) if "cli" not in path.parts]
+    settings = [] if spec.lora.peft_config is None else [spec.lora.peft_config]
+    profiles = sorted((REPOSITORY / "hw_profiles").glob("*.toml")) if spec.target else []
+    read = [Path(path).read_bytes() for path in (*sources, *settings, *profiles)]
+    key = hashlib.sha256(b"".join([repr(spec).encode(), *read])).hexdigest()
     stamp = spec.out.with_name(f"{spec.out.name}.key")
     if not (spec.out.is_dir() and stamp.is_file() and stamp.read_text() == key):
         say(f"building the bundle {name} …")
