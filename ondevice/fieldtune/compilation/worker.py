@@ -129,17 +129,28 @@ def _check_context(request: Request) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process and those that it started when the parent closes its end of standard input, or dies."""
+    """End this process and those that it starts when the parent closes its end of standard input, or dies.
+
+    A process of its own waits for that where there can be one: ONNX Runtime 1.16.3 and 1.23.2 open sessions without
+    letting other threads of Python run.
+    """
+    if not hasattr(os, "fork") or os.getpgrp() != os.getpid():
+        threading.Thread(target=_exit_at_end_of_input, daemon=True).start()
+    elif os.fork() == 0:
+        while os.read(0, 1):
+            pass
+        os.killpg(0, signal.SIGKILL)
+
+
+def _exit_at_end_of_input() -> None:
     sys.stdin.buffer.read()
-    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
-        os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(1)
 
 
 def main() -> int:
     """Compile what the request names; return 0 where the outcome, a FieldtuneError among it, was written."""
     request = read_request(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _end_with_parent()
     folder = Path(request.folder)
     try:
         write_outcome(compile_graph(request), folder)

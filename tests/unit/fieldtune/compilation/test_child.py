@@ -120,9 +120,10 @@ def test_a_parent_that_is_killed_takes_the_process_with_it(request_of, behave, t
     behave(f"import os; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))")
     os.mkfifo(tmp_path / "none.onnx")  # nobody writes to it: opening the session takes for ever
     (tmp_path / "request").write_bytes(request_line(request_of()))
+    # Its arguments do not name the worker's module, or it would be taken for the worker.
     program = (
-        "import sys; from fieldtune.compilation.child import run_worker; "
-        "from fieldtune.compilation.worker import read_request; "
+        "from fieldtune.compilation import child; "
+        "run_worker, read_request = child.run_worker, child.sys.modules[child.Request.__module__].read_request; "
         f"run_worker(read_request(open({str(tmp_path / 'request')!r}, 'rb').read()), 600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program])
