@@ -1,7 +1,7 @@
 """Train what you deploy: adapters trained against the INT8 prefix beside adapters trained in float32 and moved to it.
 
     python benchmarks/int8_prefix.py --cache .cache
-    python benchmarks/int8_prefix.py --cache .cache --seeds 0 1 --target kv260 --test 1000
+    python benchmarks/int8_prefix.py --cache .cache --seeds 0 1 --target kv260 --epochs 2 --test 1000
     python benchmarks/int8_prefix.py --cache .cache --quick
 
 EfficientNet-Lite0 learns 2,000 images of Fashion-MNIST and is evaluated on others. The frozen prefix is quantized for a
@@ -149,7 +149,7 @@ def main() -> None:
     flags = parser(__doc__)
     flags.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     flags.add_argument("--target", default="vek280", help="profile to quantize for; default: vek280")
-    flags.add_argument("--epochs", type=int, default=2, help="default: 2")
+    flags.add_argument("--epochs", type=int, default=5, help="default: 5")
     flags.add_argument("--train", type=int, default=2000, help="images to train on, of 2,000")
     flags.add_argument("--test", type=int, default=4000, help="images to test on, of 9,000; default: 4000")
     arguments = flags.parse_args()
