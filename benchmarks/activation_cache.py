@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import THREADS, machine_line, parser, ratios, save, say, table
+from common import machine_line, on_threads, parser, ratios, save, say, table
 from splits import SPLITS, split_bundle
 
 from fieldtune import TrainConfig, load_profile, open_bundle
@@ -167,8 +167,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the rounds of one subject, print its table and return its figures."""
     title, rounds = SPLITS[name].title, 1 if arguments.quick else arguments.rounds
     opened = open_bundle(split_bundle(name, arguments.cache))
-    profile = load_profile("cpu-generic")
-    profile = dataclasses.replace(profile, runtime=dataclasses.replace(profile.runtime, threads=THREADS))
+    profile = on_threads(load_profile("cpu-generic"))
     encoded = examples(opened, BATCH * 2 if arguments.quick else EXAMPLES[name])
     epochs: dict[str, list[Epoch]] = {name: [] for name in CONTENDERS}
     with sources(opened, profile, encoded) as opened_sources:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import THREADS, Spread, asset, bundle, machine_line, parser, save, table
+from common import Spread, asset, bundle, machine_line, on_threads, parser, save, table
 
 from fieldtune import load_profile, open_bundle
 from fieldtune.adapters import read_adapter, write_adapter
@@ -112,12 +112,8 @@ def measure(opened: Bundle, profile: HardwareProfile, swaps: int, folder: Path) 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure with a cache folder of its own: nothing is compiled before."""
-    profile = load_profile(arguments.profile)
-    profile = dataclasses.replace(
-        profile,
-        execution=dataclasses.replace(profile.execution, on_missing="emulate"),
-        runtime=dataclasses.replace(profile.runtime, threads=THREADS),
-    )
+    profile = on_threads(load_profile(arguments.profile))
+    profile = dataclasses.replace(profile, execution=dataclasses.replace(profile.execution, on_missing="emulate"))
     opened = open_bundle(arguments.bundle or build(arguments.cache.resolve()))
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FIELDTUNE_CACHE"] = str(Path(folder) / "cache")

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from fieldtune.hardware import HardwareProfile
 from fieldtune_offline import BuildSpec
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -72,6 +73,11 @@ def bundle(name: str, spec: BuildSpec) -> Path:
         _in_child(_build, dataclasses.replace(spec, overwrite=True))
         stamp.write_text(key)
     return spec.out
+
+
+def on_threads(profile: HardwareProfile) -> HardwareProfile:
+    """Return a profile with the threads of every contender."""
+    return dataclasses.replace(profile, runtime=dataclasses.replace(profile.runtime, threads=THREADS))
 
 
 def interpreter(runtime: str | None, cache: Path) -> Path:

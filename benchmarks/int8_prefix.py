@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import THREADS, asset, bundle, machine_line, parser, save, say, table
+from common import asset, bundle, machine_line, on_threads, parser, save, say, table
 
 from fieldtune import Bundle, HardwareProfile, TrainConfig, load_profile, open_bundle, train_adapter
 from fieldtune.adapters import Adapter
@@ -78,7 +78,7 @@ def prepare(seed: int, arguments: argparse.Namespace) -> Setting:
         seed=seed,
     )
     opened = open_bundle(bundle(f"of seed {seed}", spec))
-    target, cpu = (_with_threads(load_profile(name)) for name in (arguments.target, "cpu-generic"))
+    target, cpu = (on_threads(load_profile(name)) for name in (arguments.target, "cpu-generic"))
     compile_prefix(opened, target, on_missing="emulate")
     parts = {name: load_examples(images / f"{name}.jsonl", opened.manifest.task)[0] for name in ("train", "test")}
     return Setting(
@@ -89,10 +89,6 @@ def prepare(seed: int, arguments: argparse.Namespace) -> Setting:
         train_set=encode(parts["train"][: arguments.train], opened),
         test_set=encode(parts["test"][: arguments.test], opened),
     )
-
-
-def _with_threads(profile: HardwareProfile) -> HardwareProfile:
-    return dataclasses.replace(profile, runtime=dataclasses.replace(profile.runtime, threads=THREADS))
 
 
 def run_seed(setting: Setting) -> dict[str, Any]:

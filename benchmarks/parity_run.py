@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import THREADS, asset, bundle, machine_line, parser, save, say, table
+from common import THREADS, asset, bundle, machine_line, on_threads, parser, save, say, table
 from contenders import parameter_groups, peft_model
 
 from fieldtune import Bundle, HardwareProfile, TrainConfig, load_profile, open_bundle, train_adapter
@@ -188,8 +188,7 @@ def prepare(seed: int, arguments: argparse.Namespace) -> Setting:
         seed=seed,
     )
     opened = open_bundle(bundle(f"of seed {seed}", spec))
-    profile = load_profile("cpu-generic")
-    profile = dataclasses.replace(profile, runtime=dataclasses.replace(profile.runtime, threads=THREADS))
+    profile = on_threads(load_profile("cpu-generic"))
     config = TrainConfig(seed=seed) if arguments.epochs is None else TrainConfig(seed=seed, epochs=arguments.epochs)
     config = settle(config, profile, opened.manifest)
     manifest, tokenizer = opened.manifest, load_tokenizer(opened.tokenizer_path)
