@@ -1,16 +1,13 @@
 """What a DPU's rounding changes of a bundle's quantized prefixes: halves up in place of to even."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from fieldtune.bundle import Bundle
 from fieldtune.compilation.comparison import OutputDifference, compare_outputs
 from fieldtune.compilation.reference import read_reference
+from fieldtune.data.batches import filled_up
 from fieldtune.node_tables import read_node_table
 from fieldtune_offline.quantization.reference import compare_operators
 
@@ -51,7 +48,8 @@ def rounding_effect(bundle: Bundle, target: str) -> RoundingEffect:
     spec = bundle.manifest.targets[target]
     graph, reference = bundle.manifest.graphs[spec.graph], read_reference(bundle, spec)
     table = read_node_table(bundle.root / graph.nodes)
-    found = compare_operators(ir.load(bundle.graph_path(spec.graph)), [_filled(reference.inputs, spec.batch)])
+    first = {name: array[: spec.batch] for name, array in reference.inputs.items()}
+    found = compare_operators(ir.load(bundle.graph_path(spec.graph)), [filled_up(first, spec.batch)])
     return RoundingEffect(
         target=target,
         operators=len(found.operators),
@@ -60,8 +58,3 @@ def rounding_effect(bundle: Bundle, target: str) -> RoundingEffect:
         left_out=len(found.left_out),
         boundary=compare_outputs(reference.half_up, reference.half_even, table, _ONE_LSB),
     )
-
-
-def _filled(inputs: Mapping[str, npt.NDArray[Any]], batch: int) -> dict[str, npt.NDArray[Any]]:
-    """Return one batch: the first samples, the last of them repeated where there are too few."""
-    return {name: array[np.minimum(np.arange(batch), len(array) - 1)] for name, array in inputs.items()}

@@ -7,15 +7,12 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fieldtune.bundle import file_spec
-from fieldtune.compilation.reporting import accelerator_report
+from fieldtune.compilation.planning import planned_report
 from fieldtune.errors import ExportError
 from fieldtune.hardware import Accelerator, HardwareProfile, load_profile
 from fieldtune.manifest import PREFIX_GRAPH, GraphSpec, Manifest, TargetSpec, TensorSpec
 from fieldtune.node_tables import NodeTable, read_node_table
-from fieldtune.placement.holding import hold_to
-from fieldtune.placement.plan import plan_placement
 from fieldtune.placement.report import PlacementReport
-from fieldtune.placement.rules import check_rules, refuse
 from fieldtune.providers import CPU_PROVIDER, choose_provider
 from fieldtune_offline.calibration_data import Calibration, padded_batches
 from fieldtune_offline.graphs import MIN_ORT
@@ -152,12 +149,7 @@ def check_plan(source: Path, profile: HardwareProfile) -> None:
 
 def _held(table: NodeTable, profile: HardwareProfile, graph: str) -> PlacementReport:
     """Hold a prefix to what the accelerator takes and the profile demands; return where it would run."""
-    assert profile.accelerator is not None
-    refuse(check_rules(table, profile), graph, profile.accelerator.target)
-    choice = choose_provider(profile, (CPU_PROVIDER,), on_missing="emulate")
-    placement = accelerator_report(plan_placement(table, profile.accelerator), profile, choice, graph, identity="")
-    hold_to(placement, profile)
-    return placement
+    return planned_report(table, profile, choose_provider(profile, (CPU_PROVIDER,), on_missing="emulate"), graph)
 
 
 def _quantized(

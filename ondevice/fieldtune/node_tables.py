@@ -33,7 +33,8 @@ _OPERATIONS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
     ast.Mult: operator.mul,
     ast.FloorDiv: operator.floordiv,
 }
-_NO_SIZES: Sizes = {}
+NO_SIZES: Sizes = {}
+"""Of graphs whose shapes are all static."""
 _BITS = re.compile(r"\d+")
 
 
@@ -130,7 +131,7 @@ class NodeTable:
     values: Mapping[str, Value]
     nodes: tuple[Node, ...]
 
-    def macs(self, node: Node, sizes: Sizes = _NO_SIZES) -> int:
+    def macs(self, node: Node, sizes: Sizes = NO_SIZES) -> int:
         """Return a node's multiply-accumulate operations; 0 where it has none."""
         return product(node.macs, sizes) if node.macs else 0
 
@@ -177,7 +178,7 @@ def parse_node_table(text: str, path: Path) -> NodeTable:
     )
 
 
-def product(dims: Iterable[int | str], sizes: Sizes = _NO_SIZES) -> int:
+def product(dims: Iterable[int | str], sizes: Sizes = NO_SIZES) -> int:
     """Return the product of sizes and of expressions of symbolic dimensions.
 
     Raises:
@@ -187,7 +188,7 @@ def product(dims: Iterable[int | str], sizes: Sizes = _NO_SIZES) -> int:
     return math.prod(dim if isinstance(dim, int) else _evaluate(dim, sizes) for dim in dims)
 
 
-def tensor_bytes(value: Value, sizes: Sizes = _NO_SIZES) -> int:
+def tensor_bytes(value: Value, sizes: Sizes = NO_SIZES) -> int:
     """Return the bytes of a tensor in memory; types of less than eight bits are packed.
 
     Raises:

@@ -11,6 +11,7 @@ from fieldtune.bundle import Bundle
 from fieldtune.compilation.child import run_worker
 from fieldtune.compilation.entry import Entry, list_files, write_entry
 from fieldtune.compilation.key import CompileKey, compile_key
+from fieldtune.compilation.planning import planned_report
 from fieldtune.compilation.reporting import accelerator_report
 from fieldtune.compilation.store import CompiledStore
 from fieldtune.compilation.targets import choose_for, find_target
@@ -22,10 +23,10 @@ from fieldtune.manifest import TargetSpec
 from fieldtune.node_tables import NodeTable, read_node_table
 from fieldtune.on_missing import OnMissing
 from fieldtune.placement.holding import hold_to
-from fieldtune.placement.plan import PlacementPlan, plan_placement
+from fieldtune.placement.plan import PlacementPlan
 from fieldtune.placement.readback import Piece, describe, match_pieces
 from fieldtune.placement.report import PlacementReport
-from fieldtune.placement.rules import check_rules, refuse
+from fieldtune.placement.rules import check_rules
 from fieldtune.providers import CPU_PROVIDER, ProviderChoice
 
 Progress: TypeAlias = Callable[[str], None]
@@ -95,9 +96,12 @@ def compile_prefix(
     kept = None if overwrite else store.find(key)
     if choice.emulated and kept is None:
         progress(f"checking {target.graph} against the rules of {target.target}")
-    planned = plan_emulated(bundle, profile, choice, target, key) if choice.emulated else None
+    # What is kept for an emulation is planned again: the key lacks the memory that the profile states, its name and all
+    # that it demands of a placement.
+    planned = (
+        planned_report(job.table, profile, choice, target.graph, identity=key.identity) if choice.emulated else None
+    )
     if kept is not None:
-        # The key holds neither the profile's name nor what it demands of a placement.
         report = planned or dataclasses.replace(kept.report, profile=profile.name, reason=choice.reason)
         hold_to(report, profile)
         return Compiled(folder=store.folder(key), key=key, report=report, seconds=kept.seconds, fresh=False)
@@ -112,26 +116,6 @@ def compile_prefix(
             raise CompileError(f"{error}{_suspicions(job)}") from error
         write_entry(entry, folder)
     return Compiled(folder=store.folder(key), key=key, report=entry.report, seconds=entry.seconds, fresh=True)
-
-
-def plan_emulated(
-    bundle: Bundle, profile: HardwareProfile, choice: ProviderChoice, target: TargetSpec, key: CompileKey
-) -> PlacementReport:
-    """Refuse what the accelerator would; return where the rest would run.
-
-    What is kept for an emulation goes through this whenever it is used: of what it depends on, the key lacks the memory
-    that the profile states and all that it demands of a placement.
-
-    Raises:
-        PlacementRefused: the accelerator would refuse it, or too little or in too many pieces would run on it.
-    """
-    job = _Job(bundle=bundle, profile=profile, choice=choice, target=target, key=key)
-    table = job.table
-    refuse(check_rules(table, profile), target.graph, target.target)
-    assert profile.accelerator is not None
-    report = job.report(plan_placement(table, profile.accelerator))
-    hold_to(report, profile)
-    return report
 
 
 def accelerator_choice(profile: HardwareProfile, choice: ProviderChoice, folder: Path) -> ProviderChoice:

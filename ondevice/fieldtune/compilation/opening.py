@@ -74,7 +74,7 @@ def _report(
         table,
         batch=batch or 1,
         sequence=text.max_length if text else 0,
-        rank=int(bundle.manifest.peft_config.get("r", 1)),
+        rank=bundle.manifest.layout.rank,
     )
     read = match_pieces(table, pieces, sizes)
     return provider_report(describe(table, read, sizes), choice, table.graph, batch=batch, partitions=read.pieces)

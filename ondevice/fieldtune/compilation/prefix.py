@@ -10,14 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldtune.bundle import Bundle
-from fieldtune.compilation.compiling import EMULATION_CONFIG, accelerator_choice, check_environment, plan_emulated
+from fieldtune.compilation.compiling import EMULATION_CONFIG, accelerator_choice, check_environment
 from fieldtune.compilation.entry import Entry, file_names
 from fieldtune.compilation.identity import prefix_identity
 from fieldtune.compilation.key import compile_key
 from fieldtune.compilation.opening import open_graph
+from fieldtune.compilation.planning import planned_report
 from fieldtune.compilation.reporting import accelerator_report, plain_report
 from fieldtune.compilation.store import CompiledStore
 from fieldtune.compilation.targets import choose_for, find_target
+from fieldtune.data.batches import filled_up
 from fieldtune.errors import InvalidBundle
 from fieldtune.hardware import HardwareProfile
 from fieldtune.layout import FloatArray
@@ -95,14 +97,9 @@ class Prefix:
         names = [spec.name for spec in self.spec.outputs]
         rows = {name: array[start : start + self.batch] for name, array in feeds.items()}
         count = len(next(iter(rows.values())))
-        if count < self.batch:
-            # Whatever a sample may be, copies of it are of its kind.
-            rows = {
-                name: np.concatenate([array, np.repeat(array[-1:], self.batch - count, axis=0)])
-                for name, array in rows.items()
-            }
         started = time.perf_counter()
-        found = run_session(self._session, names, rows)
+        # Whatever a sample may be, copies of it are of its kind.
+        found = run_session(self._session, names, filled_up(rows, self.batch))
         time.sleep(max(self._least_run_s - (time.perf_counter() - started), 0))
         return {name: array[:count] for name, array in zip(names, found, strict=True)}
 
@@ -139,9 +136,9 @@ def open_prefix(
     """
     choice = choose_for(bundle, profile, None, on_missing)
     if profile.accelerator is None:
-        return _open_float(bundle, profile, choice)
+        return _open_float(bundle, choice)
     if choice.provider == CPU_PROVIDER and not choice.emulated:
-        return _open_plain(bundle, profile, choice, find_target(bundle, profile).graph)
+        return _open_plain(bundle, choice, find_target(bundle, profile).graph)
     check_environment(profile, choice)
     store = store or CompiledStore()
     target = find_target(bundle, profile)
@@ -151,13 +148,13 @@ def open_prefix(
     return open_entry(bundle, profile, choice, target, entry, store.folder(key))
 
 
-def _open_float(bundle: Bundle, profile: HardwareProfile, choice: ProviderChoice) -> Prefix:
+def _open_float(bundle: Bundle, choice: ProviderChoice) -> Prefix:
     if bundle.manifest.split is None:
         raise InvalidBundle(f"{bundle.root}: is not split; build it with: fieldtune-offline build MODEL --split auto")
-    return _open_plain(bundle, profile, choice, PREFIX_GRAPH)
+    return _open_plain(bundle, choice, PREFIX_GRAPH)
 
 
-def _open_plain(bundle: Bundle, profile: HardwareProfile, choice: ProviderChoice, graph: str) -> Prefix:
+def _open_plain(bundle: Bundle, choice: ProviderChoice, graph: str) -> Prefix:
     """Open a graph as it is; a profile without an accelerator may name another provider than the CPU's."""
     spec = bundle.manifest.graphs[graph]
     first = spec.inputs[0].shape[0]
@@ -165,17 +162,18 @@ def _open_plain(bundle: Bundle, profile: HardwareProfile, choice: ProviderChoice
     session, report = open_graph(bundle, graph, choice, batch)
     if report is None:
         table, sizes = read_node_table(bundle.root / spec.nodes), {first: batch} if isinstance(first, str) else {}
-        report = plain_report(table, profile, choice, graph, sizes, batch)
+        report = plain_report(table, choice, graph, sizes, batch)
     return Prefix(session, spec, batch, prefix_identity(bundle, choice, report), report)
 
 
 def _open_emulated(
     bundle: Bundle, profile: HardwareProfile, choice: ProviderChoice, target: TargetSpec, entry: Entry, folder: Path
 ) -> Prefix:
-    report = plan_emulated(bundle, profile, choice, target, entry.key)
+    spec = bundle.manifest.graphs[target.graph]
+    table = read_node_table(bundle.root / spec.nodes)
+    report = planned_report(table, profile, choice, target.graph, identity=entry.key.identity)
     opened = accelerator_choice(profile, choice, folder)
     session = open_session(bundle.graph_path(target.graph), opened, EMULATION_CONFIG)
-    spec = bundle.manifest.graphs[target.graph]
     least_run_s = (report.estimated_run_s or 0.0) if report.latency_simulated else 0.0
     identity = prefix_identity(bundle, opened, report)
     return Prefix(session, spec, target.batch, identity, report, least_run_s=least_run_s)

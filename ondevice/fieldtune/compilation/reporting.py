@@ -1,6 +1,7 @@
 """A PlacementReport from what was planned or read back."""
 
 import collections
+from collections.abc import Mapping
 
 from fieldtune.hardware import HardwareProfile
 from fieldtune.node_tables import NodeTable, Sizes
@@ -39,10 +40,7 @@ def accelerator_report(
         emulated=choice.emulated,
         reason=choice.reason,
         batch=accelerator.batch,
-        shares=(
-            ProviderShare(provider=choice.requested, nodes=plan.accelerator_nodes, macs=plan.accelerator_macs),
-            ProviderShare(provider=CPU_PROVIDER, nodes=plan.cpu_nodes, macs=plan.cpu_macs),
-        ),
+        shares=_shares(plan, choice.requested),
         partitions=len(plan.partitions) if partitions is None else partitions,
         boundary_bytes=plan.boundary_bytes,
         cpu_operators=plan.cpu_operators,
@@ -64,6 +62,56 @@ def provider_report(
         batch: samples in one run; None for any number.
         partitions: how many there are, where the plan does not tell them apart.
     """
+    return _without_accelerator(
+        choice,
+        graph,
+        batch=batch,
+        shares=_shares(plan, choice.provider),
+        partitions=partitions,
+        boundary_bytes=plan.boundary_bytes,
+        cpu_operators=plan.cpu_operators,
+    )
+
+
+def plain_report(table: NodeTable, choice: ProviderChoice, graph: str, sizes: Sizes, batch: int) -> PlacementReport:
+    """Return the report of a graph that the CPU runs as it is.
+
+    Args:
+        table: the graph.
+        choice: of the CPU's provider, whatever was asked for.
+        graph: name of the graph.
+        sizes: of its symbolic dimensions.
+        batch: samples in one run.
+    """
+    operators = collections.Counter(node.op for node in table.nodes)
+    macs = sum(table.macs(node, sizes) for node in table.nodes)
+    return _without_accelerator(
+        choice,
+        graph,
+        batch=batch,
+        shares=(ProviderShare(provider=choice.provider, nodes=len(table.nodes), macs=macs),),
+        cpu_operators=dict(operators.most_common()),
+    )
+
+
+def _shares(plan: PlacementPlan, provider: str) -> tuple[ProviderShare, ProviderShare]:
+    return (
+        ProviderShare(provider=provider, nodes=plan.accelerator_nodes, macs=plan.accelerator_macs),
+        ProviderShare(provider=CPU_PROVIDER, nodes=plan.cpu_nodes, macs=plan.cpu_macs),
+    )
+
+
+def _without_accelerator(
+    choice: ProviderChoice,
+    graph: str,
+    *,
+    batch: int | None,
+    shares: tuple[ProviderShare, ...],
+    cpu_operators: Mapping[str, int],
+    partitions: int = 0,
+    boundary_bytes: int = 0,
+) -> PlacementReport:
+    """Return the report of a graph of which nothing is compiled, emulated or estimated."""
     return PlacementReport(
         profile=choice.profile,
         target="",
@@ -73,46 +121,10 @@ def provider_report(
         emulated=False,
         reason=choice.reason,
         batch=batch,
-        shares=(
-            ProviderShare(provider=choice.provider, nodes=plan.accelerator_nodes, macs=plan.accelerator_macs),
-            ProviderShare(provider=CPU_PROVIDER, nodes=plan.cpu_nodes, macs=plan.cpu_macs),
-        ),
+        shares=shares,
         partitions=partitions,
-        boundary_bytes=plan.boundary_bytes,
-        cpu_operators=plan.cpu_operators,
-        cache_identity="",
-        estimated_run_s=None,
-    )
-
-
-def plain_report(
-    table: NodeTable, profile: HardwareProfile, choice: ProviderChoice, graph: str, sizes: Sizes, batch: int
-) -> PlacementReport:
-    """Return the report of a graph that the CPU runs as it is.
-
-    Args:
-        table: the graph.
-        profile: of the device.
-        choice: of the CPU's provider, whatever was asked for.
-        graph: name of the graph.
-        sizes: of its symbolic dimensions.
-        batch: samples in one run.
-    """
-    operators = collections.Counter(node.op for node in table.nodes)
-    macs = sum(table.macs(node, sizes) for node in table.nodes)
-    return PlacementReport(
-        profile=profile.name,
-        target="",
-        graph=graph,
-        requested=choice.requested,
-        actual=choice.provider,
-        emulated=False,
-        reason=choice.reason,
-        batch=batch,
-        shares=(ProviderShare(provider=choice.provider, nodes=len(table.nodes), macs=macs),),
-        partitions=0,
-        boundary_bytes=0,
-        cpu_operators=dict(operators.most_common()),
+        boundary_bytes=boundary_bytes,
+        cpu_operators=cpu_operators,
         cache_identity="",
         estimated_run_s=None,
     )

@@ -176,6 +176,21 @@ def collate_images(
     return _named({"pixel_values": pixel_values, "labels": labels}, inputs)
 
 
+def filled_up(arrays: Mapping[str, npt.NDArray[Any]], count: int) -> dict[str, npt.NDArray[Any]]:
+    """Return arrays of so many samples: copies of the last one follow where there are fewer.
+
+    Args:
+        arrays: an array for each input, at least one and at most ``count`` samples first.
+        count: samples of a run.
+    """
+    return {
+        name: array
+        if len(array) == count
+        else np.concatenate([array, np.repeat(array[-1:], count - len(array), axis=0)])
+        for name, array in arrays.items()
+    }
+
+
 def labelled_count(batch: Batch) -> int:
     """Count the labels that enter a batch's loss: of texts all but the first position's, for the model shifts them."""
     labels = batch["labels"]

@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 
-from fieldtune.node_tables import NodeTable, Sizes
+from fieldtune.node_tables import NO_SIZES, NodeTable, Sizes
 from fieldtune.placement.dataflow import trace
 from fieldtune.placement.offload import PRODUCTS
 
-_NO_SIZES: Sizes = {}
 _SEPARATORS = ("/", "_")
 """What stands between the name of a node and what is appended when it is fused: a/MatMulAddFusion, a_transformed."""
 
 
-def match_nodes(table: NodeTable, nodes: Sequence[tuple[str, str]], sizes: Sizes = _NO_SIZES) -> list[int | None]:
+def match_nodes(table: NodeTable, nodes: Sequence[tuple[str, str]], sizes: Sizes = NO_SIZES) -> list[int | None]:
     """Find the nodes of a session in the node table of its graph.
 
     1. By name.
@@ -45,7 +44,7 @@ def match_nodes(table: NodeTable, nodes: Sequence[tuple[str, str]], sizes: Sizes
     return found
 
 
-def heavy_nodes(table: NodeTable, sizes: Sizes = _NO_SIZES) -> list[int]:
+def heavy_nodes(table: NodeTable, sizes: Sizes = NO_SIZES) -> list[int]:
     """Return the indices of the nodes with multiply-accumulates that are not folded, the largest first."""
     flow = trace(table)
     macs = {number: table.macs(node, sizes) for number, node in enumerate(table.nodes) if not flow.is_folded(number)}

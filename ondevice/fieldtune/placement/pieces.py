@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from fieldtune.bundle import Bundle
 from fieldtune.hardware import HardwareProfile
 from fieldtune.manifest import SUFFIX_GRAPHS
-from fieldtune.node_tables import NodeTable, Sizes, read_node_table
+from fieldtune.node_tables import NO_SIZES, NodeTable, Sizes, read_node_table
 from fieldtune.placement.plan import PlacementPlan, plan_placement
-
-_NO_SIZES: Sizes = {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +33,7 @@ class Piece:
         return sum(self.operators.values())
 
 
-def pieces_of(table: NodeTable, plan: PlacementPlan | None, sizes: Sizes = _NO_SIZES) -> tuple[Piece, ...]:
+def pieces_of(table: NodeTable, plan: PlacementPlan | None, sizes: Sizes = NO_SIZES) -> tuple[Piece, ...]:
     """Return a graph's pieces in the order in which they run.
 
     Args:
@@ -78,7 +76,7 @@ def split_pieces(bundle: Bundle, profile: HardwareProfile, graph: str, batch: in
         read_node_table(bundle.root / bundle.manifest.graphs[name].nodes) for name in (graph, SUFFIX_GRAPHS["infer"])
     )
     accelerator = profile.accelerator
-    sizes = {"batch": batch, "rank": int(bundle.manifest.peft_config.get("r", 1))}
+    sizes = {"batch": batch, "rank": bundle.manifest.layout.rank}
     plan = None if accelerator is None else plan_placement(prefix, accelerator)
     return (*pieces_of(prefix, plan, sizes), *pieces_of(suffix, None, sizes))
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from fieldtune.errors import CompileError
 from fieldtune.manifest import TensorSpec
-from fieldtune.node_tables import NodeTable, Sizes, tensor_bytes
+from fieldtune.node_tables import NO_SIZES, NodeTable, Sizes, tensor_bytes
 from fieldtune.placement.dataflow import OUTPUT, Dataflow, trace
 from fieldtune.placement.node_matching import heavy_nodes, match_nodes
 from fieldtune.placement.plan import CpuNode, Partition, PlacementPlan
@@ -27,7 +27,6 @@ from fieldtune.session import open_session, run_session
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-_NO_SIZES: Sizes = {}
 _RECORD = {"session.record_ep_graph_assignment_info": "1"}
 _KERNEL = "_kernel_time"
 """What a profile appends to the name of a node for the time that it took."""
@@ -74,7 +73,7 @@ def open_recorded(
     choice: ProviderChoice,
     config: Mapping[str, str],
     inputs: Sequence[TensorSpec],
-    sizes: Sizes = _NO_SIZES,
+    sizes: Sizes = NO_SIZES,
 ) -> "tuple[InferenceSession, tuple[Piece, ...]]":
     """Open a session and read back where its nodes run; it takes one run on zeros where ONNX Runtime records nothing.
 
@@ -99,7 +98,7 @@ def open_recorded(
 
 
 def profiled_pieces(
-    session: "InferenceSession", inputs: Sequence[TensorSpec], sizes: Sizes = _NO_SIZES
+    session: "InferenceSession", inputs: Sequence[TensorSpec], sizes: Sizes = NO_SIZES
 ) -> tuple[Piece, ...]:
     """Read back where a session's nodes run from the profile of one run on zeros.
 
@@ -125,7 +124,7 @@ def profiled_pieces(
     return tuple(Piece(provider, (node,)) for provider, node in _kernels(events))
 
 
-def match_pieces(table: NodeTable, pieces: Sequence[Piece], sizes: Sizes = _NO_SIZES) -> ReadPlacement:
+def match_pieces(table: NodeTable, pieces: Sequence[Piece], sizes: Sizes = NO_SIZES) -> ReadPlacement:
     """Find the nodes of a node table among the pieces of its session.
 
     Every multiply-accumulate is counted, and in doubt as the CPU's. Where a piece does not name what is in it, whatever
@@ -168,7 +167,7 @@ def _joined(groups: Sequence[set[int]], cpu: set[int]) -> list[set[int]]:
     return joined
 
 
-def describe(table: NodeTable, read: ReadPlacement, sizes: Sizes = _NO_SIZES) -> PlacementPlan:
+def describe(table: NodeTable, read: ReadPlacement, sizes: Sizes = NO_SIZES) -> PlacementPlan:
     """Return what was read back as a plan says it; where pieces have no names, one partition stands for them all."""
     flow = trace(table)
     return PlacementPlan(
