@@ -22,7 +22,9 @@ def bundle_folder():
     def find(name):
         folder = Path(root) / name
         if not root or not (folder / "manifest.json").is_file():
-            pytest.skip(f"no bundle {name}: FIELDTUNE_TEST_BUNDLES is {root!r}; make tiny-bundles builds them")
+            pytest.skip(
+                f"no bundle {name}: FIELDTUNE_TEST_BUNDLES is {root!r}; make tiny-bundles real-bundles builds them"
+            )
         return folder
 
     return find
