@@ -65,7 +65,6 @@ def prepare(seed: int, arguments: argparse.Namespace) -> Setting:
     settings = cache / "bundles" / "benchmark-fashion-lora.json"
     settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text(json.dumps(ADAPTED), encoding="utf-8")
-    name = "-".join(["benchmark", "fashion", *_variant(arguments), str(seed)])
     first = [json.loads(line)["label"] for line in (images / "train.jsonl").read_text().splitlines()]
     spec = BuildSpec(
         model=str(model),
@@ -77,7 +76,7 @@ def prepare(seed: int, arguments: argparse.Namespace) -> Setting:
         target=(arguments.target,),
         quantizer=arguments.quantizer,
         calibration=images / "train.jsonl",
-        out=cache / "bundles" / name,
+        out=cache / "bundles" / f"benchmark-fashion-{_variant(arguments)}-{seed}",
         seed=seed,
     )
     opened = open_bundle(bundle(f"of seed {seed}", spec))
@@ -100,9 +99,9 @@ def prepare(seed: int, arguments: argparse.Namespace) -> Setting:
     )
 
 
-def _variant(arguments: argparse.Namespace) -> list[str]:
+def _variant(arguments: argparse.Namespace) -> str:
     """Return what tells the prefixes of one seed apart."""
-    return [arguments.target, *([] if arguments.quantizer == "ort" else [arguments.quantizer])]
+    return f"{arguments.target}-{arguments.quantizer}"
 
 
 def run_seed(setting: Setting) -> dict[str, Any]:
@@ -170,8 +169,7 @@ def main() -> None:
     print(f"{machine_line()}\n\n{result_table(runs)}\n")
     print(*verdicts(runs), sep="\n")
     settings = {name: getattr(arguments, name) for name in ("target", "quantizer", "epochs", "train", "test")}
-    name = "_".join(["int8_prefix", *_variant(arguments)])
-    file: Path = save(name, arguments.cache, {"settings": settings, "runs": runs})
+    file: Path = save(f"int8_prefix_{_variant(arguments)}", arguments.cache, {"settings": settings, "runs": runs})
     print(f"\nFigures: {file}")
 
 
