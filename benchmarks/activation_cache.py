@@ -29,16 +29,16 @@ from splits import SPLITS, split_bundle
 
 from fieldtune import TrainConfig, load_profile, open_bundle
 from fieldtune.activations.settings import CacheSettings
-from fieldtune.adapter_inputs import to_theta
-from fieldtune.adapters import read_adapter
-from fieldtune.backends.portable import PortableBackend
-from fieldtune.batch_source import BatchSource, open_batches
-from fieldtune.bundle import Bundle
-from fieldtune.compilation.targets import choose_for
+from fieldtune.adapters.arrays import to_theta
+from fieldtune.adapters.directory import read_adapter
+from fieldtune.bundle.opening import Bundle
 from fieldtune.data.batches import Batch
 from fieldtune.data.examples import Encoded, EncodedImage, EncodedSet, IntArray
 from fieldtune.hardware import HardwareProfile
-from fieldtune.optimizers import AdamWConfig
+from fieldtune.placement.targets import choose_for
+from fieldtune.training.backends.portable import PortableBackend
+from fieldtune.training.batch_source import BatchSource, open_batches
+from fieldtune.training.optimizers import AdamWConfig
 from fieldtune.training.plan import plan_steps
 
 LEARNING_RATE = 1e-3

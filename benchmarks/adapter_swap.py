@@ -25,12 +25,12 @@ import numpy as np
 from common import Spread, asset, bundle, machine_line, on_threads, parser, save, table
 
 from fieldtune import load_profile, open_bundle
-from fieldtune.adapters import read_adapter, write_adapter
-from fieldtune.bundle import Bundle
+from fieldtune.adapters.directory import read_adapter, write_adapter
+from fieldtune.adapters.tensors import StoredTensor
+from fieldtune.bundle.opening import Bundle
 from fieldtune.compilation.compiling import compile_prefix
 from fieldtune.hardware import HardwareProfile
-from fieldtune.inference import Runner
-from fieldtune.tensors import StoredTensor
+from fieldtune.serving.runner import Runner
 from fieldtune_offline import BuildSpec, LoraSpec
 from swaps import time_swaps
 

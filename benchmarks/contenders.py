@@ -45,12 +45,12 @@ class Fieldtune:
 
     def __init__(self, workload: Workload, backend: str = "portable", **runtime: bool) -> None:
         from fieldtune import load_profile, open_bundle
-        from fieldtune.adapter_inputs import to_theta
-        from fieldtune.adapters import read_adapter
-        from fieldtune.backends.choice import open_backend
-        from fieldtune.optimizers import AdamWConfig
-        from fieldtune.providers import choose_provider
-        from fieldtune.runtime import features
+        from fieldtune.adapters.arrays import to_theta
+        from fieldtune.adapters.directory import read_adapter
+        from fieldtune.hardware.installed import features
+        from fieldtune.runtime.providers import choose_provider
+        from fieldtune.training.backends.choice import open_backend
+        from fieldtune.training.optimizers import AdamWConfig
 
         profile = load_profile("cpu-generic")
         settings = dataclasses.replace(profile.runtime, threads=workload.threads, **runtime)

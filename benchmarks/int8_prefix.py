@@ -21,11 +21,11 @@ from typing import Any
 from common import asset, bundle, machine_line, on_threads, parser, save, say, table
 
 from fieldtune import Bundle, HardwareProfile, TrainConfig, load_profile, open_bundle, train_adapter
-from fieldtune.adapters import Adapter
+from fieldtune.adapters.adapter import Adapter
 from fieldtune.compilation.compiling import compile_prefix
 from fieldtune.data import EncodedSet, load_examples
-from fieldtune.data.encoding import encode
-from fieldtune.evaluation import evaluate
+from fieldtune.tasks.encoding import encode
+from fieldtune.training.evaluation import evaluate
 from fieldtune_offline import BuildSpec, LoraSpec
 
 ADAPTED = {"target_modules": r"blocks\.1[345]\.(expand|project)|head", "r": 8, "lora_alpha": 16}

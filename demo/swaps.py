@@ -19,11 +19,11 @@ import numpy as np
 import onnxruntime
 
 from fieldtune import Runner, load_profile, open_bundle
+from fieldtune.bundle.manifest import IGNORE_INDEX
 from fieldtune.compilation.store import CompiledStore
 from fieldtune.data.batches import batch_of
 from fieldtune.data.examples import EncodedImage
 from fieldtune.data.images import load_images
-from fieldtune.manifest import IGNORE_INDEX
 
 SWAPS = 20
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fieldtune.adapter_inputs import to_theta
-from fieldtune.adapters import read_adapter
-from fieldtune.backends.portable import PortableBackend
-from fieldtune.bundle import open_bundle
+from fieldtune.adapters.arrays import to_theta
+from fieldtune.adapters.directory import read_adapter
+from fieldtune.bundle.opening import open_bundle
 from fieldtune.hardware import load_profile
-from fieldtune.optimizers import AdamWConfig
-from fieldtune.providers import choose_provider
-from fieldtune.runtime import features
+from fieldtune.hardware.installed import features
+from fieldtune.runtime.providers import choose_provider
+from fieldtune.training.backends.portable import PortableBackend
+from fieldtune.training.optimizers import AdamWConfig
 
 STEPS = 4
 TOLERANCE = 1e-4

@@ -10,9 +10,9 @@ import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
-from fieldtune.bundle import file_spec, open_bundle
+from fieldtune.bundle.manifest import MANIFEST_NAME, GraphSpec, TargetSpec
+from fieldtune.bundle.opening import file_spec, open_bundle
 from fieldtune.hardware import HardwareProfile
-from fieldtune.manifest import MANIFEST_NAME, GraphSpec, TargetSpec
 from fieldtune_offline.node_table import node_table
 
 POSITION = 5

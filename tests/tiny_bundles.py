@@ -22,9 +22,9 @@ from transformers import (
     ResNetForImageClassification,
 )
 
-from fieldtune.adapter_inputs import from_theta, to_theta
-from fieldtune.adapters import write_adapter
-from fieldtune.bundle import open_bundle
+from fieldtune.adapters.arrays import from_theta, to_theta
+from fieldtune.adapters.directory import initial_adapter, write_adapter
+from fieldtune.bundle.opening import open_bundle
 from fieldtune.errors import ExportError
 from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
 from fieldtune_offline.merge import merge_adapter
@@ -193,7 +193,7 @@ def merged(out: Path, name: str) -> None:
     The one for images is quantized whole, too.
     """
     bundle = open_bundle(out / f"tiny-{name}")
-    manifest, initial = bundle.manifest, bundle.initial_adapter()
+    manifest, initial = bundle.manifest, initial_adapter(bundle)
     theta = to_theta(initial, manifest)
     theta += np.random.default_rng(5).normal(0, 0.1, theta.shape).astype(np.float32)
     images = manifest.image is not None

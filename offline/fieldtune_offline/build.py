@@ -1,7 +1,6 @@
 """build_bundle: one straight line from a model to a verified bundle, written beside its place, then renamed."""
 
 import dataclasses
-import importlib.metadata
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,14 +8,10 @@ from typing import Any
 
 import onnx_ir as ir
 
-from fieldtune import __version__
-from fieldtune.adapter_inputs import inference_inputs
-from fieldtune.adapters import Adapter, read_adapter
-from fieldtune.bundle import TOKENIZER_NAME, file_spec
-from fieldtune.data import EncodedSet, Example, encode_examples, load_tokenizer
-from fieldtune.data.images import encode_images
-from fieldtune.errors import UnsupportedModel
-from fieldtune.manifest import (
+from fieldtune.adapters.adapter import Adapter
+from fieldtune.adapters.arrays import inference_inputs
+from fieldtune.adapters.directory import read_adapter
+from fieldtune.bundle.manifest import (
     ADAPTER_NAME,
     MANIFEST_NAME,
     WEIGHTS_NAME,
@@ -27,25 +22,32 @@ from fieldtune.manifest import (
     TaskSpec,
     TextSpec,
 )
-from fieldtune.output_folder import output_folder
-from fieldtune_offline.calibration_data import Calibration, read_calibration
-from fieldtune_offline.graphs import Graph, adapted_graph, gradient_graph
-from fieldtune_offline.lora import Adapted, adapt
+from fieldtune.bundle.opening import TOKENIZER_NAME, file_spec
+from fieldtune.data import EncodedSet, Example, encode_examples, load_tokenizer
+from fieldtune.data.images import encode_images
+from fieldtune.errors import UnsupportedModel
+from fieldtune.files.output_folder import output_folder
+from fieldtune_offline.accelerators.calibration_data import Calibration, read_calibration
+from fieldtune_offline.accelerators.int8 import choose_quantizer
+from fieldtune_offline.accelerators.targets import add_targets, load_targets
+from fieldtune_offline.adapted import Adapted
+from fieldtune_offline.graph import Graph
+from fieldtune_offline.graphs import adapted_graph, gradient_graph
+from fieldtune_offline.methods.adapting import adapt
 from fieldtune_offline.models import CLASSIFICATION_TASKS, BaseModel, canonical_task, load_base
 from fieldtune_offline.node_table import node_table
 from fieldtune_offline.ort_training.export import add_ort_training, training_python
-from fieldtune_offline.parity import check_parity, open_sessions
+from fieldtune_offline.parity.split import check_split
+from fieldtune_offline.parity.whole import check_parity, open_sessions
 from fieldtune_offline.passes.split_prefix import Split, split_prefix
-from fieldtune_offline.quantization import choose_quantizer
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 from fieldtune_offline.spec_checks import checked_spec
-from fieldtune_offline.split_parity import check_split
-from fieldtune_offline.targets import add_targets, load_targets
 from fieldtune_offline.tasks import Task
 from fieldtune_offline.tasks.image_classification import ImageClassification
 from fieldtune_offline.tasks.text_classification import TextClassification
 from fieldtune_offline.tasks.text_generation import TextGeneration
+from fieldtune_offline.versions import tool_version
 from fieldtune_offline.weights import bind_weights, write_weights
 
 _TRACE_SHAPE = (3, 10)
@@ -284,8 +286,3 @@ def _manifest(
         files=files,
         split=split.spec if split else None,
     )
-
-
-def tool_version(name: str) -> str:
-    """Return the version of a package, for ``Manifest.tools``."""
-    return __version__ if name == "fieldtune" else importlib.metadata.version(name)

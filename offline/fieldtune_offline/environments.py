@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fieldtune.cache_folder import cache_folder
 from fieldtune.errors import ExportError
+from fieldtune.files.cache_folder import cache_folder
 
 _STAMP = "fieldtune.json"
 

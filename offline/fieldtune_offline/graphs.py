@@ -1,59 +1,17 @@
 """The three graphs of a bundle: gradient.onnx, eval.onnx and infer.onnx, from one adapted model."""
 
-import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 import torch
 
-from fieldtune.manifest import GraphSpec, TensorSpec
-from fieldtune_offline.lora import Adapted
+from fieldtune_offline.adapted import Adapted
+from fieldtune_offline.graph import IR_VERSION, OPSET, Graph, _spec, needed_nodes
 from fieldtune_offline.lowering import GraphBuilder, LoweredProgram, Tensor, lower_program
 from fieldtune_offline.passes.flatten_parameters import join_gradients, split_theta
 from fieldtune_offline.tasks import Traceable
 from fieldtune_offline.tracing import trace_adapted, trace_gradient
 from fieldtune_offline.weights import is_lifted_constant, program_weights
-
-OPSET = 18
-IR_VERSION = 8
-MIN_ORT = "1.16.3"
-"""Opset 18 and IR 8 are what AMD's Vitis AI 3.5 build of ONNX Runtime 1.16 loads."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Graph:
-    """A closed graph whose weights are not bound yet.
-
-    Attributes:
-        name: as the bundle has it.
-        model: the ONNX model.
-        inputs: to be fed, without the adapter's.
-        outputs: in order.
-        adapter_inputs: the adapter's, which have defaults.
-        weights: name → the torch tensor that each unbound initializer takes.
-        unbound: those initializers.
-    """
-
-    name: str
-    model: ir.Model
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    adapter_inputs: tuple[TensorSpec, ...]
-    weights: Mapping[str, torch.Tensor]
-    unbound: tuple[ir.Value, ...]
-
-    def spec(self, folder: str) -> GraphSpec:
-        """Return the manifest's entry of the graph."""
-        return GraphSpec(
-            path=f"{folder}/{self.name}.onnx",
-            nodes=f"{folder}/{self.name}.nodes.json",
-            opset=OPSET,
-            ir_version=IR_VERSION,
-            min_ort=MIN_ORT,
-            inputs=self.inputs,
-            outputs=self.outputs,
-            adapter_inputs=self.adapter_inputs,
-        )
 
 
 def gradient_graph(source: Traceable, adapted: Adapted, static: frozenset[str]) -> Graph:
@@ -146,21 +104,3 @@ def _close(
         weights={str(value.name): held[str(value.name)] for value in unbound},
         unbound=tuple(unbound),
     )
-
-
-def needed_nodes(
-    nodes: Sequence[ir.Node], outputs: Sequence[ir.Value], given: Collection[int] = frozenset()
-) -> list[ir.Node]:
-    """Return the nodes that compute the outputs, in order; values whose ids are given need not be computed."""
-    needed = {id(value) for value in outputs if id(value) not in given}
-    kept: list[ir.Node] = []
-    for node in reversed(nodes):
-        if any(id(value) in needed for value in node.outputs):
-            kept.append(node)
-            needed.update(id(value) for value in node.inputs if value is not None and id(value) not in given)
-    return kept[::-1]
-
-
-def _spec(tensor: Tensor) -> TensorSpec:
-    shape = tuple(dim if isinstance(dim, int) else str(dim) for dim in tensor.dims)
-    return TensorSpec(name=str(tensor.value.name), dtype=str(tensor.dtype).removeprefix("torch."), shape=shape)

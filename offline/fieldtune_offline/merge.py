@@ -10,28 +10,39 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from fieldtune.adapter_inputs import inference_inputs
-from fieldtune.adapters import TENSORS_NAME, adapter_labels, read_adapter
-from fieldtune.bundle import Bundle, file_spec, open_bundle
+from fieldtune.adapters.adapter import adapter_labels
+from fieldtune.adapters.arrays import inference_inputs
+from fieldtune.adapters.directory import TENSORS_NAME, read_adapter
+from fieldtune.bundle.layout import FloatArray, Layout
+from fieldtune.bundle.manifest import (
+    ADAPTER_NAME,
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    WEIGHTS_NAME,
+    Manifest,
+    MergedSpec,
+    TaskSpec,
+)
+from fieldtune.bundle.opening import Bundle, file_spec, open_bundle
 from fieldtune.data.batches import static_shape
-from fieldtune.data.encoding import encode
 from fieldtune.errors import ExportError
-from fieldtune.layout import FloatArray, Layout
-from fieldtune.manifest import ADAPTER_NAME, FORMAT_VERSION, MANIFEST_NAME, WEIGHTS_NAME, Manifest, MergedSpec, TaskSpec
-from fieldtune.output_folder import output_folder
-from fieldtune_offline.build import tool_version
-from fieldtune_offline.calibration_data import Calibration, read_calibration
-from fieldtune_offline.graphs import Graph
-from fieldtune_offline.merge_parity import check_merge
+from fieldtune.files.output_folder import output_folder
+from fieldtune.tasks.encoding import encode
+from fieldtune_offline.accelerators.calibration_data import Calibration, read_calibration
+from fieldtune_offline.accelerators.int8 import choose_quantizer
+from fieldtune_offline.accelerators.targets import add_targets, load_targets
+from fieldtune_offline.graph import Graph
 from fieldtune_offline.node_table import node_table
 from fieldtune_offline.ort_training.export import FOLDER as ORT_TRAINING
-from fieldtune_offline.passes.drop_adapter import MergedTensor, drop_adapter
+from fieldtune_offline.parity.merge import check_merge
+from fieldtune_offline.passes.drop_adapter import drop_adapter
+from fieldtune_offline.passes.fold_lora import fold_lora
+from fieldtune_offline.passes.merged_tensor import MergedTensor, held_tensor
 from fieldtune_offline.passes.split_at_logits import check_cut, split_at_logits
 from fieldtune_offline.passes.split_prefix import Split
-from fieldtune_offline.quantization import choose_quantizer
 from fieldtune_offline.spec import MergeSpec
 from fieldtune_offline.spec_checks import check_calibration
-from fieldtune_offline.targets import add_targets, load_targets
+from fieldtune_offline.versions import tool_version
 from fieldtune_offline.weights import LazyTensor, bind_weights, write_lazy_weights
 
 _FORWARD = ("eval", "infer")
@@ -125,34 +136,6 @@ def _write(
     return _manifest(source.manifest, task, digest, graphs, cut, staging)
 
 
-def fold(tensor: MergedTensor, fed: Mapping[str, FloatArray]) -> FloatArray:
-    """Return the values of a merged weight, float32.
-
-    Args:
-        tensor: how it comes about.
-        fed: the adapter as infer.onnx takes it, alpha / rank in B: A of shape (in_features, rank) and B of shape
-            (rank, out_features); of a convolution (rank, in, height, width) and (out, rank, 1, 1).
-    """
-    value: FloatArray
-    if tensor.key is not None and tensor.key in fed:
-        value = fed[tensor.key]
-    elif tensor.held is not None:
-        value = tensor.held.numpy()
-    else:
-        assert tensor.bias is not None
-        value = np.zeros_like(fed[tensor.bias])
-    if tensor.lora_a is not None and tensor.lora_b is not None:
-        a, b = fed[tensor.lora_a], fed[tensor.lora_b]
-        if a.ndim > 2:
-            update = b.reshape(b.shape[:2]) @ a.reshape(a.shape[0], -1)
-        else:
-            update = (a @ b).T if tensor.transposed else a @ b
-        value = value + update.reshape(value.shape)
-    if tensor.bias is not None:
-        value = value + fed[tensor.bias]
-    return value
-
-
 def _kept(manifest: Manifest) -> list[str]:
     """Return the files that are the merged bundle's, too: the tokenizer, and whatever else stands beside the graphs."""
     references = {target.reference for target in manifest.targets.values()}
@@ -165,11 +148,11 @@ def _merged_graphs(opened: Bundle, fed: Mapping[str, FloatArray], staging: Path)
     sources: dict[str, MergedTensor] = {}
     for name in _FORWARD:
         model = ir.load(opened.graph_path(name))
-        for tensor in drop_adapter(model, opened.manifest.layout):
+        for tensor in drop_adapter(model, opened.manifest.layout, fold_lora):
             _add(sources, tensor)
         for value in model.graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
-                _add(sources, MergedTensor(name=str(value.name), held=value.const_value))
+                _add(sources, held_tensor(value))
         spec = opened.manifest.graphs[name]
         graphs.append(Graph(name, model, spec.inputs, spec.outputs, (), {}, ()))
     path = staging / WEIGHTS_NAME
@@ -198,14 +181,12 @@ def _add(sources: dict[str, MergedTensor], tensor: MergedTensor) -> None:
 def _identity(tensor: MergedTensor) -> tuple[object, ...]:
     held = tensor.held
     place = (held.offset, held.length) if isinstance(held, ir.ExternalTensor) else held is None
-    return place, tensor.key, tensor.lora_a, tensor.lora_b, tensor.transposed, tensor.bias
+    return place, tensor.key, tensor.update
 
 
 def _lazy(tensor: MergedTensor, fed: Mapping[str, FloatArray]) -> LazyTensor:
-    if tensor.held is None:
-        assert tensor.bias is not None
-        return LazyTensor(ir.DataType.FLOAT, fed[tensor.bias].shape, lambda: fold(tensor, fed))
-    return LazyTensor(tensor.held.dtype, tuple(tensor.held.shape.numpy()), lambda: fold(tensor, fed))
+    dtype = ir.DataType.FLOAT if tensor.held is None else tensor.held.dtype
+    return LazyTensor(dtype, tensor.shape, lambda: tensor.values(fed))
 
 
 def _digest(tensors: Mapping[str, LazyTensor]) -> str:

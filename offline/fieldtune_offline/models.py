@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from fieldtune.adapters import read_adapter
+from fieldtune.adapters.directory import read_adapter
+from fieldtune.bundle.manifest import ImageSpec
 from fieldtune.errors import UnsupportedModel
-from fieldtune.manifest import ImageSpec
-from fieldtune_offline.images import image_spec
+from fieldtune_offline.modalities.image import image_spec
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 

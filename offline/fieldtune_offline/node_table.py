@@ -1,6 +1,6 @@
 """NAME.nodes.json: what a graph computes, for a device that has no onnx package.
 
-``fieldtune.node_tables`` reads it. Sizes are lists of factors, integers and expressions of symbolic dimensions
+``fieldtune.bundle.node_tables`` reads it. Sizes are lists of factors, integers and expressions of symbolic dimensions
 ("batch*sequence"), whose product is meant; ``macs`` counts multiply-accumulate operations of products and convolutions.
 Any graph has a table, so that what is wrong with it can be told: a size that nothing is known of is ``UNKNOWN_SIZE``, a
 shape of unknown rank ``UNKNOWN_SHAPE``, an unknown dtype ``UNKNOWN_DTYPE``.
@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from fieldtune.node_tables import (
+from fieldtune.bundle.node_tables import (
     FORMAT_VERSION,
     UNKNOWN_DTYPE,
     UNKNOWN_SHAPE,

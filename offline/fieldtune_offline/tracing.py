@@ -12,11 +12,11 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from fieldtune.bundle.layout import Layout
 from fieldtune.errors import UnsupportedModel
-from fieldtune.layout import Layout
-from fieldtune_offline.lora import Adapted
+from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.lowering import Input
-from fieldtune_offline.padding import differentiable_padding
+from fieldtune_offline.lowering.padding import differentiable_padding
 from fieldtune_offline.quiet import quiet_tracing
 from fieldtune_offline.tasks import Traceable
 

@@ -6,14 +6,13 @@ The public names below are loaded on first use, so that importing the package co
 from typing import TYPE_CHECKING
 
 from fieldtune.lazy import lazy_names
-
-__version__ = "0.1.0"
+from fieldtune.version import __version__
 
 if TYPE_CHECKING:
-    from fieldtune.bundle import Bundle, open_bundle
+    from fieldtune.bundle.opening import Bundle, open_bundle
     from fieldtune.errors import FieldtuneError
     from fieldtune.hardware import HardwareProfile, load_profile
-    from fieldtune.inference import Runner
+    from fieldtune.serving.runner import Runner
     from fieldtune.training import TrainConfig, TrainReport, train_adapter
 
 __all__ = [
@@ -23,6 +22,7 @@ __all__ = [
     "Runner",
     "TrainConfig",
     "TrainReport",
+    "__version__",
     "load_profile",
     "open_bundle",
     "train_adapter",
@@ -31,12 +31,12 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "Bundle": "fieldtune.bundle",
-        "open_bundle": "fieldtune.bundle",
+        "Bundle": "fieldtune.bundle.opening",
+        "open_bundle": "fieldtune.bundle.opening",
         "FieldtuneError": "fieldtune.errors",
         "HardwareProfile": "fieldtune.hardware",
         "load_profile": "fieldtune.hardware",
-        "Runner": "fieldtune.inference",
+        "Runner": "fieldtune.serving.runner",
         "TrainConfig": "fieldtune.training",
         "TrainReport": "fieldtune.training",
         "train_adapter": "fieldtune.training",

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fieldtune.adapters import Adapter, AdapterCard, read_adapter, write_adapter
-from fieldtune.tensors import StoredTensor, TensorFile
+from fieldtune.adapters.adapter import Adapter, AdapterCard
+from fieldtune.adapters.directory import read_adapter, write_adapter
+from fieldtune.adapters.tensors import StoredTensor, TensorFile
 
 GOLDEN = Path(__file__).parent / "adapter"
 FILES = ("README.md", "adapter_config.json", "adapter_model.safetensors", "fieldtune.json")

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from fieldtune.bundle import open_bundle
+from fieldtune.bundle.opening import open_bundle
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
 from fieldtune_offline.quiet import quiet_loading

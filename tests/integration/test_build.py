@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from fieldtune.bundle import open_bundle
+from fieldtune.bundle.opening import open_bundle
 from fieldtune.errors import OutputError, ParityError, UnsupportedModel
 from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
 
@@ -325,7 +325,7 @@ def test_a_static_bundle_has_its_sizes_and_no_other(opened):
 
 
 def test_a_difference_above_its_tolerance_fails_and_leaves_nothing(spec, monkeypatch):
-    monkeypatch.setattr("fieldtune_offline.parity.GRADIENT_TOLERANCE", 0.0)
+    monkeypatch.setattr("fieldtune_offline.parity.whole.GRADIENT_TOLERANCE", 0.0)
     stages = []
     with pytest.raises(ParityError, match=r"(?s)nothing was written\n.*3, sequence 17: the gradient of .*lora_A"):
         build_bundle(spec(), stages.append)

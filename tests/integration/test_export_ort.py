@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import pytest
 
-from fieldtune.adapter_inputs import from_theta, to_theta
-from fieldtune.adapters import read_adapter, write_adapter
-from fieldtune.backends.ort_checkpoint import read_adamw, read_parameters
-from fieldtune.bundle import file_spec, open_bundle
+from fieldtune.adapters.arrays import from_theta, to_theta
+from fieldtune.adapters.directory import read_adapter, write_adapter
+from fieldtune.adapters.tensors import StoredTensor
+from fieldtune.bundle.opening import file_spec, open_bundle
 from fieldtune.errors import AdapterMismatch, CheckpointError, ExportError, InvalidBundle, ParityError, UnsupportedModel
-from fieldtune.tensors import StoredTensor
+from fieldtune.training.backends.ort_checkpoint import read_adamw, read_parameters
 from fieldtune_offline.cli import main
 from fieldtune_offline.ort_training.export import export_ort_training
 

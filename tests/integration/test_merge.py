@@ -19,9 +19,10 @@ from transformers import (
 )
 
 import fieldtune_offline.merge
-from fieldtune.adapter_inputs import from_theta, inference_inputs, to_theta
-from fieldtune.adapters import read_adapter, write_adapter
-from fieldtune.bundle import open_bundle
+from fieldtune.adapters.arrays import from_theta, inference_inputs, to_theta
+from fieldtune.adapters.directory import read_adapter, write_adapter
+from fieldtune.bundle.node_tables import read_node_table
+from fieldtune.bundle.opening import open_bundle
 from fieldtune.errors import (
     AdapterMismatch,
     ExportError,
@@ -31,11 +32,11 @@ from fieldtune.errors import (
     ParityError,
     UnsupportedModel,
 )
-from fieldtune.node_tables import read_node_table
-from fieldtune_offline import BuildSpec, LoraSpec, build_bundle, merge_parity
+from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
 from fieldtune_offline.cli import main
 from fieldtune_offline.merge import merge_adapter
 from fieldtune_offline.ort_training.export import export_ort_training
+from fieldtune_offline.parity import merge as merge_parity
 from fieldtune_offline.passes.split_at_logits import split_at_logits
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import MergeSpec

@@ -14,11 +14,11 @@ from fieldtune.hardware import load_profile
 from fieldtune.placement.dataflow import DEQUANTIZE, QUANTIZE
 from fieldtune.placement.plan import plan_placement
 from fieldtune.placement.rules import check_rules
+from fieldtune_offline.accelerators.int8 import quantize
+from fieldtune_offline.accelerators.int8.accuracy import signal_to_noise_db
+from fieldtune_offline.accelerators.int8.reference import compare_operators
+from fieldtune_offline.accelerators.int8.running import open_model
 from fieldtune_offline.node_table import table_of
-from fieldtune_offline.quantization import quantize
-from fieldtune_offline.quantization.accuracy import signal_to_noise_db
-from fieldtune_offline.quantization.reference import compare_operators
-from fieldtune_offline.quantization.running import open_model
 
 PROFILES = ("kv260", "zcu104", "vck190", "vek280", "ryzen-ai-phoenix", "ryzen-ai-strix")
 CLASSES, SIZE = 4, 16

@@ -12,12 +12,12 @@ from fieldtune.errors import ExportError
 from fieldtune.hardware import load_profile
 from fieldtune.placement.plan import plan_placement
 from fieldtune.placement.rules import check_rules
+from fieldtune_offline.accelerators.int8 import choose_quantizer, quantize
+from fieldtune_offline.accelerators.int8.accuracy import signal_to_noise_db
+from fieldtune_offline.accelerators.int8.reference import compare_operators
+from fieldtune_offline.accelerators.int8.running import open_model
+from fieldtune_offline.accelerators.int8.static import static_model
 from fieldtune_offline.node_table import table_of
-from fieldtune_offline.quantization import choose_quantizer, quantize
-from fieldtune_offline.quantization.accuracy import signal_to_noise_db
-from fieldtune_offline.quantization.reference import compare_operators
-from fieldtune_offline.quantization.running import open_model
-from fieldtune_offline.quantization.static import static_model
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +102,7 @@ def test_quark_leaves_to_the_cpu_what_the_accelerator_does_not_take(quark):
 
 
 def test_an_error_of_quark_is_told(quark, convolutions, monkeypatch):
-    from fieldtune_offline.quantization.quark import quantizing
+    from fieldtune_offline.accelerators.int8.quark import quantizing
 
     static = static_model(convolutions, {"batch": 1})
     monkeypatch.setattr(quantizing, "static_graph", lambda *_: (static, [{"z": np.zeros((1, 3), np.float32)}], 1))

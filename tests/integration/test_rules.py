@@ -10,9 +10,9 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from fieldtune.bundle.node_tables import read_node_table
 from fieldtune.errors import PlacementRefused
 from fieldtune.hardware import load_profile
-from fieldtune.node_tables import read_node_table
 from fieldtune.placement.plan import plan_placement
 from fieldtune.placement.rules import CHECKS, check_rules, refuse
 from fieldtune_offline.node_table import node_table

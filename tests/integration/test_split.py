@@ -9,12 +9,12 @@ import onnxruntime
 import pytest
 
 import fieldtune_offline.build
-from fieldtune.adapter_inputs import from_theta, inference_inputs
-from fieldtune.adapters import read_adapter
-from fieldtune.bundle import open_bundle
+from fieldtune.adapters.arrays import from_theta, inference_inputs
+from fieldtune.adapters.directory import read_adapter
+from fieldtune.bundle.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS
+from fieldtune.bundle.node_tables import read_node_table
+from fieldtune.bundle.opening import open_bundle
 from fieldtune.errors import ParityError, UnsupportedModel
-from fieldtune.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS
-from fieldtune.node_tables import read_node_table
 from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
 
 SPLITS = ("split-vision", "split-classifier")

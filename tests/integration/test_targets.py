@@ -12,26 +12,26 @@ pytest.importorskip("torch")
 import onnx
 import onnx_ir as ir
 
-from fieldtune.adapter_inputs import from_theta, inference_inputs, to_theta
-from fieldtune.adapters import read_adapter, write_adapter
-from fieldtune.bundle import open_bundle
+from fieldtune.adapters.arrays import from_theta, inference_inputs, to_theta
+from fieldtune.adapters.directory import read_adapter, write_adapter
+from fieldtune.bundle.manifest_reading import read_manifest
+from fieldtune.bundle.node_tables import read_node_table
+from fieldtune.bundle.opening import open_bundle
 from fieldtune.compilation.reference import read_reference
-from fieldtune.data.encoding import encode
 from fieldtune.data.examples import Encoded, EncodedImage, EncodedSet
 from fieldtune.errors import ExportError, InvalidData, PlacementRefused
 from fieldtune.hardware import load_profile
-from fieldtune.manifest_reading import read_manifest
-from fieldtune.node_tables import read_node_table
 from fieldtune.placement.plan import plan_placement
 from fieldtune.placement.rules import check_rules
+from fieldtune.tasks.encoding import encode
 from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
-from fieldtune_offline.calibration_data import Calibration, read_calibration
+from fieldtune_offline.accelerators.accuracy import measure_accuracy, open_prefixes
+from fieldtune_offline.accelerators.calibration_data import Calibration, read_calibration
+from fieldtune_offline.accelerators.int8 import planned_table
+from fieldtune_offline.accelerators.int8.running import open_model
+from fieldtune_offline.accelerators.targets import add_target, add_targets, load_targets
 from fieldtune_offline.cli import main as offline
 from fieldtune_offline.cli.build import target_table
-from fieldtune_offline.quantization import planned_table
-from fieldtune_offline.quantization.running import open_model
-from fieldtune_offline.target_accuracy import measure_accuracy, open_prefixes
-from fieldtune_offline.targets import add_target, add_targets, load_targets
 
 
 def examples(bundle, count, *, labelled=True):

@@ -11,9 +11,9 @@ import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from fieldtune.adapter_inputs import inference_inputs
-from fieldtune.adapters import read_adapter
-from fieldtune.bundle import open_bundle
+from fieldtune.adapters.arrays import inference_inputs
+from fieldtune.adapters.directory import read_adapter
+from fieldtune.bundle.opening import open_bundle
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
 from fieldtune_offline.quiet import quiet_loading

@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fieldtune.bundle.manifest import TaskSpec, TensorSpec
 from fieldtune.data.batches import collate, labelled_count, plan_epoch, plan_evaluation
 from fieldtune.data.examples import Encoded
-from fieldtune.manifest import TaskSpec, TensorSpec
 
 LENGTHS = st.lists(st.integers(1, 500), max_size=300)
 SIZES = st.integers(1, 40)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fieldtune.errors import ProviderUnavailable
 from fieldtune.hardware import HardwareProfile, load_profile
 from fieldtune.hardware.machine import usable_cores
-from fieldtune.providers import choose_provider
+from fieldtune.runtime.providers import choose_provider
 
 CPU = "CPUExecutionProvider"
 PROVIDERS = (CPU, "CUDAExecutionProvider", "VitisAIExecutionProvider", "NobodysExecutionProvider")

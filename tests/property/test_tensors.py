@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from fieldtune.adapters.tensors import StoredTensor, TensorFile, parse_tensors
 from fieldtune.errors import InvalidAdapter
-from fieldtune.tensors import StoredTensor, TensorFile, parse_tensors
 
 FLOATS = arrays.arrays(
     np.uint32, arrays.array_shapes(min_dims=0, max_dims=3, min_side=0), elements=st.integers(0, 2**32 - 1)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from fieldtune_offline.rounding_effects import RoundingEffect
+    from fieldtune_offline.accelerators.rounding_effects import RoundingEffect
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,10 @@ class Parity:
 
 def run(command: Parity, _console: "Console") -> int:
     """Print the figures; return the exit code."""
-    from fieldtune.bundle import open_bundle
+    from fieldtune.bundle.opening import open_bundle
     from fieldtune.cli.results import print_json, print_tables
+    from fieldtune_offline.accelerators.rounding_effects import rounding_effect
     from fieldtune_offline.cli.build import parity_tables
-    from fieldtune_offline.rounding_effects import rounding_effect
 
     bundle = open_bundle(command.bundle)
     manifest = bundle.manifest

@@ -2,7 +2,7 @@
 
 import torch
 
-from fieldtune_offline import padding  # noqa: F401 (registers fieldtune::zero_pad)
+from fieldtune_offline.lowering import padding  # noqa: F401 (registers fieldtune::zero_pad)
 from fieldtune_offline.lowering.builder import Dim, Tensor
 from fieldtune_offline.lowering.call import Call, Table
 

@@ -12,17 +12,18 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from fieldtune.adapters import Adapter, read_adapter
-from fieldtune.backends import training_api
-from fieldtune.bundle import file_spec, open_bundle
+from fieldtune.adapters.adapter import Adapter
+from fieldtune.adapters.directory import read_adapter
+from fieldtune.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, OrtTrainingSpec
+from fieldtune.bundle.opening import file_spec, open_bundle
 from fieldtune.errors import ExportError, UnsupportedModel
-from fieldtune.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, OrtTrainingSpec
-from fieldtune.output_folder import output_folder
+from fieldtune.files.output_folder import output_folder
+from fieldtune.training.backends import training_api
 from fieldtune_offline.environments import Environment, environment_python
-from fieldtune_offline.noise import Arrays
 from fieldtune_offline.ort_training import generate
 from fieldtune_offline.ort_training.forward import forward_model, frozen_parameters
 from fieldtune_offline.ort_training.probes import Probes
+from fieldtune_offline.parity.noise import Arrays
 
 FOLDER = "ort_training"
 ENVIRONMENT = Environment(

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from fieldtune.adapter_fit import lora_modules, scales
-from fieldtune.adapter_inputs import is_scaled, to_theta
-from fieldtune.adapters import Adapter
+from fieldtune.adapters.adapter import Adapter, lora_modules
+from fieldtune.adapters.arrays import is_scaled, to_theta
+from fieldtune.adapters.fit import scales
+from fieldtune.bundle.layout import ParameterSpec
+from fieldtune.bundle.manifest import Manifest
 from fieldtune.errors import UnsupportedModel
-from fieldtune.layout import ParameterSpec
-from fieldtune.manifest import Manifest
 
 LOSS = "loss"
 _PROTOBUF_LIMIT = 2**31 - 2**26

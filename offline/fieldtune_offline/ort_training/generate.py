@@ -3,7 +3,7 @@
     python generate.py REQUEST.json
 
 The request names the files; the answer is RESULT.json beside it. Nothing of this project is installed there, so this
-file imports none of it but ``fieldtune.backends.training_api``, by its path.
+file imports none of it but ``fieldtune.training.backends.training_api``, by its path.
 """
 
 import importlib.util

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.adapter_inputs import to_theta
-from fieldtune.adapters import Adapter
+from fieldtune.adapters.adapter import Adapter
+from fieldtune.adapters.arrays import to_theta
+from fieldtune.bundle.layout import FloatArray
+from fieldtune.bundle.manifest import Manifest, OrtParitySpec
 from fieldtune.errors import ParityError, listed
-from fieldtune.layout import FloatArray
-from fieldtune.manifest import Manifest, OrtParitySpec
-from fieldtune_offline.noise import Arrays, noise_batches
-from fieldtune_offline.parity import (
+from fieldtune_offline.parity.noise import Arrays, noise_batches
+from fieldtune_offline.parity.whole import (
     GRADIENT_TOLERANCE,
     LOSS_TOLERANCE,
     compare_gradients,

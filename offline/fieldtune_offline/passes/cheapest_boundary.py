@@ -13,8 +13,8 @@ from collections.abc import Collection, Sequence
 import networkx as nx
 import onnx_ir as ir
 
+from fieldtune.bundle.node_tables import product
 from fieldtune.errors import UnsupportedModel
-from fieldtune.node_tables import product
 from fieldtune_offline.node_table import multiply_accumulates
 
 BATCH = "batch"

@@ -1,64 +1,33 @@
 """Drop the adapter: a graph without adapter inputs, and what its weights have to become for it to compute the same.
 
-1. The branch of a LoRA pair ends at the Add that joins it to the product of its own layer; what read the sum reads the
-   product, and what read the size of an axis off the branch reads it off the layer.
-2. The product's weight becomes one of its own, named after the module. A tied weight comes apart where only one of its
-   uses is adapted; the use that is not keeps the old tensor, under another name if the new one needs it.
-3. The bias of a lora_B goes into the product's bias, which is made where there is none.
-4. Heads and biases become initializers under the names that the checkpoint has for them.
-5. Nodes and initializers that nothing needs any more are gone.
+1. What the adapter's method adds is taken out by its fold, which gives weights that change a value of their own. A tied
+   weight comes apart where only one of its uses is adapted; the use that is not keeps the old tensor, under another
+   name if the new one needs it.
+2. Heads and biases become initializers under the names that the checkpoint has for them.
+3. Nodes and initializers that nothing needs any more are gone.
 
 No value is computed here: the graph's merged weights have none until they are bound, and a ``MergedTensor`` says how
 each comes about.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from fieldtune.adapter_fit import PREFIX
+from fieldtune.adapters.adapter import PREFIX
+from fieldtune.bundle.layout import Layout
 from fieldtune.errors import ExportError
-from fieldtune.layout import Layout, ParameterSpec
-
-_LORA_BIAS = ".lora_B.bias"
-_WEIGHT_INPUT = {"Gemm": 1, "Conv": 1, "Gather": 0}
-"""The products that a LoRA pair stands beside, and which of their inputs is the weight."""
-_BIAS_INPUT = 2
-_MOVEMENTS = ("Reshape", "Transpose", "Mul")
-"""What may stand between a product and the Add; a scaled embedding multiplies both sides by its factor."""
-_IN_BRANCH = (*_WEIGHT_INPUT, *_MOVEMENTS, "MatMul", "Add")
+from fieldtune_offline.passes.merged_tensor import Fold, MergedTensor, held_tensor, unbound
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class MergedTensor:
-    """How a weight of the merged graph comes about; arrays of the adapter are as infer.onnx is fed them.
-
-    Attributes:
-        name: in the graph.
-        held: the bundle's tensor; None for a bias that there was not.
-        key: PEFT key of what takes the bundle's tensor's place, if the adapter has it.
-        lora_a: PEFT key of A; None where no pair is folded in.
-        lora_b: PEFT key of B.
-        transposed: whether a matrix is (out_features, in_features), which is A B transposed.
-        bias: PEFT key of a lora_B's bias, which is added; None where there is none.
-    """
-
-    name: str
-    held: ir.TensorProtocol | None
-    key: str | None = None
-    lora_a: str | None = None
-    lora_b: str | None = None
-    transposed: bool = False
-    bias: str | None = None
-
-
-def drop_adapter(model: ir.Model, layout: Layout) -> list[MergedTensor]:
+def drop_adapter(model: ir.Model, layout: Layout, fold: Fold) -> list[MergedTensor]:
     """Edit a forward graph in place; return its merged weights, whose initializers have no value yet.
 
     Args:
         model: eval.onnx or infer.onnx.
         layout: of the bundle.
+        fold: of the adapter's method.
 
     Raises:
         ExportError: a branch of another form than builds make.
@@ -67,28 +36,23 @@ def drop_adapter(model: ir.Model, layout: Layout) -> list[MergedTensor]:
     fed = {str(value.name): value for value in graph.inputs}
     merged: dict[str, MergedTensor] = {}
     made: list[ir.Value] = []
-    keys = {(p.module, p.role, p.key.endswith(_LORA_BIAS)): p for p in layout.parameters}
-    for first in layout.parameters:
-        if first.role not in ("lora_a", "lora_embedding_a"):
-            continue
-        second = keys[first.module, "lora_b" if first.role == "lora_a" else "lora_embedding_b", False]
-        bias = keys.get((first.module, "bias", True))
-        for tensor, value in _fold(graph, fed, first, second, bias):
-            merged[tensor.name] = tensor
-            made.append(value)
+    for tensor, value in fold(graph, fed, layout):
+        merged[tensor.name] = tensor
+        made.append(value)
     adapter = [fed[parameter.key] for parameter in layout.parameters if parameter.key in fed]
     for value in adapter:
         graph.inputs.remove(value)
     _drop_unused(graph)
-    left = [str(value.name) for value in adapter if value.uses() and _is_lora(str(value.name))]
+    own = {parameter.key for parameter in layout.parameters if parameter.role not in ("saved", "bias")}
+    left = [str(value.name) for value in adapter if value.uses() and value.name in own]
     if left:
         raise ExportError(f"{graph.name}.onnx: still reads {', '.join(left)}; build the bundle again with this release")
     for value in adapter:
         if value.uses():
             key = str(value.name)
             name = checkpoint_name(key)
-            merged[name] = MergedTensor(name=name, held=graph.initializers.pop(key).const_value, key=key)
-            made.append(_unbound(name, value))
+            merged[name] = dataclasses.replace(held_tensor(graph.initializers.pop(key), key=key), name=name)
+            made.append(unbound(name, value))
             ir.convenience.replace_all_uses_with(value, made[-1])
     _register(graph, made)
     return list(merged.values())
@@ -99,128 +63,6 @@ def checkpoint_name(key: str) -> str:
     return key.removeprefix(PREFIX).replace(".base_layer.", ".").replace(".modules_to_save.", ".")
 
 
-def _is_lora(key: str) -> bool:
-    return ".lora_" in key
-
-
-def _fold(
-    graph: ir.Graph, fed: dict[str, ir.Value], first: ParameterSpec, second: ParameterSpec, bias: ParameterSpec | None
-) -> list[tuple[MergedTensor, ir.Value]]:
-    """Take a pair's branches out; return the weight that it is folded into, and the bias if that changes."""
-    joins, sizes = _branches(fed[first.key], first.module)
-    if not joins:
-        return []  # nothing of this graph reads what the module computes
-    products = [_product(other, first.module) for _, other in joins]
-    for join, other in joins:
-        _bypass(join, other)
-    for node in sizes:
-        _read_elsewhere(node, [value for product in products for value in (*product.outputs, *product.inputs)])
-    held = products[0].inputs[_WEIGHT_INPUT[products[0].op_type]]
-    assert held is not None
-    transposed = products[0].op_type == "Gemm" and bool(products[0].attributes["transB"].as_int())
-    weight = MergedTensor(
-        name=f"{first.module}.weight",
-        held=held.const_value,
-        lora_a=first.key,
-        lora_b=second.key,
-        transposed=transposed,
-    )
-    replaced = [(weight, _unbound(weight.name, held))]
-    for product in products:
-        if product.inputs[_WEIGHT_INPUT[product.op_type]] is not held:
-            raise ExportError(f"{first.module}: is used with several weights, which one adapter cannot be folded into")
-        product.replace_input_with(_WEIGHT_INPUT[product.op_type], replaced[0][1])
-    if bias is not None and bias.key in fed:
-        replaced.append(_fold_bias(graph, products, first.module, bias, fed))
-    return replaced
-
-
-def _fold_bias(
-    graph: ir.Graph, products: Sequence[ir.Node], module: str, bias: ParameterSpec, fed: dict[str, ir.Value]
-) -> tuple[MergedTensor, ir.Value]:
-    """Give products a bias that has the bias of their lora_B in it."""
-    inputs = products[0].inputs
-    held = inputs[_BIAS_INPUT] if len(inputs) > _BIAS_INPUT else None
-    tensor = MergedTensor(
-        name=f"{module}.bias",
-        held=None if held is None else graph.initializers[str(held.name)].const_value,
-        key=str(held.name) if held is not None and str(held.name) in fed else None,
-        bias=bias.key,
-    )
-    value = ir.Value(name=tensor.name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(bias.shape))
-    for product in products:
-        if len(product.inputs) <= _BIAS_INPUT:
-            product.resize_inputs(_BIAS_INPUT + 1)
-        product.replace_input_with(_BIAS_INPUT, value)
-    return tensor, value
-
-
-def _branches(start: ir.Value, module: str) -> tuple[list[tuple[ir.Node, ir.Value]], list[ir.Node]]:
-    """Follow the branches from A on.
-
-    Returns:
-        The Adds that end them, each with what the branch is added to; and the nodes that read sizes off them.
-    """
-    joins: list[tuple[ir.Node, ir.Value]] = []
-    sizes: list[ir.Node] = []
-    values = [start]
-    while values:
-        for node, index in values.pop().uses():
-            other = node.inputs[1 - index] if node.op_type == "Add" else None
-            # The bias of a lora_B is added within the branch.
-            if other is not None and not (other.is_graph_input() and _is_lora(str(other.name))):
-                joins.append((node, other))
-            elif node.op_type == "Shape":
-                sizes.append(node)
-            elif node.op_type in _IN_BRANCH:
-                values.extend(node.outputs)
-            else:
-                raise ExportError(
-                    f"{module}: its adapter goes through {node.name} ({node.op_type}), which is no part of a LoRA "
-                    "branch as builds make it; build the bundle again with this release"
-                )
-    return joins, sizes
-
-
-def _product(value: ir.Value, module: str) -> ir.Node:
-    """Return the product of the layer itself that a value comes from: through reshapes and a factor."""
-    node = value.producer()
-    while node is not None and node.op_type not in _WEIGHT_INPUT:
-        varying = [source for source in node.inputs if source is not None and source.const_value is None]
-        node = varying[0].producer() if node.op_type in _MOVEMENTS and varying else None
-    weight = None if node is None else node.inputs[_WEIGHT_INPUT[node.op_type]]
-    scaled = node is not None and node.op_type == "Gemm" and node.attributes["alpha"].as_float() != 1
-    if node is None or weight is None or weight.const_value is None or scaled:
-        raise ExportError(
-            f"{module}: the weight that its adapter is added to cannot be found in front of {value.name}; build the "
-            "bundle again with this release"
-        )
-    return node
-
-
-def _bypass(join: ir.Node, other: ir.Value) -> None:
-    total = join.outputs[0]
-    if total.is_graph_output():
-        total.name, other.name = f"{total.name}.sum", total.name  # an output keeps its name
-    ir.convenience.replace_all_uses_with(total, other, replace_graph_outputs=True)
-
-
-def _read_elsewhere(node: ir.Node, values: Sequence[ir.Value | None]) -> None:
-    """Let a Shape that reads some axes of a branch read the same ones of a value of the layer itself."""
-    branch = node.inputs[0]
-    assert branch is not None
-    wanted = _axes(node, branch)
-    for value in values:
-        if value is not None and value.const_value is None and _axes(node, value) == wanted:
-            node.replace_input_with(0, value)
-            return
-
-
-def _axes(node: ir.Node, value: ir.Value) -> list[int | ir.SymbolicDim]:
-    assert value.shape is not None
-    return list(value.shape)[node.attributes["start"].as_int() : node.attributes["end"].as_int()]
-
-
 def _drop_unused(graph: ir.Graph) -> None:
     for node in reversed(list(graph)):
         if not any(value.uses() or value.is_graph_output() for value in node.outputs):
@@ -228,10 +70,6 @@ def _drop_unused(graph: ir.Graph) -> None:
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output():
             del graph.initializers[name]
-
-
-def _unbound(name: str, like: ir.Value) -> ir.Value:
-    return ir.Value(name=name, type=like.type, shape=like.shape)
 
 
 def _register(graph: ir.Graph, made: Iterable[ir.Value]) -> None:

@@ -6,9 +6,9 @@
 
 from collections.abc import Sequence
 
+from fieldtune.bundle.manifest import PREFIX_GRAPH, SplitSpec, TensorSpec
 from fieldtune.errors import UnsupportedModel
-from fieldtune.manifest import PREFIX_GRAPH, SplitSpec, TensorSpec
-from fieldtune_offline.graphs import Graph
+from fieldtune_offline.graph import Graph
 from fieldtune_offline.passes.cheapest_boundary import BATCH
 from fieldtune_offline.passes.split_prefix import Split, extract, suffix
 

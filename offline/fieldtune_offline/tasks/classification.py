@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fieldtune.manifest import IGNORE_INDEX
+from fieldtune.bundle.manifest import IGNORE_INDEX
 from fieldtune_offline.tasks import Batch, Traceable
 
 Inputs = Sequence[tuple[str, tuple[str | None, ...]]]

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fieldtune.manifest import ImageSpec
+from fieldtune.bundle.manifest import ImageSpec
 from fieldtune_offline.tasks.classification import Classification, loss_outputs
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from fieldtune.bundle.manifest import IGNORE_INDEX
 from fieldtune.errors import UnsupportedModel
-from fieldtune.manifest import IGNORE_INDEX
 from fieldtune_offline.tasks import Batch, Traceable, masked_text
 
 _GRID = ("batch", "sequence")

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fieldtune.activations.records import DATA_NAME, ENTRY_BYTES, INDEX_NAME, LOCK_NAME
-from fieldtune.cache_folder import cache_folder, open_private, private_folder
 from fieldtune.errors import OutputError
-from fieldtune.file_lock import FileLock
-from fieldtune.json_text import json_text
+from fieldtune.files.cache_folder import cache_folder, open_private, private_folder
+from fieldtune.files.file_lock import FileLock
+from fieldtune.files.json_text import json_text
 
 ABOUT_NAME = "about.json"
 FORMAT_VERSION = "1.0"

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from fieldtune.cache_folder import open_private
 from fieldtune.errors import OutputError
-from fieldtune.file_lock import FileLock
+from fieldtune.files.cache_folder import open_private
+from fieldtune.files.file_lock import FileLock
 
 DATA_NAME = "records.bin"
 INDEX_NAME = "index.bin"

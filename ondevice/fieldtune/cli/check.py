@@ -53,7 +53,7 @@ class Check:
 
 def run(command: Check, _console: "Console") -> int:
     """Check and print the tables; return the exit code."""
-    from fieldtune.bundle import open_tables
+    from fieldtune.bundle.opening import open_tables
     from fieldtune.cli.results import print_json, print_tables
     from fieldtune.cli.usage import UsageError
     from fieldtune.hardware import load_profile
@@ -87,7 +87,7 @@ def run(command: Check, _console: "Console") -> int:
 
 
 def _facts(found: "Preflight") -> dict[str, Any]:
-    from fieldtune.json_text import json_value
+    from fieldtune.files.json_text import json_value
 
     facts: dict[str, Any] = json_value(found)
     for entry, prediction in zip(facts["memory"], found.memory, strict=True):

@@ -41,7 +41,7 @@ class Compile:
 
 def run(command: Compile, console: "Console") -> int:
     """Compile and print the placement; return the exit code."""
-    from fieldtune.bundle import open_bundle
+    from fieldtune.bundle.opening import open_bundle
     from fieldtune.cli.placement import placement_table
     from fieldtune.cli.results import print_json, print_tables
     from fieldtune.compilation.compiling import compile_prefix

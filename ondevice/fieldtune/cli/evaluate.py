@@ -18,7 +18,7 @@ from fieldtune.cli.flags import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fieldtune.bundle import Bundle
+    from fieldtune.bundle.opening import Bundle
     from fieldtune.hardware import HardwareProfile
 
 
@@ -64,22 +64,23 @@ class Evaluate:
 
 def run(command: Evaluate, console: "Console") -> int:
     """Evaluate and print the table; return the exit code."""
-    from fieldtune.adapters import adapter_labels, read_adapter
-    from fieldtune.batch_source import open_batches
-    from fieldtune.bundle import open_bundle
+    from fieldtune.adapters.adapter import adapter_labels
+    from fieldtune.adapters.directory import initial_adapter, read_adapter
+    from fieldtune.bundle.opening import open_bundle
     from fieldtune.cli.progress import counted, evaluation_progress
     from fieldtune.cli.results import evaluation_rows, new_table, print_json, print_tables
-    from fieldtune.compilation.targets import choose_for
-    from fieldtune.data.encoding import encode
     from fieldtune.data.reading import load_examples
-    from fieldtune.evaluation import EvaluationGraph, evaluate_with
     from fieldtune.hardware import load_profile
+    from fieldtune.placement.targets import choose_for
+    from fieldtune.tasks.encoding import encode
+    from fieldtune.training.batch_source import open_batches
+    from fieldtune.training.evaluation import EvaluationGraph, evaluate_with
     from fieldtune.training.report import DataCounts
 
     profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
     choice = choose_for(bundle, profile, on_missing=command.on_missing)
     console.print(f"provider: {choice}", markup=False, highlight=False, soft_wrap=True)
-    adapter = read_adapter(command.adapter) if command.adapter else bundle.initial_adapter()
+    adapter = read_adapter(command.adapter) if command.adapter else initial_adapter(bundle)
     batch_size, max_length = _sizes(command, bundle, profile)
     task = dataclasses.replace(bundle.manifest.task, labels=adapter_labels(adapter, bundle.manifest))
     examples, note = load_examples(command.data, task, command.columns.columns())
@@ -117,7 +118,7 @@ def run(command: Evaluate, console: "Console") -> int:
 
 def _sizes(command: Evaluate, bundle: "Bundle", profile: "HardwareProfile") -> tuple[int, int | None]:
     from fieldtune.cli.usage import UsageError
-    from fieldtune.sizes import batch_limit, length_limit
+    from fieldtune.data.limits import batch_limit, length_limit
 
     inputs = bundle.manifest.graphs["eval"].inputs
     if command.batch_size is not None and command.batch_size < 1:

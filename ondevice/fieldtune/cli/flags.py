@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import tyro
 
-from fieldtune.on_missing import OnMissing
+from fieldtune.hardware.on_missing import OnMissing
 
 if TYPE_CHECKING:
     from fieldtune.data.examples import Columns

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from fieldtune.adapters import Adapter
-    from fieldtune.bundle import Bundle
-    from fieldtune.manifest import GraphSpec, ImageSpec, Manifest, MergeParitySpec, ParitySpec, TensorSpec
+    from fieldtune.adapters.adapter import Adapter
+    from fieldtune.bundle.manifest import GraphSpec, ImageSpec, Manifest, MergeParitySpec, ParitySpec, TensorSpec
+    from fieldtune.bundle.opening import Bundle
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,13 +39,13 @@ class Inspect:
 
 def run(command: Inspect, _console: "Console") -> int:
     """Print what is there; return the exit code."""
-    from fieldtune.adapters import CONFIG_NAME, read_adapter
-    from fieldtune.bundle import open_bundle
+    from fieldtune.adapters.directory import CONFIG_NAME, read_adapter
+    from fieldtune.bundle.manifest import MANIFEST_NAME
+    from fieldtune.bundle.opening import open_bundle
     from fieldtune.cli.profiles import profile_tables
     from fieldtune.cli.results import print_json, print_tables
     from fieldtune.errors import FieldtuneError
     from fieldtune.hardware import load_profile, profile_names
-    from fieldtune.manifest import MANIFEST_NAME
 
     path = Path(command.path)
     facts: object

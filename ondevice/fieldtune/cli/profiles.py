@@ -41,8 +41,8 @@ def run(command: Profiles, _console: "Console") -> int:
     from rich.markup import escape
 
     from fieldtune.cli.results import new_table, print_json, print_tables
+    from fieldtune.files.json_text import json_value
     from fieldtune.hardware import load_profile, load_profiles
-    from fieldtune.json_text import json_value
 
     if command.name == _DETECT:
         return _detect(as_json=command.as_json)
@@ -117,8 +117,8 @@ def _detect(*, as_json: bool) -> int:
     from fieldtune.cli.results import print_json, print_tables
     from fieldtune.hardware import load_profiles
     from fieldtune.hardware.detection import propose
+    from fieldtune.hardware.installed import features
     from fieldtune.hardware.machine import machine_facts
-    from fieldtune.runtime import features
 
     facts = machine_facts(runtime=features())
     proposal = propose(facts, load_profiles())
@@ -132,7 +132,7 @@ def _detect(*, as_json: bool) -> int:
 def _here(profile: "HardwareProfile") -> dict[str, object]:
     """Return where a run with the profile would go with the installed ONNX Runtime, or why it would not start."""
     from fieldtune.errors import ProviderUnavailable
-    from fieldtune.plugins import choose_here
+    from fieldtune.runtime.plugins import choose_here
 
     try:
         choice = choose_here(profile)

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from fieldtune import __version__
 from fieldtune.cli.usage import UsageError
 from fieldtune.errors import FieldtuneError
+from fieldtune.version import __version__
 
 _INTERRUPTED = 130
 
@@ -73,7 +73,7 @@ class Program:
         from rich.console import Console
 
         from fieldtune.cli.signals import terminating_as_interrupt
-        from fieldtune.runtime import check_installed
+        from fieldtune.hardware.installed import check_installed
 
         try:
             check_installed()  # in every command: who installs two runtimes should hear of it at once

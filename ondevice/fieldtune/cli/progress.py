@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fieldtune.cli.results import percent
-from fieldtune.evaluation import Evaluation, Ticks
+from fieldtune.training.evaluation import Evaluation, Ticks
 from fieldtune.training.events import Evaluating, Event, Progress, Started
 from fieldtune.training.report import DataCounts, EpochRecord, EvaluationRecord, StepRecord
 

@@ -4,12 +4,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fieldtune.json_text import json_text
+from fieldtune.files.json_text import json_text
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fieldtune.evaluation import Evaluation
+    from fieldtune.training.evaluation import Evaluation
 
 
 def print_json(value: object) -> None:

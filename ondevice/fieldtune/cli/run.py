@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from fieldtune.cli.flags import DEFAULT_PROFILE, BundlePath, ColumnFlags, JsonFlag, OnMissingFlag, ProfileName
-from fieldtune.generation_settings import GenerationSettings
+from fieldtune.serving.generation_settings import GenerationSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from fieldtune.bundle.manifest import TaskSpec
     from fieldtune.cli.run_inputs import Prompt
-    from fieldtune.inference import Classification, LoadedAdapter, Runner
-    from fieldtune.manifest import TaskSpec
+    from fieldtune.serving.runner import Classification, LoadedAdapter, Runner
 
 INITIAL = "initial adapter"
 """What the bundle's own adapter is called, which runs where no other is given."""
@@ -85,13 +85,14 @@ class Run:
 
 def run(command: Run, console: "Console") -> int:
     """Answer every text with every adapter; return the exit code."""
-    from fieldtune.bundle import open_bundle
+    from fieldtune.adapters.directory import initial_adapter
+    from fieldtune.bundle.opening import open_bundle
     from fieldtune.cli.run_inputs import read_images, read_prompts, read_texts
-    from fieldtune.compilation.targets import choose_for
     from fieldtune.data.examples import IMAGE_CLASSIFICATION, TEXT_GENERATION
     from fieldtune.hardware import load_profile
-    from fieldtune.inference import Runner
-    from fieldtune.providers import CPU_PROVIDER
+    from fieldtune.placement.targets import choose_for
+    from fieldtune.runtime.providers import CPU_PROVIDER
+    from fieldtune.serving.runner import Runner
 
     profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
     task = bundle.manifest.task
@@ -115,7 +116,7 @@ def run(command: Run, console: "Console") -> int:
     adapters = [runner.load_adapter(path) for path in command.adapter]
     if not adapters:
         merged = bundle.manifest.merged
-        adapters = [runner.load_adapter(bundle.initial_adapter(), merged.adapter if merged else INITIAL)]
+        adapters = [runner.load_adapter(initial_adapter(bundle), merged.adapter if merged else INITIAL)]
     if images:
         _classify_images(command, runner, adapters, images)
     elif prompts:
@@ -245,7 +246,7 @@ def _cell(found: "Classification", most: int) -> "Text":
 
 
 def _answer(command: Run, runner: "Runner", adapters: "Sequence[LoadedAdapter]", prompts: "Sequence[Prompt]") -> None:
-    from fieldtune.generation import chat
+    from fieldtune.serving.generation import chat
 
     several = len(prompts) > 1 or len(adapters) > 1
     for prompt in prompts:
@@ -264,7 +265,7 @@ def _answer(command: Run, runner: "Runner", adapters: "Sequence[LoadedAdapter]",
 
 
 def _print_line(record: Mapping[str, object]) -> None:
-    from fieldtune.json_text import json_text
+    from fieldtune.files.json_text import json_text
 
     _write(json_text(record, indent=None))
 

@@ -22,8 +22,8 @@ from fieldtune.errors import InvalidData
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fieldtune.bundle.manifest import TaskSpec
     from fieldtune.cli.run import Run
-    from fieldtune.manifest import TaskSpec
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

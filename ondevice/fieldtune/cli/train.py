@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from fieldtune.adapters import Adapter
-    from fieldtune.bundle import Bundle
+    from fieldtune.adapters.adapter import Adapter
+    from fieldtune.bundle.opening import Bundle
     from fieldtune.data.examples import Example
     from fieldtune.hardware import HardwareProfile
     from fieldtune.training.report import TrainReport
@@ -81,13 +81,13 @@ class Train:
 
 def run(command: Train, console: "Console") -> int:
     """Train, write the result, print the table; return the exit code."""
-    from fieldtune.adapters import CONFIG_NAME, read_adapter
-    from fieldtune.bundle import open_bundle
+    from fieldtune.adapters.directory import CONFIG_NAME, read_adapter
+    from fieldtune.bundle.opening import open_bundle
     from fieldtune.cli.signals import undisturbed
-    from fieldtune.compilation.targets import choose_for
     from fieldtune.errors import OutputError
+    from fieldtune.files.output_folder import output_folder
     from fieldtune.hardware import load_profile
-    from fieldtune.output_folder import output_folder
+    from fieldtune.placement.targets import choose_for
     from fieldtune.training.files import rescue, write_run
 
     profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
@@ -151,7 +151,7 @@ def _train(
 def _examples(
     command: Train, path: Path, bundle: "Bundle", start: "Adapter", console: "Console"
 ) -> "tuple[Example, ...]":
-    from fieldtune.adapters import adapter_labels
+    from fieldtune.adapters.adapter import adapter_labels
     from fieldtune.data.reading import load_examples
 
     # An adapter that names its labels otherwise than the bundle is trained on by its own names.

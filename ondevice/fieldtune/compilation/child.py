@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fieldtune
 from fieldtune.compilation.worker import OUTCOME_NAME, Outcome, Request, read_outcome, request_line
 from fieldtune.errors import CompileError
 
@@ -91,7 +90,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 def _environment() -> dict[str, str]:
     """Return the environment, in which the child finds this very package."""
-    source = str(Path(fieldtune.__file__).resolve().parents[1])
+    source = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path}
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fieldtune.bundle import file_spec
+from fieldtune.bundle.manifest import FileSpec
+from fieldtune.bundle.opening import file_spec
 from fieldtune.compilation.key import CompileKey
 from fieldtune.errors import CompileError, listed
-from fieldtune.fields import Table, check_version
-from fieldtune.json_text import json_text, json_value
-from fieldtune.manifest import FileSpec
+from fieldtune.files.fields import Table, check_version
+from fieldtune.files.json_text import json_text, json_value
 from fieldtune.placement.report import PlacementReport, read_report
 
 FORMAT_VERSION = "1.0"

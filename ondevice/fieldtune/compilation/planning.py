@@ -1,13 +1,13 @@
 """planned_report: where an accelerator's compiler would run a graph, held to its rules and to the profile's demands."""
 
-from fieldtune.compilation.reporting import accelerator_report
+from fieldtune.bundle.node_tables import NodeTable
 from fieldtune.hardware import HardwareProfile
-from fieldtune.node_tables import NodeTable
 from fieldtune.placement.holding import hold_to
 from fieldtune.placement.plan import plan_placement
 from fieldtune.placement.report import PlacementReport
+from fieldtune.placement.reporting import accelerator_report
 from fieldtune.placement.rules import check_rules, refuse
-from fieldtune.providers import ProviderChoice
+from fieldtune.runtime.providers import ProviderChoice
 
 
 def planned_report(

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
-from fieldtune.bundle import Bundle
+from fieldtune.bundle.manifest import TargetSpec
+from fieldtune.bundle.opening import Bundle
 from fieldtune.errors import CorruptFile
-from fieldtune.manifest import TargetSpec
 
 HALF_UP = ".half_up"
 """What follows an output's name where halves are rounded up."""

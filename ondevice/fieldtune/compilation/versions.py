@@ -7,9 +7,9 @@ import json
 import os
 from pathlib import Path
 
-from fieldtune import __version__
-from fieldtune.providers import ProviderChoice
-from fieldtune.runtime import installed_runtimes
+from fieldtune.hardware.installed import installed_runtimes
+from fieldtune.runtime.providers import ProviderChoice
+from fieldtune.version import __version__
 
 _MODULES = ("zocl", "xocl", "amdxdna")
 """Kernel modules of the boards, of PCIe cards and of Ryzen AI."""

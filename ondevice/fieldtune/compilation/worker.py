@@ -18,11 +18,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fieldtune.bundle.manifest import TensorSpec
 from fieldtune.errors import CompileError, FieldtuneError
-from fieldtune.json_text import json_value
-from fieldtune.manifest import TensorSpec
+from fieldtune.files.json_text import json_value
 from fieldtune.placement.readback import Piece, Ran, open_recorded
-from fieldtune.providers import ProviderChoice, SessionSettings
+from fieldtune.runtime.providers import ProviderChoice, SessionSettings
 
 OUTCOME_NAME = "outcome.json"
 

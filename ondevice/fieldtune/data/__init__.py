@@ -1,7 +1,6 @@
 """Texts or images in, batches out."""
 
 from fieldtune.data.batches import batch_of, collate, plan_epoch, plan_evaluation
-from fieldtune.data.encoding import encode
 from fieldtune.data.examples import Columns, Encoded, EncodedImage, EncodedSet, Example, ImageExample, Message
 from fieldtune.data.reading import load_examples
 from fieldtune.data.tokenizing import encode_examples, load_tokenizer
@@ -16,7 +15,6 @@ __all__ = [
     "Message",
     "batch_of",
     "collate",
-    "encode",
     "encode_examples",
     "load_examples",
     "load_tokenizer",

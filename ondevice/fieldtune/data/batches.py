@@ -6,10 +6,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from fieldtune.bundle.manifest import IGNORE_INDEX, ImageSpec, Manifest, TaskSpec, TensorSpec
 from fieldtune.data.examples import TEXT_CLASSIFICATION, Encoded, EncodedImage, IntArray
 from fieldtune.data.images import normalize
 from fieldtune.errors import InvalidData
-from fieldtune.manifest import IGNORE_INDEX, ImageSpec, Manifest, TaskSpec, TensorSpec
 
 Batch: TypeAlias = Mapping[str, npt.NDArray[Any]]
 """The arrays of a batch by the names of a graph's inputs: labels and token ids of int64, pixel_values of float32."""

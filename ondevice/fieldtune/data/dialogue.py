@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fieldtune.bundle.manifest import IGNORE_INDEX, TextSpec
 from fieldtune.data.chat import render
 from fieldtune.data.examples import (
     ChatExample,
@@ -16,7 +17,6 @@ from fieldtune.data.examples import (
     TextExample,
 )
 from fieldtune.errors import InvalidData
-from fieldtune.manifest import IGNORE_INDEX, TextSpec
 
 if TYPE_CHECKING:
     import tokenizers

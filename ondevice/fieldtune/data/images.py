@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from fieldtune.bundle.manifest import IGNORE_INDEX, ImageSpec
 from fieldtune.data.examples import EncodedImage, EncodedSet, Example, ImageExample
 from fieldtune.errors import FieldtuneError, InvalidData, listed
-from fieldtune.manifest import IGNORE_INDEX, ImageSpec
 
 if TYPE_CHECKING:
     import PIL.Image

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from fieldtune.bundle.manifest import TaskSpec
 from fieldtune.data.columns import (
     Choice,
     available_columns,
@@ -33,7 +34,6 @@ from fieldtune.data.images import is_file
 from fieldtune.data.labels import LabelIndex
 from fieldtune.data.rows import DELIMITERS, Fault, Row, kind_of, read_rows
 from fieldtune.errors import InvalidData, listed
-from fieldtune.manifest import TaskSpec
 
 Report: TypeAlias = Callable[[str], None]
 """Takes what is wrong with the row at hand."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fieldtune.bundle.manifest import IGNORE_INDEX, TaskSpec, TextSpec
 from fieldtune.data.dialogue import encode_dialogue, has_label
 from fieldtune.data.examples import (
     TEXT_CLASSIFICATION,
@@ -17,7 +18,6 @@ from fieldtune.data.examples import (
     ImageExample,
 )
 from fieldtune.errors import CorruptFile, InvalidData, listed
-from fieldtune.manifest import IGNORE_INDEX, TaskSpec, TextSpec
 
 if TYPE_CHECKING:
     import tokenizers

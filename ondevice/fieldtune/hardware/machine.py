@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from fieldtune.runtime import RuntimeFeatures
+from fieldtune.hardware.installed import RuntimeFeatures
 
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 # The part numbers of Arm's own cores (implementer 0x41): arch/arm64/include/asm/cputype.h in Linux.

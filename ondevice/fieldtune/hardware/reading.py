@@ -9,16 +9,17 @@ import re
 import sys
 from typing import TypeVar, get_args
 
-from fieldtune.backends import Backend
+from fieldtune.bundle.precision import ActivationType, Precision
 from fieldtune.errors import InvalidProfile, UnsupportedFormat, listed
-from fieldtune.fields import Table, check_version
+from fieldtune.files.fields import Table, check_version
 from fieldtune.hardware.fit import profile_faults
+from fieldtune.hardware.on_missing import OnMissing
 from fieldtune.hardware.specs import (
     Accelerator,
     Activation,
-    ActivationType,
     Architecture,
     ArenaExtend,
+    Backend,
     CpuSpec,
     DetectSpec,
     DpuLimits,
@@ -27,14 +28,12 @@ from fieldtune.hardware.specs import (
     GraphOptimization,
     HardwareProfile,
     MemorySpec,
-    Precision,
     RuntimeSpec,
     Source,
     StackName,
     Support,
     TrainingSpec,
 )
-from fieldtune.on_missing import OnMissing
 
 if sys.version_info >= (3, 11):
     import tomllib

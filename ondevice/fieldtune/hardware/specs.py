@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
-from fieldtune.backends import Backend
-from fieldtune.on_missing import OnMissing
+from fieldtune.bundle.precision import ActivationType, Precision
+from fieldtune.hardware.on_missing import OnMissing
 
+Backend: TypeAlias = Literal["auto", "portable", "ort-training"]
+"""What can train; ``auto`` decides by what is installed and what the bundle holds."""
 Support: TypeAlias = Literal["current", "legacy"]
 Architecture: TypeAlias = Literal["x86_64", "aarch64", "any"]
 GraphOptimization: TypeAlias = Literal["all", "extended", "basic", "off"]
@@ -17,9 +19,6 @@ StackName: TypeAlias = Literal[
 """A release from which the Vitis AI provider's options are spelled so, until the next one; "" is plain ONNX Runtime."""
 Family: TypeAlias = Literal["dpu", "npu"]
 """``dpu``: soft IP in programmable logic, with published limits; ``npu``: fixed AI engines."""
-Precision: TypeAlias = Literal["xint8"]
-"""``xint8``: eight bits, symmetric, one scale a tensor, and every scale a power of two."""
-ActivationType: TypeAlias = Literal["int8", "uint8"]
 Activation: TypeAlias = Literal["relu", "relu6", "leaky_relu", "hard_sigmoid", "hard_swish"]
 
 

@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 
-from fieldtune.manifest import Shape
-from fieldtune.node_tables import Node, NodeTable, Quantization
+from fieldtune.bundle.manifest import Shape
+from fieldtune.bundle.node_tables import Node, NodeTable, Quantization
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "HardSigmoid", "HardSwish")

@@ -4,10 +4,10 @@ import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from fieldtune.bundle import Bundle
+from fieldtune.bundle.manifest import SUFFIX_GRAPHS
+from fieldtune.bundle.node_tables import NO_SIZES, NodeTable, Sizes, read_node_table
+from fieldtune.bundle.opening import Bundle
 from fieldtune.hardware import HardwareProfile
-from fieldtune.manifest import SUFFIX_GRAPHS
-from fieldtune.node_tables import NO_SIZES, NodeTable, Sizes, read_node_table
 from fieldtune.placement.plan import PlacementPlan, plan_placement
 
 

@@ -3,17 +3,17 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from fieldtune.bundle import Bundle
+from fieldtune.bundle.dimensions import dimension_sizes
+from fieldtune.bundle.opening import Bundle
+from fieldtune.data.limits import batch_limit, length_limit
 from fieldtune.errors import InvalidBundle
 from fieldtune.hardware import HardwareProfile
-from fieldtune.preflight.dimensions import dimension_sizes
 from fieldtune.preflight.memory import MemoryPrediction, predict_memory
 from fieldtune.preflight.placing import GraphPlacement, place_graph
 from fieldtune.preflight.step_time import TimeEstimate, estimate_time
 from fieldtune.preflight.storage import StorageNeed, storage_need
 from fieldtune.preflight.workload import Part, Use, batch_of_use, parts_of, uses_of
-from fieldtune.providers import CPU_PROVIDER
-from fieldtune.sizes import batch_limit, length_limit
+from fieldtune.runtime.providers import CPU_PROVIDER
 
 _OPTIONAL: Use = "training with evaluation"
 """What need not fit: training does without."""

@@ -8,13 +8,13 @@ import dataclasses
 from collections.abc import Sequence
 
 from fieldtune.activations.settings import CacheSettings
-from fieldtune.bundle import TOKENIZER_NAME, Bundle
+from fieldtune.bundle.dimensions import dimension_sizes
+from fieldtune.bundle.node_tables import NodeTable, tensor_bytes
+from fieldtune.bundle.opening import TOKENIZER_NAME, Bundle
 from fieldtune.hardware import HardwareProfile
-from fieldtune.node_tables import NodeTable, tensor_bytes
 from fieldtune.placement.rules import accelerator_bytes
 from fieldtune.preflight.arena import Arena, pattern_bytes
 from fieldtune.preflight.buffers import BufferEvent, BufferPlan, plan_buffers
-from fieldtune.preflight.dimensions import dimension_sizes
 from fieldtune.preflight.runtime_graph import run_steps
 from fieldtune.preflight.storage import sample_bytes
 from fieldtune.preflight.weights import WeightMemory, weight_memory

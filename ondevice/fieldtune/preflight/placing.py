@@ -3,15 +3,15 @@
 import dataclasses
 from collections import Counter
 
+from fieldtune.bundle.node_tables import Sizes
 from fieldtune.hardware import HardwareProfile
-from fieldtune.node_tables import Sizes
 from fieldtune.placement.holding import demand_faults
 from fieldtune.placement.plan import PlacementPlan, plan_placement
 from fieldtune.placement.report import ProviderShare
 from fieldtune.placement.rules import check_rules
 from fieldtune.placement.violations import Violation
 from fieldtune.preflight.workload import Part
-from fieldtune.providers import CPU_PROVIDER
+from fieldtune.runtime.providers import CPU_PROVIDER
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

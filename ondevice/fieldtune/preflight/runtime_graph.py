@@ -15,8 +15,8 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from fieldtune.bundle.node_tables import Node, NodeTable
 from fieldtune.hardware import GraphOptimization
-from fieldtune.node_tables import Node, NodeTable
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 

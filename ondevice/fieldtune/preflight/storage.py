@@ -5,8 +5,8 @@ import math
 
 from fieldtune.activations.codes import record_form
 from fieldtune.activations.records import ENTRY_BYTES
-from fieldtune.bundle import Bundle
-from fieldtune.manifest import MANIFEST_NAME
+from fieldtune.bundle.manifest import MANIFEST_NAME
+from fieldtune.bundle.opening import Bundle
 from fieldtune.preflight.workload import Part
 
 _HEADER_BYTES = 8_000

@@ -14,8 +14,8 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
+from fieldtune.bundle.node_tables import NodeTable, Value
 from fieldtune.hardware import Architecture, GraphOptimization
-from fieldtune.node_tables import NodeTable, Value
 from fieldtune.preflight.runtime_graph import Step
 
 _PRODUCTS = ("FusedMatMul", "Gemm", "MatMul")

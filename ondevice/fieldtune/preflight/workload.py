@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from fieldtune.bundle import Bundle
-from fieldtune.compilation.targets import find_target
+from fieldtune.bundle.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS
+from fieldtune.bundle.node_tables import NodeTable, read_node_table
+from fieldtune.bundle.opening import Bundle
 from fieldtune.data.examples import TEXT_GENERATION
+from fieldtune.data.limits import prefix_batch
 from fieldtune.hardware import HardwareProfile
-from fieldtune.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS
-from fieldtune.node_tables import NodeTable, read_node_table
-from fieldtune.sizes import prefix_batch
+from fieldtune.placement.targets import find_target
 
 Use: TypeAlias = Literal["training", "training with evaluation", "evaluation", "inference"]
 """fieldtune train, with --eval, fieldtune evaluate, and fieldtune run."""

@@ -5,8 +5,8 @@ import math
 from typing import Literal
 
 from fieldtune.activations.settings import CacheSettings
-from fieldtune.backends import Backend
-from fieldtune.schedules import Schedule, Warmup
+from fieldtune.hardware.specs import Backend
+from fieldtune.training.schedules import Schedule, Warmup
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

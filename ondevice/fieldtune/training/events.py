@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import TypeAlias
 
-from fieldtune.backends.choice import BackendChoice
 from fieldtune.placement.report import PlacementReport
-from fieldtune.providers import ProviderChoice
+from fieldtune.runtime.providers import ProviderChoice
+from fieldtune.training.backends.choice import BackendChoice
 from fieldtune.training.report import DataCounts, EpochRecord, EvaluationRecord, StepRecord
 
 

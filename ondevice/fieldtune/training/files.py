@@ -3,10 +3,11 @@
 import tempfile
 from pathlib import Path
 
-from fieldtune.adapters import Adapter, write_adapter
+from fieldtune.adapters.adapter import Adapter
+from fieldtune.adapters.directory import write_adapter
 from fieldtune.errors import OutputError
-from fieldtune.json_text import json_text
-from fieldtune.report_page import report_page
+from fieldtune.files.json_text import json_text
+from fieldtune.training.page import report_page
 from fieldtune.training.report import TrainReport
 
 REPORT_NAME = "train_report.json"

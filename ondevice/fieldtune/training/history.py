@@ -3,10 +3,10 @@
 import dataclasses
 import math
 
-from fieldtune.batch_source import Counts
-from fieldtune.evaluation import Evaluation
-from fieldtune.layout import FloatArray
+from fieldtune.bundle.layout import FloatArray
+from fieldtune.training.batch_source import Counts
 from fieldtune.training.config import TrainConfig
+from fieldtune.training.evaluation import Evaluation
 from fieldtune.training.report import EpochRecord, EvaluationRecord, StepRecord
 
 

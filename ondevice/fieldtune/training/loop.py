@@ -6,25 +6,26 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fieldtune.adapter_inputs import to_theta
-from fieldtune.adapters import Adapter, adapter_labels, read_adapter
-from fieldtune.backends.choice import BackendChoice, choose_backend, open_backend
-from fieldtune.batch_source import open_batches
-from fieldtune.bundle import Bundle
-from fieldtune.compilation.targets import choose_for
+from fieldtune.adapters.adapter import Adapter, adapter_labels
+from fieldtune.adapters.arrays import to_theta
+from fieldtune.adapters.directory import read_adapter
+from fieldtune.bundle.layout import FloatArray
+from fieldtune.bundle.opening import Bundle
 from fieldtune.data.batches import labelled_count
-from fieldtune.data.encoding import encode
 from fieldtune.data.examples import EncodedSet, Example
 from fieldtune.errors import AdapterMismatch, InvalidData, listed
 from fieldtune.hardware import HardwareProfile
-from fieldtune.layout import FloatArray
-from fieldtune.on_missing import OnMissing
-from fieldtune.optimizers import AdamWConfig, OptimizerConfig, SGDConfig
-from fieldtune.providers import ProviderChoice
-from fieldtune.runtime import features
+from fieldtune.hardware.installed import features
+from fieldtune.hardware.on_missing import OnMissing
+from fieldtune.placement.targets import choose_for
+from fieldtune.runtime.providers import ProviderChoice
+from fieldtune.tasks.encoding import encode
+from fieldtune.training.backends.choice import BackendChoice, choose_backend, open_backend
+from fieldtune.training.batch_source import open_batches
 from fieldtune.training.config import TrainConfig
 from fieldtune.training.events import Progress, Started
 from fieldtune.training.history import History, Snapshot
+from fieldtune.training.optimizers import AdamWConfig, OptimizerConfig, SGDConfig
 from fieldtune.training.plan import settle
 from fieldtune.training.report import DataCounts, RunDiverged, Subject, TrainReport, environment
 from fieldtune.training.run import Outcome, Run

@@ -5,11 +5,11 @@ import itertools
 import math
 from collections.abc import Iterator
 
+from fieldtune.bundle.manifest import Manifest
 from fieldtune.data.batches import plan_epoch
 from fieldtune.data.examples import IntArray
+from fieldtune.data.limits import batch_limit, length_limit
 from fieldtune.hardware import HardwareProfile
-from fieldtune.manifest import Manifest
-from fieldtune.sizes import batch_limit, length_limit
 from fieldtune.training.config import TrainConfig
 
 

@@ -8,18 +8,18 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from fieldtune import __version__
-from fieldtune.adapters import Adapter
-from fieldtune.backends.choice import BackendChoice
-from fieldtune.batch_source import SplitReport
+from fieldtune.adapters.adapter import Adapter
+from fieldtune.bundle.manifest import Manifest
 from fieldtune.errors import TrainingDiverged
-from fieldtune.evaluation import Evaluation
-from fieldtune.json_text import json_value
-from fieldtune.manifest import Manifest
+from fieldtune.files.json_text import json_value
+from fieldtune.hardware.installed import features
 from fieldtune.placement.report import PlacementReport
-from fieldtune.providers import ProviderChoice
-from fieldtune.runtime import features
+from fieldtune.runtime.providers import ProviderChoice
+from fieldtune.training.backends.choice import BackendChoice
+from fieldtune.training.batch_source import SplitReport
 from fieldtune.training.config import TrainConfig
+from fieldtune.training.evaluation import Evaluation
+from fieldtune.version import __version__
 
 FORMAT_VERSION = "1.1"
 Stopped: TypeAlias = Literal["completed", "interrupted", "diverged"]

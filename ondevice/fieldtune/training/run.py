@@ -6,21 +6,21 @@ import time
 
 import numpy as np
 
-from fieldtune.adapter_inputs import from_theta
-from fieldtune.adapters import Adapter, adapter_labels
-from fieldtune.backends.interface import TrainingBackend
-from fieldtune.batch_source import BatchSource
-from fieldtune.bundle import Bundle
+from fieldtune.adapters.adapter import Adapter, adapter_labels
+from fieldtune.adapters.arrays import from_theta
+from fieldtune.bundle.layout import FloatArray
+from fieldtune.bundle.opening import Bundle
 from fieldtune.data.batches import labelled_count
 from fieldtune.data.examples import Encoded, EncodedSet
-from fieldtune.evaluation import evaluate_with
-from fieldtune.layout import FloatArray
-from fieldtune.schedules import learning_rate
+from fieldtune.training.backends.interface import TrainingBackend
+from fieldtune.training.batch_source import BatchSource
 from fieldtune.training.config import TrainConfig
+from fieldtune.training.evaluation import evaluate_with
 from fieldtune.training.events import Evaluating, Progress
 from fieldtune.training.history import History, Snapshot
 from fieldtune.training.plan import PlannedStep, count_steps, plan_steps
 from fieldtune.training.report import StepRecord, Stopped
+from fieldtune.training.schedules import learning_rate
 
 
 class _Diverged(Exception):

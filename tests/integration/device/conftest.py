@@ -33,7 +33,7 @@ def bundle_folder():
 @pytest.fixture(scope="session")
 def opened(bundle_folder):
     """The function from a small bundle's name to the bundle."""
-    from fieldtune.bundle import open_bundle
+    from fieldtune.bundle.opening import open_bundle
 
     return lambda name: open_bundle(bundle_folder(name))
 
@@ -55,7 +55,7 @@ def exported(opened):
 def official(exported):
     """As ``exported``, where the runtime can train with the artifacts, too."""
     pytest.importorskip("onnxruntime")
-    from fieldtune.runtime import features
+    from fieldtune.hardware.installed import features
 
     if not features().has_training_api:
         pytest.skip(f"ONNX Runtime {features().version} is not a training build; onnxruntime-training-cpu is")

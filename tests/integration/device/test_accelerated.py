@@ -12,22 +12,22 @@ pytest.importorskip("tyro")
 
 from fieldtune.activations.folders import list_activations
 from fieldtune.activations.settings import CacheSettings
-from fieldtune.adapter_inputs import inference_inputs
-from fieldtune.adapters import read_adapter, write_adapter
-from fieldtune.batch_source import open_batches
-from fieldtune.bundle import open_bundle
+from fieldtune.adapters.arrays import inference_inputs
+from fieldtune.adapters.directory import read_adapter, write_adapter
+from fieldtune.adapters.tensors import StoredTensor
+from fieldtune.bundle.opening import open_bundle
 from fieldtune.cli import main
 from fieldtune.compilation.compiling import compile_prefix
 from fieldtune.compilation.prefix import open_prefix
 from fieldtune.compilation.store import CompiledStore
-from fieldtune.compilation.targets import choose_for
 from fieldtune.data.examples import EncodedImage, EncodedSet
 from fieldtune.errors import BackendUnavailable, CompileError
-from fieldtune.evaluation import evaluate
 from fieldtune.hardware import load_profile
-from fieldtune.inference import Runner
-from fieldtune.tensors import StoredTensor
+from fieldtune.placement.targets import choose_for
+from fieldtune.serving.runner import Runner
 from fieldtune.training import TrainConfig, train_adapter
+from fieldtune.training.batch_source import open_batches
+from fieldtune.training.evaluation import evaluate
 
 pytest.importorskip("onnxruntime")
 

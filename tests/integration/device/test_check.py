@@ -12,11 +12,11 @@ import pytest
 
 pytest.importorskip("tyro")
 
-from fieldtune.bundle import open_tables
+from fieldtune.bundle.opening import open_tables
 from fieldtune.cli import main
 from fieldtune.hardware import load_profile, profile_path
+from fieldtune.hardware.installed import features
 from fieldtune.preflight.checking import check_bundle
-from fieldtune.runtime import features
 
 MEASURED = """
 import re, sys

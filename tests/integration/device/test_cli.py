@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("tyro")
 pytest.importorskip("tokenizers")
 
-from fieldtune.adapters import read_adapter
+from fieldtune.adapters.directory import read_adapter
 from fieldtune.cli import main
 
 COMMAND = [sys.executable, "-c", "import sys; from fieldtune.cli import main; sys.exit(main())"]

@@ -15,16 +15,16 @@ import pytest
 
 pytest.importorskip("tyro")
 
-from fieldtune.bundle import file_spec, open_bundle
+from fieldtune.bundle.manifest import MANIFEST_NAME
+from fieldtune.bundle.opening import file_spec, open_bundle
 from fieldtune.cli import main
 from fieldtune.compilation.compiling import compile_prefix
 from fieldtune.compilation.key import external_files
 from fieldtune.compilation.prefix import open_prefix
 from fieldtune.compilation.store import CompiledStore
+from fieldtune.data.limits import CPU_BATCH
 from fieldtune.errors import CompileError, InvalidBundle, PlacementRefused, ProviderUnavailable
 from fieldtune.hardware import load_profile
-from fieldtune.manifest import MANIFEST_NAME
-from fieldtune.sizes import CPU_BATCH
 
 pytest.importorskip("onnxruntime")
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from fieldtune.bundle import open_bundle
+from fieldtune.bundle.opening import open_bundle
 from fieldtune.errors import CorruptFile, InvalidBundle, UnsupportedFormat
 
 

@@ -3,11 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fieldtune.adapters import read_adapter
+from fieldtune.adapters.directory import read_adapter
+from fieldtune.adapters.tensors import StoredTensor
 from fieldtune.errors import InvalidData
-from fieldtune.evaluation import evaluate
-from fieldtune.tensors import StoredTensor
 from fieldtune.training import TrainConfig, train_adapter
+from fieldtune.training.evaluation import evaluate
 
 
 @pytest.mark.parametrize("name", ["tiny-classifier", "tiny-lm"])

@@ -13,10 +13,10 @@ import pytest
 
 pytest.importorskip("tokenizers")
 
-from fieldtune.adapter_inputs import to_theta
-from fieldtune.adapters import read_adapter
-from fieldtune.backends.ort_checkpoint import read_adamw, read_parameters
-from fieldtune.backends.training_api import import_training
+from fieldtune.adapters.arrays import to_theta
+from fieldtune.adapters.directory import read_adapter
+from fieldtune.training.backends.ort_checkpoint import read_adamw, read_parameters
+from fieldtune.training.backends.training_api import import_training
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 OFFICIAL = EXAMPLES / "official_api.py"

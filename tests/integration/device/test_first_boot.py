@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from fieldtune.bundle import file_spec, open_bundle
+from fieldtune.bundle.node_tables import read_node_table
+from fieldtune.bundle.opening import file_spec, open_bundle
 from fieldtune.compilation.comparison import compare_outputs, output_step
 from fieldtune.compilation.reference import HALF_UP, read_reference
 from fieldtune.errors import CorruptFile
-from fieldtune.node_tables import read_node_table
 
 SCRIPT = Path(__file__).resolve().parents[3] / "examples" / "first_boot.py"
 PROFILE = "kv260"

@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fieldtune import generation
-from fieldtune.adapters import read_adapter
-from fieldtune.bundle import open_bundle
+from fieldtune.adapters.directory import read_adapter
+from fieldtune.adapters.tensors import StoredTensor
+from fieldtune.bundle.opening import open_bundle
 from fieldtune.data.dialogue import encode_prompt
 from fieldtune.data.examples import Message
 from fieldtune.errors import InvalidBundle, InvalidData
-from fieldtune.generation import GenerationSettings, chat, generate, stream_text
 from fieldtune.hardware import load_profile
-from fieldtune.inference import Runner
-from fieldtune.tensors import StoredTensor
+from fieldtune.serving import generation
+from fieldtune.serving.generation import GenerationSettings, chat, generate, stream_text
+from fieldtune.serving.runner import Runner
 
 pytest.importorskip("onnxruntime")
 

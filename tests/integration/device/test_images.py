@@ -8,11 +8,12 @@ import pytest
 pytest.importorskip("tyro")
 
 from fieldtune.cli import main
-from fieldtune.data import EncodedImage, EncodedSet, ImageExample, encode, load_examples
+from fieldtune.data import EncodedImage, EncodedSet, ImageExample, load_examples
+from fieldtune.tasks.encoding import encode
 from fieldtune.errors import InvalidBundle, InvalidData
-from fieldtune.evaluation import evaluate
-from fieldtune.inference import Runner
+from fieldtune.serving.runner import Runner
 from fieldtune.training import TrainConfig, train_adapter
+from fieldtune.training.evaluation import evaluate
 
 CONFIG = TrainConfig(epochs=3, batch_size=4, gradient_accumulation=1, learning_rate=1e-2)
 BRIGHTNESS = {"dark": 70, "light": 180}
@@ -237,7 +238,7 @@ def test_a_bundle_needs_no_tokenizer_for_images(opened):
     ],
 )
 def test_a_manifest_that_says_nonsense_about_images(bundle_folder, tmp_path, changes, message):
-    from fieldtune.bundle import open_bundle
+    from fieldtune.bundle.opening import open_bundle
 
     manifest = json.loads((bundle_folder("tiny-vision") / "manifest.json").read_text())
     manifest["image"] = None if "image" in changes else {**manifest["image"], **changes}

@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("tyro")
 
-from fieldtune.adapter_inputs import to_theta
-from fieldtune.adapters import read_adapter
+from fieldtune.adapters.arrays import to_theta
+from fieldtune.adapters.directory import read_adapter
 from fieldtune.cli import main
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fieldtune.adapter_inputs import inference_inputs
-from fieldtune.adapters import AdapterCard, read_adapter, write_adapter
-from fieldtune.bundle import open_bundle
+from fieldtune.adapters.adapter import AdapterCard
+from fieldtune.adapters.arrays import inference_inputs
+from fieldtune.adapters.directory import read_adapter, write_adapter
+from fieldtune.adapters.tensors import StoredTensor
+from fieldtune.bundle.opening import open_bundle
 from fieldtune.errors import AdapterMismatch, InvalidBundle, InvalidData
 from fieldtune.hardware import load_profile
-from fieldtune.inference import Runner
-from fieldtune.runtime import features
-from fieldtune.tensors import StoredTensor
+from fieldtune.hardware.installed import features
+from fieldtune.serving.runner import Runner
 
 pytest.importorskip("onnxruntime")
 
@@ -236,7 +237,7 @@ def test_what_an_adapter_leaves_out_keeps_the_graphs_default(bundle, batch, runn
     expected = named.run(batch, loaded)["logits"]
     np.testing.assert_array_equal(named.run(batch, without_head)["logits"], expected)
     if features().has_lora_adapter:
-        from fieldtune.native_adapters import native_adapter
+        from fieldtune.runtime.native_adapters import native_adapter
 
         native = dataclasses.replace(loaded, feeds={}, native=native_adapter(without_head.feeds))
         np.testing.assert_array_equal(runner.run(batch, native)["logits"], expected)

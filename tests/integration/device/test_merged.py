@@ -5,18 +5,18 @@ import json
 import numpy as np
 import pytest
 
-from fieldtune.adapters import read_adapter
+from fieldtune.adapters.directory import initial_adapter, read_adapter
 from fieldtune.cli import main
 from fieldtune.compilation.compiling import compile_prefix
 from fieldtune.data.examples import EncodedImage, EncodedSet
 from fieldtune.data.images import normalize
 from fieldtune.errors import AdapterMismatch, InvalidBundle
-from fieldtune.evaluation import evaluate
-from fieldtune.generation import chat
-from fieldtune.generation_settings import GenerationSettings
 from fieldtune.hardware import load_profile
-from fieldtune.inference import Runner
+from fieldtune.serving.generation import chat
+from fieldtune.serving.generation_settings import GenerationSettings
+from fieldtune.serving.runner import Runner
 from fieldtune.training import TrainConfig, train_adapter
+from fieldtune.training.evaluation import evaluate
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_texts_are_classified_alike(pair):
     texts = ["a good film", "the plot was dull", "boring"]
     expected = whole.classify(texts, adapter)
     _check_classes(merged.classify(texts), expected)
-    _check_classes(merged.classify(texts, merged.load_adapter(merged.bundle.initial_adapter())), expected)
+    _check_classes(merged.classify(texts, merged.load_adapter(initial_adapter(merged.bundle))), expected)
     assert expected != whole.classify(texts)
     assert {found.label for found in expected} <= {"negativeish", "positiveish"}
 

@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip("tyro")
 
 from fieldtune.cli import main
-from fieldtune.compilation.targets import choose_for
 from fieldtune.errors import InvalidBundle, ProviderUnavailable
 from fieldtune.hardware import load_profile
+from fieldtune.placement.targets import choose_for
 
 ort = pytest.importorskip("onnxruntime")
 

@@ -13,19 +13,19 @@ import pytest
 pytest.importorskip("tokenizers")
 pytest.importorskip("tyro")
 
-from fieldtune.adapter_inputs import from_theta, to_theta
-from fieldtune.adapters import read_adapter
-from fieldtune.backends.choice import choose_backend, open_backend
-from fieldtune.bundle import file_spec, open_bundle
+from fieldtune.adapters.arrays import from_theta, to_theta
+from fieldtune.adapters.directory import read_adapter
+from fieldtune.bundle.opening import file_spec, open_bundle
 from fieldtune.cli import main
 from fieldtune.data.batches import collate, static_shape
 from fieldtune.data.examples import Encoded
 from fieldtune.data.tokenizing import load_tokenizer
 from fieldtune.errors import CheckpointError, CorruptFile, InvalidBundle
-from fieldtune.inference import Runner
-from fieldtune.optimizers import AdamWConfig
-from fieldtune.providers import choose_provider
-from fieldtune.runtime import features
+from fieldtune.hardware.installed import features
+from fieldtune.runtime.providers import choose_provider
+from fieldtune.serving.runner import Runner
+from fieldtune.training.backends.choice import choose_backend, open_backend
+from fieldtune.training.optimizers import AdamWConfig
 
 TINY = ("tiny-classifier", "static-classifier", "tiny-lm")
 STEPS = 20
@@ -265,7 +265,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(official, backend):
 
 
 def test_only_the_adapter_is_trained(official):
-    from fieldtune.backends.training_api import import_training
+    from fieldtune.training.backends.training_api import import_training
 
     api = import_training("api")
     bundle = official("tiny-lm")
@@ -375,7 +375,7 @@ def test_the_detour_to_the_training_api_leaves_no_trace(official):
     official("tiny-classifier")
     program = BLOCKED + (
         "import onnxruntime\n"
-        "from fieldtune.backends.training_api import import_training\n"
+        "from fieldtune.training.backends.training_api import import_training\n"
         "api = import_training('api')\n"
         "assert api is import_training('api')\n"
         "assert api.Module and api.Optimizer and api.CheckpointState\n"
@@ -396,7 +396,7 @@ def test_the_detour_to_the_training_api_leaves_no_trace(official):
 
 
 def test_a_nominal_checkpoint_becomes_whole_by_the_weights_that_arrive(official):
-    from fieldtune.backends.training_api import import_training
+    from fieldtune.training.backends.training_api import import_training
 
     api = import_training("api")
     bundle = official("tiny-classifier")

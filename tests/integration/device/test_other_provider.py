@@ -12,12 +12,12 @@ import pytest
 pytest.importorskip("tyro")
 
 from fieldtune.cli import main
-from fieldtune.compilation.opening import open_graph
 from fieldtune.compilation.prefix import open_prefix
-from fieldtune.compilation.targets import choose_for
 from fieldtune.errors import PlacementRefused
 from fieldtune.hardware import load_profile
-from fieldtune.inference import Runner
+from fieldtune.placement.opening import open_graph
+from fieldtune.placement.targets import choose_for
+from fieldtune.serving.runner import Runner
 
 ort = pytest.importorskip("onnxruntime")
 

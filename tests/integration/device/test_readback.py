@@ -4,11 +4,11 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
-from fieldtune.node_tables import read_node_table
+from fieldtune.bundle.dimensions import dimension_sizes
+from fieldtune.bundle.node_tables import read_node_table
 from fieldtune.placement.readback import describe, match_pieces, open_recorded, profiled_pieces
-from fieldtune.preflight.dimensions import dimension_sizes
-from fieldtune.providers import ProviderChoice, SessionSettings
-from fieldtune.session import open_session
+from fieldtune.runtime.providers import ProviderChoice, SessionSettings
+from fieldtune.runtime.session import open_session
 
 CPU = "CPUExecutionProvider"
 CHOICE = ProviderChoice(

@@ -6,11 +6,11 @@ import time
 import numpy as np
 import pytest
 
-from fieldtune.bundle import open_bundle
+from fieldtune.bundle.opening import open_bundle
 from fieldtune.compilation.compiling import compile_prefix
 from fieldtune.compilation.prefix import open_prefix
 from fieldtune.errors import CompileError
-from fieldtune.fields import Table
+from fieldtune.files.fields import Table
 from fieldtune.hardware import load_profile
 from fieldtune.placement.report import read_report
 

@@ -10,17 +10,17 @@ import pytest
 
 from fieldtune.activations.folders import list_activations
 from fieldtune.activations.settings import CacheSettings
-from fieldtune.adapter_inputs import to_theta
-from fieldtune.adapters import read_adapter
-from fieldtune.backends.portable import PortableBackend
-from fieldtune.batch_source import SplitBatches, WholeBatches, open_batches
+from fieldtune.adapters.arrays import to_theta
+from fieldtune.adapters.directory import read_adapter
 from fieldtune.cli import main
 from fieldtune.compilation.prefix import open_prefix
-from fieldtune.compilation.targets import choose_for
 from fieldtune.data.examples import Encoded, EncodedImage, EncodedSet
-from fieldtune.evaluation import evaluate
-from fieldtune.optimizers import AdamWConfig
+from fieldtune.placement.targets import choose_for
 from fieldtune.training import TrainConfig, train_adapter
+from fieldtune.training.backends.portable import PortableBackend
+from fieldtune.training.batch_source import SplitBatches, WholeBatches, open_batches
+from fieldtune.training.evaluation import evaluate
+from fieldtune.training.optimizers import AdamWConfig
 
 NAMES = ("split-vision", "split-classifier")
 CONFIG = TrainConfig(epochs=3, batch_size=4, learning_rate=5e-3)

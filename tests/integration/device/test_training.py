@@ -4,16 +4,16 @@ import math
 import numpy as np
 import pytest
 
-from fieldtune.adapters import read_adapter, write_adapter
+from fieldtune.adapters.directory import read_adapter, write_adapter
+from fieldtune.adapters.tensors import StoredTensor
 from fieldtune.errors import AdapterMismatch, InvalidData, TrainingDiverged
-from fieldtune.tensors import StoredTensor
 from fieldtune.training import RunDiverged, TrainConfig, train_adapter
 
 CONFIG = TrainConfig(epochs=2, batch_size=4, gradient_accumulation=1, learning_rate=5e-3)
 
 
 def _theta(report, bundle):
-    from fieldtune.adapter_inputs import to_theta
+    from fieldtune.adapters.arrays import to_theta
 
     return to_theta(report.adapter, bundle.manifest)
 
@@ -70,11 +70,11 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(name, train, opened, encod
 
 @pytest.mark.parametrize("name", ["tiny-classifier", "tiny-lm"])
 def test_four_unequal_microbatches_equal_one_batch(name, opened, profile, encoded, reviews, dialogues):
-    from fieldtune.adapter_inputs import to_theta
-    from fieldtune.backends.portable import PortableBackend
+    from fieldtune.adapters.arrays import to_theta
     from fieldtune.data import collate
-    from fieldtune.optimizers import SGDConfig
-    from fieldtune.providers import choose_provider
+    from fieldtune.runtime.providers import choose_provider
+    from fieldtune.training.backends.portable import PortableBackend
+    from fieldtune.training.optimizers import SGDConfig
 
     bundle = opened(name)
     manifest = bundle.manifest

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fieldtune.node_tables import Node, NodeTable, Quantization, Value
+from fieldtune.bundle.node_tables import Node, NodeTable, Quantization, Value
 
 
 class Graph:

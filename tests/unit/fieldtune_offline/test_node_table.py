@@ -4,7 +4,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
-from fieldtune.node_tables import UNKNOWN_SHAPE, product, read_node_table, tensor_bytes
+from fieldtune.bundle.node_tables import UNKNOWN_SHAPE, product, read_node_table, tensor_bytes
 from fieldtune_offline.node_table import node_table
 
 FLOAT, BFLOAT16, BOOL = TensorProto.FLOAT, TensorProto.BFLOAT16, TensorProto.BOOL

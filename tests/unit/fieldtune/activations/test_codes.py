@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fieldtune.activations.codes import RecordForm, record_form
-from fieldtune.node_tables import Node, NodeTable, Quantization
+from fieldtune.bundle.node_tables import Node, NodeTable, Quantization
 
 SHAPES = {"a": (3, 4), "b": (5,)}
 

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fieldtune.adapters import Adapter, AdapterCard
-from fieldtune.layout import Layout, ParameterSpec
-from fieldtune.manifest import BaseModelSpec, Manifest, TaskSpec, TextSpec
-from fieldtune.tensors import StoredTensor, TensorFile
+from fieldtune.adapters.adapter import Adapter, AdapterCard
+from fieldtune.adapters.tensors import StoredTensor, TensorFile
+from fieldtune.bundle.layout import Layout, ParameterSpec
+from fieldtune.bundle.manifest import BaseModelSpec, Manifest, TaskSpec, TextSpec
 
 QUERY, WORDS = "base_model.model.bert.query", "base_model.model.bert.words"
 IN, OUT, VOCAB, DIM = 3, 4, 5, 3

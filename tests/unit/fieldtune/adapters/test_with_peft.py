@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from fieldtune.adapter_fit import PREFIX, check_fits, scales
-from fieldtune.adapter_inputs import from_theta, inference_inputs, to_theta
-from fieldtune.adapters import read_adapter, write_adapter
+from fieldtune.adapters.adapter import PREFIX
+from fieldtune.adapters.arrays import from_theta, inference_inputs, to_theta
+from fieldtune.adapters.directory import read_adapter, write_adapter
+from fieldtune.adapters.fit import check_fits, scales
 from fieldtune.errors import AdapterMismatch
 
 pytestmark = [

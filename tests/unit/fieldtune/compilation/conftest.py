@@ -5,11 +5,11 @@ import hashlib
 
 import pytest
 
-from fieldtune.bundle import Bundle, file_spec
+from fieldtune.bundle.layout import Layout
+from fieldtune.bundle.manifest import BaseModelSpec, GraphSpec, Manifest, TaskSpec, TensorSpec
+from fieldtune.bundle.opening import Bundle, file_spec
 from fieldtune.compilation.entry import Entry, list_files
 from fieldtune.compilation.key import CompileKey
-from fieldtune.layout import Layout
-from fieldtune.manifest import BaseModelSpec, GraphSpec, Manifest, TaskSpec, TensorSpec
 from fieldtune.placement.report import PlacementReport, ProviderShare
 
 VITIS, CPU = "VitisAIExecutionProvider", "CPUExecutionProvider"

@@ -10,11 +10,11 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
+from fieldtune.bundle.manifest import TensorSpec
 from fieldtune.compilation.child import run_worker
 from fieldtune.compilation.worker import Request, request_line
 from fieldtune.errors import CompileError
-from fieldtune.manifest import TensorSpec
-from fieldtune.providers import ProviderChoice, SessionSettings
+from fieldtune.runtime.providers import ProviderChoice, SessionSettings
 
 CPU = "CPUExecutionProvider"
 PRELUDE = "import sys\nif any('compilation.worker' in argument for argument in sys.orig_argv):\n"

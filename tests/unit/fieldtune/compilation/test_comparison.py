@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from fieldtune.bundle.node_tables import Node, NodeTable, Quantization
 from fieldtune.compilation.comparison import compare_outputs, output_step
-from fieldtune.node_tables import Node, NodeTable, Quantization
 
 SCALE = 0.25
 

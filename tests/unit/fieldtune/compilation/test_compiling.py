@@ -8,7 +8,7 @@ import pytest
 from fieldtune.compilation.compiling import accelerator_choice, check_environment
 from fieldtune.errors import CompileError
 from fieldtune.hardware import load_profile
-from fieldtune.providers import choose_provider
+from fieldtune.runtime.providers import choose_provider
 
 CPU, VITIS = "CPUExecutionProvider", "VitisAIExecutionProvider"
 ENTRY = Path("/entry")

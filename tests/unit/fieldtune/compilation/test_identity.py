@@ -5,7 +5,7 @@ import pytest
 
 from fieldtune.compilation.identity import prefix_identity
 from fieldtune.placement.report import ProviderShare
-from fieldtune.providers import CPU_PROVIDER, ProviderChoice, SessionSettings
+from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice, SessionSettings
 
 pytest.importorskip("onnxruntime")
 

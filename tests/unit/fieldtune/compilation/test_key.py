@@ -3,11 +3,11 @@ import json
 
 import pytest
 
+from fieldtune.bundle.manifest import TargetSpec
 from fieldtune.compilation.key import CompileKey, compile_key, external_files, model_digest
 from fieldtune.errors import InvalidBundle
 from fieldtune.hardware import load_profile
-from fieldtune.manifest import TargetSpec
-from fieldtune.providers import choose_provider
+from fieldtune.runtime.providers import choose_provider
 
 pytest.importorskip("onnxruntime")
 

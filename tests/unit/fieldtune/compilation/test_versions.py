@@ -4,10 +4,10 @@ import importlib.metadata
 
 import pytest
 
-from fieldtune import __version__
 from fieldtune.compilation.versions import driver_version, provider_version
 from fieldtune.hardware import load_profile
-from fieldtune.providers import choose_provider
+from fieldtune.runtime.providers import choose_provider
+from fieldtune.version import __version__
 
 CPU, VITIS = "CPUExecutionProvider", "VitisAIExecutionProvider"
 

@@ -4,7 +4,7 @@ import pytest
 import tokenizers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-from fieldtune.manifest import TaskSpec, TextSpec
+from fieldtune.bundle.manifest import TaskSpec, TextSpec
 
 CHATML = (
     "{% for message in messages %}"

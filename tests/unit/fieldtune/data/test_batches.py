@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from fieldtune.bundle.layout import Layout
+from fieldtune.bundle.manifest import BaseModelSpec, ImageSpec, Manifest, TaskSpec, TensorSpec, TextSpec
 from fieldtune.data.batches import (
     batch_of,
     collate,
@@ -12,8 +14,6 @@ from fieldtune.data.batches import (
 )
 from fieldtune.data.examples import Encoded, EncodedImage
 from fieldtune.errors import InvalidData
-from fieldtune.layout import Layout
-from fieldtune.manifest import BaseModelSpec, ImageSpec, Manifest, TaskSpec, TensorSpec, TextSpec
 
 CLASSIFY = TaskSpec(name="text-classification", labels=("no", "yes"))
 GENERATE = TaskSpec(name="text-generation", labels=())

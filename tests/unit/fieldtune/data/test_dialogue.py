@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from fieldtune.bundle.manifest import TextSpec
 from fieldtune.data.dialogue import encode_dialogue, encode_prompt, has_label
 from fieldtune.data.examples import ChatExample, Encoded, GenerationExample, Message, PromptExample, TextExample
 from fieldtune.errors import InvalidData
-from fieldtune.manifest import TextSpec
 
 
 def chat(*contents: str) -> ChatExample:

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fieldtune.bundle.manifest import ImageSpec
 from fieldtune.data import images
 from fieldtune.data.examples import ImageExample, TextExample
 from fieldtune.data.images import encode_images, fit_image, is_file, is_folder, load_images, normalize, read_image
 from fieldtune.errors import FieldtuneError, InvalidData
-from fieldtune.manifest import ImageSpec
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from fieldtune.bundle.manifest import TaskSpec
 from fieldtune.data.examples import (
     ChatExample,
     ClassificationExample,
@@ -14,7 +15,6 @@ from fieldtune.data.examples import (
 )
 from fieldtune.data.reading import load_examples
 from fieldtune.errors import InvalidData
-from fieldtune.manifest import TaskSpec
 
 
 def save(path: Path, *records: object) -> Path:

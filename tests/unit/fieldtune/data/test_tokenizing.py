@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from fieldtune.bundle.manifest import TaskSpec, TextSpec
 from fieldtune.data.examples import ClassificationExample, EncodedSet, Example, PromptExample, TextExample
 from fieldtune.data.tokenizing import encode_examples, load_tokenizer
 from fieldtune.errors import CorruptFile, InvalidData
-from fieldtune.manifest import TaskSpec, TextSpec
 
 
 def test_loading_switches_padding_and_truncation_off(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from fieldtune.hardware import DetectSpec, load_profile, load_profiles
 from fieldtune.hardware.detection import propose
+from fieldtune.hardware.installed import RuntimeFeatures
 from fieldtune.hardware.machine import MachineFacts, instruction_sets, machine_facts
-from fieldtune.runtime import RuntimeFeatures
 
 PROFILES = load_profiles()
 CPU, VITIS = "CPUExecutionProvider", "VitisAIExecutionProvider"

@@ -81,7 +81,7 @@ def test_help_imports_neither_numpy_nor_profiles(arguments):
         "from fieldtune.cli import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
-        "heavy = ('numpy', 'onnxruntime', 'fieldtune.hardware')\n"
+        "heavy = ('numpy', 'onnxruntime', 'fieldtune.hardware.reading')\n"
         "sys.stderr.write(' '.join(name for name in heavy if name in sys.modules))"
     )
     root = str(Path(fieldtune.__file__).parents[1])

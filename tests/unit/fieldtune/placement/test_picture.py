@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from fieldtune.node_tables import Node, NodeTable, Value
+from fieldtune.bundle.node_tables import Node, NodeTable, Value
 from fieldtune.placement.picture import placement_picture
 from fieldtune.placement.pieces import Piece, pieces_of
 from fieldtune.placement.plan import CpuNode, Partition, PlacementPlan

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from fieldtune.bundle import Bundle, file_spec
-from fieldtune.layout import Layout, ParameterSpec
-from fieldtune.manifest import (
+from fieldtune.bundle.layout import Layout, ParameterSpec
+from fieldtune.bundle.manifest import (
     MANIFEST_NAME,
     BaseModelSpec,
     FileSpec,
@@ -18,7 +17,8 @@ from fieldtune.manifest import (
     TaskSpec,
     TensorSpec,
 )
-from fieldtune.node_tables import FORMAT_VERSION
+from fieldtune.bundle.node_tables import FORMAT_VERSION
+from fieldtune.bundle.opening import Bundle, file_spec
 
 
 def write_table(table, path):

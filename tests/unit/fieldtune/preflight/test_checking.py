@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from fieldtune.bundle import open_tables
+from fieldtune.bundle.opening import open_tables
 from fieldtune.errors import CorruptFile
 from fieldtune.hardware import MemorySpec, load_profile
 from fieldtune.preflight.checking import check_bundle

@@ -1,9 +1,9 @@
 import pytest
 
+from fieldtune.data.limits import CPU_BATCH
 from fieldtune.errors import InvalidBundle
 from fieldtune.hardware import load_profile
 from fieldtune.preflight.workload import parts_of, uses_of
-from fieldtune.sizes import CPU_BATCH
 
 PI, KV260 = load_profile("raspberry-pi-5"), load_profile("kv260")
 

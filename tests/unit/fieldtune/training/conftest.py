@@ -4,15 +4,15 @@ import dataclasses
 
 import pytest
 
-from fieldtune.adapters import Adapter
-from fieldtune.backends.choice import BackendChoice
-from fieldtune.evaluation import Evaluation
+from fieldtune.adapters.adapter import Adapter
+from fieldtune.adapters.tensors import TensorFile
+from fieldtune.bundle.layout import Layout
+from fieldtune.bundle.manifest import BaseModelSpec, GraphSpec, Manifest, TaskSpec, TensorSpec, TextSpec
 from fieldtune.hardware import load_profile
-from fieldtune.layout import Layout
-from fieldtune.manifest import BaseModelSpec, GraphSpec, Manifest, TaskSpec, TensorSpec, TextSpec
-from fieldtune.providers import choose_provider
-from fieldtune.tensors import TensorFile
+from fieldtune.runtime.providers import choose_provider
+from fieldtune.training.backends.choice import BackendChoice
 from fieldtune.training.config import TrainConfig
+from fieldtune.training.evaluation import Evaluation
 from fieldtune.training.report import DataCounts, EpochRecord, EvaluationRecord, StepRecord, Subject, TrainReport
 
 

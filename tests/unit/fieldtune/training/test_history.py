@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fieldtune.batch_source import Counts
+from fieldtune.training.batch_source import Counts
 from fieldtune.training.config import TrainConfig
 from fieldtune.training.history import History, Snapshot
 from fieldtune.training.report import StepRecord

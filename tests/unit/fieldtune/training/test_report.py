@@ -1,8 +1,8 @@
 import json
 import math
 
-from fieldtune.json_text import json_text
-from fieldtune.report_page import report_page
+from fieldtune.files.json_text import json_text
+from fieldtune.training.page import report_page
 from fieldtune.training.report import EvaluationRecord
 
 

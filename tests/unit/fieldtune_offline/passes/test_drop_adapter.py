@@ -3,10 +3,10 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from fieldtune.bundle.layout import Layout, ParameterSpec
 from fieldtune.errors import ExportError
-from fieldtune.layout import Layout, ParameterSpec
-from fieldtune_offline.merge import fold
 from fieldtune_offline.passes.drop_adapter import checkpoint_name, drop_adapter
+from fieldtune_offline.passes.fold_lora import fold_lora
 
 RANK, ROWS = 3, 4
 RNG = np.random.default_rng(0)
@@ -85,9 +85,9 @@ def _check(network, inputs, outputs, feeds):
     model = network.model(inputs, outputs)
     names = [value.name for value in model.graph.outputs]
     expected = _run(model, {**feeds, **network.fed})
-    merged = drop_adapter(model, Layout(tuple(network.layout)))
+    merged = drop_adapter(model, Layout(tuple(network.layout)), fold_lora)
     for tensor in merged:
-        model.graph.initializers[tensor.name].const_value = ir.tensor(fold(tensor, network.fed), name=tensor.name)
+        model.graph.initializers[tensor.name].const_value = ir.tensor(tensor.values(network.fed), name=tensor.name)
     assert [value.name for value in model.graph.inputs] == [value.name for value in inputs]
     assert [value.name for value in model.graph.outputs] == names
     for found, right in zip(_run(model, feeds), expected, strict=True):
@@ -200,10 +200,10 @@ def test_a_bias_that_the_adapter_leaves_alone_keeps_the_bundles_values():
     bias = network.feed(key, "bias", "norm", (5,), (5,))
     before = bias.const_value.numpy().copy()
     model = network.model([x], {"y": network.op("Add", [x, bias], ("rows", 5))})
-    (tensor,) = drop_adapter(model, Layout(tuple(network.layout)))
+    (tensor,) = drop_adapter(model, Layout(tuple(network.layout)), fold_lora)
     assert tensor.name == "norm.bias"
-    np.testing.assert_array_equal(fold(tensor, {}), before)
-    np.testing.assert_array_equal(fold(tensor, network.fed), network.fed[key])
+    np.testing.assert_array_equal(tensor.values({}), before)
+    np.testing.assert_array_equal(tensor.values(network.fed), network.fed[key])
 
 
 def test_a_branch_of_another_form_is_refused():
@@ -214,7 +214,7 @@ def test_a_branch_of_another_form_is_refused():
     tangent = network.op("Tanh", [low], ("rows", "rank"))
     model = network.model([x], {"y": y, "low": tangent})
     with pytest.raises(ExportError, match=r"net.layer: its adapter goes through Tanh_\d \(Tanh\)"):
-        drop_adapter(model, Layout(tuple(network.layout)))
+        drop_adapter(model, Layout(tuple(network.layout)), fold_lora)
 
 
 @pytest.mark.parametrize(

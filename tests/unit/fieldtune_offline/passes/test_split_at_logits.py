@@ -3,9 +3,9 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from fieldtune.bundle.manifest import TensorSpec
 from fieldtune.errors import UnsupportedModel
-from fieldtune.manifest import TensorSpec
-from fieldtune_offline.graphs import Graph
+from fieldtune_offline.graph import Graph
 from fieldtune_offline.passes.split_at_logits import check_cut, split_at_logits
 
 RNG = np.random.default_rng(0)

@@ -1,0 +1,1 @@
+"""What a bundle holds for accelerators: the frozen prefix quantized for each, and what that cost."""

@@ -1,0 +1,24 @@
+"""The model with its adapter, and where each tensor of the adapter lies in theta."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from fieldtune.bundle.layout import Layout
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Adapted:
+    """The model with its adapter.
+
+    Attributes:
+        model: a peft.PeftModel in evaluation mode; exactly the adapter's parameters require gradients.
+        config: its LoraConfig.
+        names: PEFT key → the name of the parameter in ``model``.
+        layout: where each PEFT tensor lies in theta.
+    """
+
+    model: Any
+    config: Any
+    names: Mapping[str, str]
+    layout: Layout

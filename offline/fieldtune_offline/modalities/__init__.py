@@ -1,0 +1,1 @@
+"""How raw input becomes tensors: what a bundle says of texts and images."""

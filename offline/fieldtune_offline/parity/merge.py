@@ -1,0 +1,158 @@
+"""Parity of a merge: the merged graphs compute what the bundle's do with the adapter fed, or there is no merge.
+
+One session is open at a time and its weights are not packed a second time, so that a merge needs little more memory
+than the model.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fieldtune.bundle.layout import FloatArray
+from fieldtune.bundle.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS, GraphSpec, Manifest, MergeParitySpec
+from fieldtune.bundle.opening import Bundle
+from fieldtune.errors import ParityError, listed
+from fieldtune_offline.parity.noise import Arrays, noise_batches
+from fieldtune_offline.parity.whole import open_session, relative_difference
+
+MERGE_TOLERANCE = 1e-4
+"""Relative to the loss, and to the largest element of an output. Folding rounds each weight once; 1e-6 to 1e-5 is what
+the models of this project's tests differ by."""
+_TOKENS_AFTER_A_PAST = 2
+
+Exchange = tuple[Arrays, Arrays]
+"""What a graph was fed, and what it answered."""
+
+
+def check_merge(
+    source: Bundle, adapter: Mapping[str, FloatArray], merged: Path, manifest: Manifest
+) -> tuple[MergeParitySpec, ...]:
+    """Compare eval.onnx and infer.onnx of both on noise, a language model's with a past, too.
+
+    Where the merged bundle is cut, prefix and suffixes together are compared with its whole graphs.
+
+    Args:
+        source: the bundle that takes the adapter as inputs.
+        adapter: by input name.
+        merged: folder with the merged graphs.
+        manifest: of the merged bundle.
+
+    Raises:
+        ParityError: a difference above MERGE_TOLERANCE; every one is listed.
+    """
+    batches = noise_batches(source.root, source.manifest)
+    losses = _ask_all(source.graph_path("eval"), batches, adapter)
+    served = _serve(source, batches, adapter)
+    found_losses = _ask_all(merged / manifest.graphs["eval"].path, batches, {})
+    asked = [feeds for exchanges in served for feeds, _ in exchanges]
+    answers = _ask_all(merged / manifest.graphs["infer"].path, asked, {})
+    whole = {"eval": found_losses, "infer": answers}
+    cut = _cut_differences(merged, manifest, batches, whole) if manifest.split else [{} for _ in batches]
+    left = iter(answers)
+    faults: list[str] = []
+    records = []
+    for number, batch in enumerate(batches):
+        rows, length = batch["input_ids"].shape if "input_ids" in batch else (len(batch["labels"]), 0)
+        where = f"batch {rows}, sequence {length}"
+        loss = relative_difference(found_losses[number]["loss_sum"], losses[number]["loss_sum"])
+        inference: dict[str, float] = {}
+        for feeds, expected in served[number]:
+            inference |= _inference_differences(feeds, expected, next(left))
+        differences = {"eval.onnx's loss_sum": loss, **inference, **cut[number]}
+        faults += [
+            f"{where}: {what} differs by {difference:.1e}"
+            for what, difference in differences.items()
+            if not difference <= MERGE_TOLERANCE
+        ]
+        worst = max(inference.values())
+        records.append(MergeParitySpec(batch=rows, sequence=length, loss_relative=loss, inference_relative=worst))
+    if faults:
+        raise ParityError(
+            "the merged graphs do not compute what the bundle's do with the adapter; nothing was written"
+            f"{listed(faults)}"
+        )
+    return tuple(records)
+
+
+def _inference_differences(feeds: Arrays, expected: Arrays, found: Arrays) -> dict[str, float]:
+    past = feeds["attention_mask"].shape[1] - feeds["input_ids"].shape[1] if "attention_mask" in feeds else 0
+    seen = {name: _seen(name, array, feeds) for name, array in expected.items()}
+    return {
+        f"infer.onnx's {name} after {past} tokens": relative_difference(found[name][rows], expected[name][rows])
+        for name, rows in seen.items()
+    }
+
+
+def _cut_differences(
+    merged: Path, manifest: Manifest, batches: Sequence[Arrays], whole: Mapping[str, Sequence[Arrays]]
+) -> list[dict[str, float]]:
+    """Return how far prefix and suffix together are from what the whole graphs answered, for each batch."""
+    graphs = {name: merged / graph.path for name, graph in manifest.graphs.items()}
+    wanted = {spec.name for spec in manifest.graphs[PREFIX_GRAPH].inputs}
+    inputs = [{name: array for name, array in batch.items() if name in wanted} for batch in batches]
+    boundary = _ask_all(graphs[PREFIX_GRAPH], inputs, {})
+    differences: list[dict[str, float]] = [{} for _ in batches]
+    for graph, answers in whole.items():
+        suffix = SUFFIX_GRAPHS[graph]
+        behind = {spec.name for spec in manifest.graphs[suffix].inputs}
+        feeds = [
+            {name: array for name, array in {**batch, **given}.items() if name in behind}
+            for batch, given in zip(batches, boundary, strict=True)
+        ]
+        found = _ask_all(graphs[suffix], feeds, {})
+        for number, (answer, expected) in enumerate(zip(found, answers, strict=True)):
+            for name in expected:
+                difference = relative_difference(answer[name], expected[name])
+                differences[number][f"{suffix}.onnx's {name}"] = difference
+    return differences
+
+
+def _ask_all(path: Path, batches: Sequence[Arrays], adapter: Mapping[str, FloatArray]) -> list[Arrays]:
+    session = open_session(path, lean=True)
+    return [_ask(session, batch, adapter) for batch in batches]
+
+
+def _serve(source: Bundle, batches: Sequence[Arrays], adapter: Mapping[str, FloatArray]) -> list[list[Exchange]]:
+    session = open_session(source.graph_path("infer"), lean=True)
+    return [_serve_one(session, source.manifest.graphs["infer"], batch, adapter) for batch in batches]
+
+
+def _ask(session: Any, feeds: Mapping[str, Any], adapter: Mapping[str, FloatArray]) -> Arrays:
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {**feeds, **adapter}), strict=True))
+
+
+def _serve_one(session: Any, graph: GraphSpec, batch: Arrays, adapter: Mapping[str, FloatArray]) -> list[Exchange]:
+    """Feed infer.onnx the inputs of a batch and, where it keeps a cache, two tokens more after them."""
+    feeds = {spec.name: batch[spec.name] for spec in graph.inputs if spec.name in batch}
+    pasts = [spec for spec in graph.inputs if spec.name not in batch and spec.name != "position_ids"]
+    if not pasts:
+        return [(feeds, _ask(session, feeds, adapter))]
+    rows, length = feeds["input_ids"].shape
+    for spec in pasts:
+        heads, size = spec.shape[1], spec.shape[3]
+        assert isinstance(heads, int)
+        assert isinstance(size, int)
+        feeds[spec.name] = np.zeros((rows, heads, 0, size), np.float32)
+    feeds["position_ids"] = _positions(rows, 0, length)
+    first = _ask(session, feeds, adapter)
+    more = {
+        "input_ids": feeds["input_ids"][:, :_TOKENS_AFTER_A_PAST],
+        "attention_mask": np.pad(feeds["attention_mask"], ((0, 0), (0, _TOKENS_AFTER_A_PAST)), constant_values=1),
+        "position_ids": _positions(rows, length, _TOKENS_AFTER_A_PAST),
+        **{spec.name: first[spec.name.replace("past_key_values.", "present.")] for spec in pasts},
+    }
+    return [(feeds, first), (more, _ask(session, more, adapter))]
+
+
+def _positions(rows: int, start: int, count: int) -> Any:
+    return np.tile(np.arange(start, start + count, dtype=np.int64), (rows, 1))
+
+
+def _seen(name: str, output: Any, feeds: Arrays) -> Any:
+    # What a padding position would say next is nobody's business, and masks leave it undefined.
+    if name != "logits" or output.ndim != 3:
+        return ...
+    return feeds["attention_mask"][:, -output.shape[1] :] != 0

@@ -1,0 +1,92 @@
+"""Parity of a split: prefix and suffix together compute what the whole graph computes, and each row for itself."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldtune.adapters.adapter import Adapter
+from fieldtune.adapters.arrays import from_theta, inference_inputs
+from fieldtune.bundle.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS, Manifest
+from fieldtune.errors import ParityError, listed
+from fieldtune_offline.adapted import Adapted
+from fieldtune_offline.parity.whole import compare_gradients, open_session, perturbed, relative_difference
+from fieldtune_offline.tasks import Task
+
+TOLERANCE = 1e-5
+"""Of losses, outputs and boundary: relative to the largest element. The arithmetic is the same, only cut in two."""
+GRADIENT_TOLERANCE = 1e-4
+"""Relative to the largest element of the tensor's gradient."""
+
+_Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def check_split(
+    folder: Path,
+    adapted: Adapted,
+    task: Task,
+    manifest: Manifest,
+    initial: Adapter,
+    shapes: Sequence[tuple[int, int]],
+) -> None:
+    """Compare the suffix graphs, fed by the prefix, with the whole graphs, at a perturbed adapter.
+
+    Args:
+        folder: of the graphs as written.
+        adapted: the torch model.
+        task: gives batches.
+        manifest: of the bundle being built.
+        initial: its adapter, as read back from its folder.
+        shapes: (batch, sequence) to compare at.
+
+    Raises:
+        ParityError: a difference above its tolerance; every one is listed.
+    """
+    names = [PREFIX_GRAPH, *SUFFIX_GRAPHS, *SUFFIX_GRAPHS.values()]
+    sessions = {name: open_session(folder / f"{name}.onnx") for name in names}
+    faults: list[str] = []
+    with perturbed(adapted) as theta:
+        fed = inference_inputs(from_theta(theta, manifest, initial, manifest.task.labels, None), manifest)
+        for seed, (batch, sequence) in enumerate(shapes):
+            arrays = {name: tensor.numpy() for name, tensor in task.batch(batch, sequence, seed).items()}
+            boundary = _run(sessions[PREFIX_GRAPH], arrays)
+            found = [*_mixed_rows(sessions[PREFIX_GRAPH], arrays, boundary)]
+            for name, behind in SUFFIX_GRAPHS.items():
+                feeds = {**arrays, **fed, "theta": theta}
+                whole, rest = _run(sessions[name], feeds), _run(sessions[behind], {**feeds, **boundary})
+                found += [f"{behind}'s {fault}" for fault in _faults(rest, whole, manifest)]
+            faults += [f"batch {batch}, sequence {sequence}: {fault}" for fault in found]
+    if faults:
+        raise ParityError(f"the split does not compute what the whole does; nothing was written{listed(faults)}")
+
+
+def _run(session: Any, arrays: _Arrays) -> dict[str, npt.NDArray[Any]]:
+    wanted = {value.name for value in session.get_inputs()}
+    wanted |= {value.name for value in session.get_overridable_initializers()}
+    outputs = [value.name for value in session.get_outputs()]
+    feeds = {name: array for name, array in arrays.items() if name in wanted}
+    return dict(zip(outputs, session.run(outputs, feeds), strict=True))
+
+
+def _mixed_rows(prefix: Any, arrays: _Arrays, boundary: _Arrays) -> list[str]:
+    """Return where a sample's rows depend on the samples beside it: in another order, each must be the same."""
+    turned = _run(prefix, {name: np.ascontiguousarray(array[::-1]) for name, array in arrays.items()})
+    differences = {name: relative_difference(turned[name][::-1], rows) for name, rows in boundary.items()}
+    return [
+        f"a row of {name} depends on the samples beside it ({difference:.1e})"
+        for name, difference in differences.items()
+        if not difference <= TOLERANCE
+    ]
+
+
+def _faults(found: _Arrays, expected: _Arrays, manifest: Manifest) -> list[str]:
+    faults: list[str] = []
+    for name, array in expected.items():
+        if name == "grad_sum":
+            views = manifest.layout.views
+            faults += compare_gradients(views(found[name]), views(array), GRADIENT_TOLERANCE).faults
+        elif not (difference := relative_difference(found[name], array)) <= TOLERANCE:
+            faults.append(f"{name} differs by {difference:.1e} of its largest element")
+    return faults

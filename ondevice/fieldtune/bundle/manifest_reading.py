@@ -1,0 +1,282 @@
+"""manifest.json read: every key checked, and what the keys say held against each other."""
+
+import json
+from typing import get_args
+
+from fieldtune.bundle.layout import ROLES, Layout, ParameterSpec
+from fieldtune.bundle.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    PREFIX_GRAPH,
+    SUFFIX_GRAPHS,
+    BaseModelSpec,
+    FileSpec,
+    GraphSpec,
+    ImageSpec,
+    Manifest,
+    MergedSpec,
+    MergeParitySpec,
+    OrtParitySpec,
+    OrtTrainingSpec,
+    ParitySpec,
+    QuantizedAccuracy,
+    Resample,
+    SplitSpec,
+    TargetSpec,
+    TaskSpec,
+    TensorSpec,
+    TextSpec,
+)
+from fieldtune.bundle.precision import ActivationType, Precision
+from fieldtune.errors import InvalidBundle
+from fieldtune.files.fields import Table, check_version
+
+
+def read_manifest(text: str, where: str = MANIFEST_NAME) -> Manifest:
+    """Read the text of a manifest.
+
+    Raises:
+        UnsupportedFormat: another major version.
+        InvalidBundle: not JSON, or a key that is missing, unknown or of another type.
+    """
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise InvalidBundle(f"{where}: not JSON ({error}); build the bundle again or copy it again") from error
+    table = Table(data, where, InvalidBundle)
+    later = check_version(table.text("format_version"), FORMAT_VERSION, where)
+    manifest = Manifest(
+        format_version=table.text("format_version"),
+        base=_base(table.table("base")),
+        task=_task(table.table("task")),
+        text=_text(table.optional_table("text")),
+        image=_image(table.optional_table("image")),
+        peft_config=table.plain("peft_config"),
+        layout=_layout(table.tables("layout"), where),
+        graphs={name: _graph(graph) for name, graph in table.named_tables("graphs").items()},
+        parity=tuple(_parity(record) for record in table.tables("parity")),
+        tools=_strings(table.table("tools")),
+        files={name: _file(file) for name, file in table.named_tables("files").items()},
+        ort_training=_ort_training(table.optional_table("ort_training")),
+        split=_split(table.optional_table("split")),
+        targets={name: _target(target) for name, target in table.named_tables("targets", {}).items()},
+        merged=_merged(table.optional_table("merged")),
+    )
+    if not later:
+        table.done()
+    _check_modality(manifest, where)
+    _check_split(manifest, where)
+    if manifest.merged and manifest.layout.parameters:
+        raise InvalidBundle(f"{where}: an adapter is merged, and 'layout' is not empty; merge again")
+    return manifest
+
+
+def _base(table: Table) -> BaseModelSpec:
+    return BaseModelSpec(
+        id=table.text("id"),
+        revision=table.optional_text("revision"),
+        sha256=table.text("sha256"),
+        architecture=table.text("architecture"),
+        licence=table.optional_text("licence"),
+        dtypes=_strings(table.table("dtypes")),
+    )
+
+
+def _task(table: Table) -> TaskSpec:
+    return TaskSpec(name=table.text("name"), labels=table.texts("labels"))
+
+
+def _text(table: Table | None) -> TextSpec | None:
+    if table is None:
+        return None
+    return TextSpec(
+        max_length=table.integer("max_length", least=1),
+        pad_token_id=table.integer("pad_token_id", least=0),
+        stop_token_ids=table.sizes("stop_token_ids"),
+        special_tokens=_strings(table.table("special_tokens")),
+        chat_template=table.optional_text("chat_template"),
+    )
+
+
+def _image(table: Table | None) -> ImageSpec | None:
+    if table is None:
+        return None
+    return ImageSpec(
+        height=table.integer("height", least=1),
+        width=table.integer("width", least=1),
+        channels=table.integer("channels", least=1),
+        resize=table.optional_integer("resize", least=1),
+        resample=_resample(table),
+        mean=table.numbers("mean"),
+        std=table.numbers("std"),
+    )
+
+
+def _resample(table: Table) -> Resample:
+    found = table.choice("resample", get_args(Resample))
+    return next(name for name in get_args(Resample) if name == found)
+
+
+def _layout(tables: list[Table], where: str) -> Layout:
+    parameters: list[ParameterSpec] = []
+    offset = 0
+    for table in tables:
+        role = table.choice("role", ROLES)
+        parameter = ParameterSpec(
+            key=table.text("key"),
+            role=next(known for known in ROLES if known == role),
+            module=table.text("module"),
+            shape=table.sizes("shape"),
+            offset=table.integer("offset"),
+            decay=table.flag("decay"),
+        )
+        if parameter.offset != offset:
+            raise InvalidBundle(f"{where}: layout of {parameter.key!r} starts at {parameter.offset}; expected {offset}")
+        offset += parameter.size
+        parameters.append(parameter)
+    return Layout(tuple(parameters))
+
+
+def _graph(table: Table) -> GraphSpec:
+    return GraphSpec(
+        path=table.text("path"),
+        nodes=table.text("nodes"),
+        opset=table.integer("opset"),
+        ir_version=table.integer("ir_version"),
+        min_ort=table.text("min_ort"),
+        inputs=_tensors(table, "inputs"),
+        outputs=_tensors(table, "outputs"),
+        adapter_inputs=_tensors(table, "adapter_inputs"),
+    )
+
+
+def _tensors(table: Table, key: str) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(name=item.text("name"), dtype=item.text("dtype"), shape=item.shape("shape"))
+        for item in table.tables(key)
+    )
+
+
+def _file(table: Table) -> FileSpec:
+    return FileSpec(sha256=table.text("sha256"), size_bytes=table.integer("size_bytes", least=0))
+
+
+def _parity(table: Table) -> ParitySpec:
+    return ParitySpec(
+        batch=table.integer("batch"),
+        sequence=table.integer("sequence"),
+        loss_relative=table.number("loss_relative"),
+        gradient_relative=table.number("gradient_relative"),
+        inference_relative=table.number("inference_relative"),
+        vanishing_gradients=table.texts("vanishing_gradients"),
+    )
+
+
+def _ort_training(table: Table | None) -> OrtTrainingSpec | None:
+    if table is None:
+        return None
+    return OrtTrainingSpec(
+        training_model=table.text("training_model"),
+        eval_model=table.text("eval_model"),
+        optimizer_model=table.text("optimizer_model"),
+        checkpoint=table.text("checkpoint"),
+        nominal_checkpoint=table.text("nominal_checkpoint"),
+        runtime=table.text("runtime"),
+        parity=tuple(
+            OrtParitySpec(
+                batch=record.integer("batch"),
+                sequence=record.integer("sequence"),
+                loss_relative=record.number("loss_relative"),
+                gradient_relative=record.number("gradient_relative"),
+            )
+            for record in table.tables("parity")
+        ),
+    )
+
+
+def _split(table: Table | None) -> SplitSpec | None:
+    return None if table is None else SplitSpec(boundary=_tensors(table, "boundary"))
+
+
+def _target(table: Table) -> TargetSpec:
+    precision = table.choice("precision", get_args(Precision))
+    activation_type = table.choice("activation_type", get_args(ActivationType))
+    return TargetSpec(
+        profile=table.text("profile"),
+        target=table.text("target"),
+        graph=table.text("graph"),
+        precision=next(known for known in get_args(Precision) if known == precision),
+        activation_type=next(known for known in get_args(ActivationType) if known == activation_type),
+        zero_point=table.integer("zero_point"),
+        batch=table.integer("batch", least=1),
+        quantizer=table.text("quantizer"),
+        calibration_examples=table.integer("calibration_examples", least=1),
+        accuracy=_accuracy(table.optional_table("accuracy")),
+        unmeasured=table.optional_text("unmeasured"),
+        reference=table.text("reference"),
+    )
+
+
+def _accuracy(table: Table | None) -> QuantizedAccuracy | None:
+    if table is None:
+        return None
+    return QuantizedAccuracy(
+        measure=table.text("measure"),
+        examples=table.integer("examples", least=1),
+        before=table.number("before"),
+        after=table.number("after"),
+        after_half_up=table.optional_number("after_half_up"),
+        boundary_snr_db=table.number("boundary_snr_db"),
+    )
+
+
+def _merged(table: Table | None) -> MergedSpec | None:
+    if table is None:
+        return None
+    return MergedSpec(
+        adapter=table.text("adapter"),
+        adapter_sha256=table.text("adapter_sha256"),
+        peft_config=table.plain("peft_config"),
+        base_sha256=table.text("base_sha256"),
+        parity=tuple(
+            MergeParitySpec(
+                batch=record.integer("batch"),
+                sequence=record.integer("sequence"),
+                loss_relative=record.number("loss_relative"),
+                inference_relative=record.number("inference_relative"),
+            )
+            for record in table.tables("parity")
+        ),
+    )
+
+
+def _strings(table: Table) -> dict[str, str]:
+    return {key: table.text(key) for key in table}
+
+
+def _check_modality(manifest: Manifest, where: str) -> None:
+    image = manifest.image
+    if (manifest.text is None) == (image is None):
+        found = "neither" if image is None else "both"
+        raise InvalidBundle(f"{where}: {found} of text and image; expected one of them; build the bundle again")
+    if image is None:
+        return
+    if image.channels not in (1, 3):
+        raise InvalidBundle(f"{where}: image: 'channels' is {image.channels}; expected 1 (grey) or 3 (RGB)")
+    if not len(image.mean) == len(image.std) == image.channels or 0 in image.std:
+        raise InvalidBundle(
+            f"{where}: image: 'mean' is {list(image.mean)} and 'std' {list(image.std)}; expected {image.channels} "
+            "number(s) each, and no std of 0"
+        )
+
+
+def _check_split(manifest: Manifest, where: str) -> None:
+    if manifest.split is None:
+        if manifest.targets:
+            raise InvalidBundle(f"{where}: has targets and no split; build the bundle again")
+        return
+    whole = [name for name in SUFFIX_GRAPHS if name in manifest.graphs]
+    needed = [PREFIX_GRAPH, *(SUFFIX_GRAPHS[name] for name in whole), *(t.graph for t in manifest.targets.values())]
+    missing = [name for name in needed if name not in manifest.graphs]
+    if missing:
+        raise InvalidBundle(f"{where}: is split, but has no graph {', '.join(missing)}; build the bundle again")

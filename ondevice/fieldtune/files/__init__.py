@@ -1,0 +1,1 @@
+"""Reading and writing safely: typed fields, JSON, output and cache folders, locks between processes."""

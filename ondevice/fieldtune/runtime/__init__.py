@@ -1,0 +1,1 @@
+"""ONNX Runtime's sessions: which provider runs them, how they are opened, and adapters in its own form."""

@@ -1,0 +1,1 @@
+"""What a task reads, encodes, measures and answers: one module a task."""

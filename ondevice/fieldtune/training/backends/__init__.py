@@ -1,0 +1,1 @@
+"""Training backends: what computes gradients and applies them, behind one interface."""

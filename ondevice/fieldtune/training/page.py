@@ -1,0 +1,233 @@
+"""The report of a training run as one HTML page that needs nothing else: no script, no font, no network."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from fieldtune.data.examples import IMAGE_CLASSIFICATION
+from fieldtune.placement.picture import placement_picture
+from fieldtune.training.batch_source import SplitReport
+from fieldtune.training.charts import Series, line_chart, smoothed
+from fieldtune.training.evaluation import Evaluation
+from fieldtune.training.report import DataCounts, TrainReport
+
+_TEMPLATE = Path(__file__).with_name("page.html.jinja")
+_ONE_LINE = {
+    "completed": "All steps were taken.",
+    "interrupted": "The run was interrupted; the adapter is the work until then.",
+    "diverged": "The loss was no longer a number; the adapter is the last good one.",
+}
+
+Rows: TypeAlias = list[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """One line of the summary: a figure before and after, and how it changed."""
+
+    name: str
+    before: str
+    after: str
+    change: str = ""
+    better: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Chart:
+    """A chart with its title and legend: an SVG element, and (name, kind) of its lines."""
+
+    title: str
+    svg: str
+    legend: Sequence[tuple[str, str]]
+
+
+def report_page(report: TrainReport) -> str:
+    """Return the text of the page."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        report=report,
+        outcome=_ONE_LINE[report.stopped],
+        figures=_figures(report),
+        placement=_placement(report.split) if report.split else "",
+        charts=[chart for chart in (_loss_chart(report), _accuracy_chart(report)) if chart.svg],
+        sections=[
+            ("Run", _run_rows(report)),
+            ("Model", _model_rows(report)),
+            ("Settings", _setting_rows(report)),
+            ("Device", _device_rows(report)),
+        ],
+    )
+
+
+def _figures(report: TrainReport) -> list[Figure]:
+    before, after = report.before, report.after
+
+    def figure(name: str, get: Callable[[Evaluation], float | None], form: str, *, less: bool) -> Figure | None:
+        pair = [None if found is None else get(found) for found in (before, after)]
+        if all(value is None for value in pair):
+            return None
+        texts = ["-" if value is None else format(value, form) for value in pair]
+        if pair[0] is None or pair[1] is None:
+            return Figure(name=name, before=texts[0], after=texts[1])
+        change = pair[1] - pair[0]
+        said = f"{100 * change:+.1f} points" if form.endswith("%") else format(change, "+" + form)
+        return Figure(name=name, before=texts[0], after=texts[1], change=said, better=(change < 0) == less)
+
+    found = [
+        figure("Accuracy", lambda e: e.accuracy, ".1%", less=False),
+        figure("Token accuracy", lambda e: e.token_accuracy, ".1%", less=False),
+        figure("Loss", lambda e: e.loss, ".4f", less=True),
+        figure("Perplexity", lambda e: e.perplexity, ".2f", less=True),
+    ]
+    figures = [one for one in found if one]
+    majority = next((e.majority_accuracy for e in (before, after) if e and e.majority_accuracy is not None), None)
+    if majority is not None:
+        figures.insert(1, Figure(name="Majority class", before=f"{majority:.1%}", after=f"{majority:.1%}"))
+    return figures
+
+
+def _placement(split: SplitReport) -> str:
+    placement = split.placement
+    emulated = ", emulated" if placement.emulated else ""
+    return placement_picture(
+        split.pieces,
+        accelerator=f"{placement.profile}: {placement.target}{emulated}" if placement.target else "",
+        source="a sample",
+        boundary=f"{split.boundary_bytes:,} bytes a sample",
+        result="answers",
+        cached=bool(split.activations.hits),
+    )
+
+
+def _loss_chart(report: TrainReport) -> Chart:
+    steps = [(float(step.step), step.loss) for step in report.steps]
+    held_out = [(float(record.step), record.evaluation.loss) for record in report.evaluations]
+    window = max(1, len(steps) // 20)
+    series = [Series(name="each step", points=steps, kind="faint")] if window > 1 else []
+    name = f"training, mean of {window} steps" if window > 1 else "training"
+    series.append(Series(name=name, points=smoothed(steps, window), kind="first"))
+    series.append(Series(name="held out", points=held_out, kind="second", dots=True))
+    return _chart("Loss", series, "loss (nats)", percent=False)
+
+
+def _accuracy_chart(report: TrainReport) -> Chart:
+    points, majority = [], []
+    name = "token accuracy"
+    for record in report.evaluations:
+        found = record.evaluation
+        accuracy = found.token_accuracy if found.accuracy is None else found.accuracy
+        if accuracy is not None:
+            points.append((float(record.step), accuracy))
+        if found.majority_accuracy is not None:
+            name = "accuracy"
+            majority.append((float(record.step), found.majority_accuracy))
+    series = [
+        Series(name="majority class", points=majority, kind="reference"),
+        Series(name="held out", points=points, kind="second", dots=True),
+    ]
+    return _chart(name.capitalize(), series, name, percent=True)
+
+
+def _chart(title: str, series: Sequence[Series], y_label: str, *, percent: bool) -> Chart:
+    shown = [one for one in series if one.points]
+    svg = line_chart(shown, x_label="optimizer step", y_label=y_label, percent=percent)
+    return Chart(title=title, svg=svg, legend=[(one.name, one.kind) for one in shown])
+
+
+def _run_rows(report: TrainReport) -> Rows:
+    steps = f"{len(report.steps)} of {report.planned_steps}"
+    if report.skipped_steps:
+        steps += f"; {report.skipped_steps} without any label skipped"
+    rows = [("steps", steps), ("adapter kept", f"after step {report.kept_step}")]
+    if report.skipped_microbatches:
+        rows.append(("batches without labels", f"{report.skipped_microbatches}, skipped"))
+    rows.append(("training examples", _data(report.train_data)))
+    if report.evaluation_data:
+        rows.append(("held-out examples", _data(report.evaluation_data)))
+    seconds = report.training_seconds
+    images = report.subject.task == IMAGE_CLASSIFICATION
+    # Each image that counts has one label.
+    count, unit = (sum(step.labels for step in report.steps), "images") if images else (report.tokens, "tokens")
+    speed = f" ({count / seconds:,.0f} {unit} a second)" if seconds else ""
+    rows += _epoch_rows(report)
+    included = _included(report)
+    rows.append((f"time training{included}", f"{seconds:.1f} s{speed}"))
+    rows.append((f"time altogether{included}", f"{report.seconds:.1f} s"))
+    return rows
+
+
+def _epoch_rows(report: TrainReport) -> Rows:
+    if not report.epochs:
+        return []
+    included = _included(report)
+    rows = [(f"seconds per epoch{included}", ", ".join(f"{epoch.seconds:.2f}" for epoch in report.epochs))]
+    if report.split:
+        prefix = "the emulated prefix" if included else "the prefix"
+        rows.append((f"of these in {prefix}", ", ".join(f"{epoch.prefix_seconds:.2f}" for epoch in report.epochs)))
+    return rows
+
+
+def _included(report: TrainReport) -> str:
+    """Return what is said beside every time that an emulation is part of: it says nothing about the accelerator."""
+    split = report.split
+    return ", emulation included" if split and split.placement.emulated and split.prefix_seconds else ""
+
+
+def _setting_rows(report: TrainReport) -> Rows:
+    config, cache = report.config, report.config.cache
+    rows = [(field.name, _said(getattr(config, field.name))) for field in _fields(config) if field.name != "cache"]
+    # Where nothing is split there is nothing to keep.
+    return [*rows, *((field.name, _said(getattr(cache, field.name))) for field in _fields(cache) if report.split)]
+
+
+def _model_rows(report: TrainReport) -> Rows:
+    subject = report.subject
+    rows = [
+        ("base model", subject.base),
+        ("architecture", subject.architecture),
+        ("licence", subject.licence or "not known"),
+        ("task", subject.task),
+    ]
+    if subject.labels:
+        rows.append(("labels", ", ".join(subject.labels)))
+    config = report.adapter.config
+    rows.append(("LoRA", f"rank {config.get('r')}, alpha {config.get('lora_alpha')}"))
+    rows.append(("trained parameters", f"{subject.parameters:,}"))
+    return rows
+
+
+def _device_rows(report: TrainReport) -> Rows:
+    provider = report.provider
+    rows = [
+        ("hardware profile", report.profile),
+        ("execution provider", f"{provider.provider}, {provider.reason}"),
+        ("emulated", "yes: the CPU stands in for the accelerator" if provider.emulated else "no"),
+        ("training backend", f"{report.backend.name}: {report.backend.reason}"),
+    ]
+    if report.placement:
+        rows.append(("gradient graph", str(report.placement)))
+    if report.split:
+        rows += [("frozen prefix", str(report.split.placement)), ("activations", str(report.split.activations))]
+    return [*rows, *report.environment.items()]
+
+
+def _data(counts: DataCounts) -> str:
+    said = f"{counts.examples:,}"
+    said += f", {counts.truncated:,} of them truncated" if counts.truncated else ""
+    return said + (f", {counts.dropped:,} more dropped" if counts.dropped else "")
+
+
+def _fields(config: object) -> Sequence["dataclasses.Field[object]"]:
+    return dataclasses.fields(config)  # type: ignore[arg-type]
+
+
+def _said(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
