@@ -33,7 +33,8 @@ from fieldtune.adapters.arrays import to_theta
 from fieldtune.adapters.directory import read_adapter
 from fieldtune.bundle.opening import Bundle
 from fieldtune.data.batches import Batch
-from fieldtune.data.examples import Encoded, EncodedImage, EncodedSet, IntArray
+from fieldtune.data.examples import Encoded, EncodedSet, IntArray
+from fieldtune.data.images import encoded_image
 from fieldtune.hardware import HardwareProfile
 from fieldtune.placement.targets import choose_for
 from fieldtune.training.backends.portable import PortableBackend
@@ -99,7 +100,8 @@ class Contender:
         started, cpu = time.perf_counter(), time.process_time()
         for step in plan_steps(self._encoded.lengths, config):
             (indices,) = step.microbatches
-            sums = self._backend.accumulate(self._source.batch("gradient", self._encoded, indices))
+            batch = self._source.batch("gradient", self._encoded, indices)
+            sums = self._backend.accumulate(batch, self._encoded.weight(indices))
             self._backend.update(LEARNING_RATE)
             losses.append(sums.loss / sums.weight)
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
@@ -112,11 +114,14 @@ def examples(opened: Bundle, count: int) -> EncodedSet:
     labels = rng.integers(0, 2, count)
     if image is not None:
         shape = (image.channels, image.height, image.width)
-        made = tuple(EncodedImage(pixels=rng.integers(0, 256, shape, np.uint8), labels=label) for label in labels)
-        return EncodedSet(examples=made, truncated=0, dropped=0)
+        made = tuple(encoded_image(rng.integers(0, 256, shape, np.uint8), int(label)) for label in labels)
+        return EncodedSet(examples=made)
     sequence = opened.manifest.graphs["gradient"].inputs[0].shape[1]
-    texts = tuple(Encoded(input_ids=rng.integers(1000, 20000, sequence), labels=label) for label in labels)
-    return EncodedSet(examples=texts, truncated=0, dropped=0)
+    texts = tuple(
+        Encoded(arrays={"input_ids": rng.integers(1000, 20000, sequence), "labels": label}, weight=1, length=sequence)
+        for label in labels
+    )
+    return EncodedSet(examples=texts)
 
 
 @contextlib.contextmanager

@@ -66,9 +66,15 @@ class Fieldtune:
 
     def step(self, batch: Batch) -> float:
         """Take one step and return the mean loss before it."""
-        sums = self._backend.accumulate(batch)
+        sums = self._backend.accumulate(batch, _labels(batch))
         self._backend.update(LEARNING_RATE)
         return sums.loss / sums.weight
+
+
+def _labels(batch: Batch) -> int:
+    """Count the labels that enter a batch's loss: of texts all but the first position's, for the model shifts them."""
+    labels = batch["labels"]
+    return int(np.count_nonzero((labels[:, 1:] if labels.ndim == 2 else labels) != -100))
 
 
 def lean_fieldtune(workload: Workload) -> Fieldtune:

@@ -23,8 +23,8 @@ from common import asset, bundle, machine_line, on_threads, parser, save, say, t
 from fieldtune import Bundle, HardwareProfile, TrainConfig, load_profile, open_bundle, train_adapter
 from fieldtune.adapters.adapter import Adapter
 from fieldtune.compilation.compiling import compile_prefix
-from fieldtune.data import EncodedSet, load_examples
-from fieldtune.tasks.encoding import encode
+from fieldtune.data import EncodedSet
+from fieldtune.tasks import open_task
 from fieldtune.training.evaluation import evaluate
 from fieldtune_offline import BuildSpec, LoraSpec
 
@@ -53,7 +53,7 @@ class Setting:
 
     def accuracy(self, profile: HardwareProfile, adapter: Adapter) -> float:
         """Return the part of the test images whose class is the likeliest one."""
-        found = evaluate(self.bundle, self.test_set, profile, adapter, on_missing="emulate").accuracy
+        found = evaluate(self.bundle, self.test_set, profile, adapter, on_missing="emulate").figure("accuracy")
         assert found is not None
         return found
 
@@ -82,7 +82,8 @@ def prepare(seed: int, arguments: argparse.Namespace) -> Setting:
     opened = open_bundle(bundle(f"of seed {seed}", spec))
     target, cpu = (on_threads(load_profile(name)) for name in (arguments.target, "cpu-generic"))
     compile_prefix(opened, target, on_missing="emulate")
-    parts = {name: load_examples(images / f"{name}.jsonl", opened.manifest.task)[0] for name in ("train", "test")}
+    task = open_task(opened)
+    parts = {name: task.read(images / f"{name}.jsonl")[0] for name in ("train", "test")}
     return Setting(
         bundle=opened,
         target=target,
@@ -94,8 +95,8 @@ def prepare(seed: int, arguments: argparse.Namespace) -> Setting:
             batch_size=target.training.batch_size,
             gradient_accumulation=target.training.gradient_accumulation,
         ),
-        train_set=encode(parts["train"][: arguments.train], opened),
-        test_set=encode(parts["test"][: arguments.test], opened),
+        train_set=task.encode(parts["train"][: arguments.train]),
+        test_set=task.encode(parts["test"][: arguments.test]),
     )
 
 

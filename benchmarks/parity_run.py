@@ -26,7 +26,9 @@ from common import THREADS, asset, bundle, machine_line, on_threads, parser, sav
 from contenders import parameter_groups, peft_model
 
 from fieldtune import Bundle, HardwareProfile, TrainConfig, load_profile, open_bundle, train_adapter
-from fieldtune.data import EncodedSet, collate, encode_examples, load_examples, load_tokenizer, plan_evaluation
+from fieldtune.data import EncodedSet
+from fieldtune.data.batches import batch_of, plan_evaluation
+from fieldtune.tasks import open_task
 from fieldtune.training.plan import count_steps, plan_steps, settle
 from fieldtune_offline import BuildSpec, LoraSpec
 
@@ -57,15 +59,7 @@ class Setting:
 
     def batch(self, examples: EncodedSet, indices: Any) -> dict[str, torch.Tensor]:
         """Return the arrays of a batch as torch takes them."""
-        manifest = self.bundle.manifest
-        arrays = collate(
-            examples.examples,
-            indices,
-            task=manifest.task,
-            pad_token_id=manifest.text.pad_token_id,
-            shape=None,
-            inputs=manifest.graphs["gradient"].inputs,
-        )
+        arrays = batch_of(examples.examples, indices, self.bundle.manifest.graphs["gradient"].inputs)
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def microbatches(self) -> Iterator[list[Any]]:
@@ -101,8 +95,9 @@ def run_fieldtune(setting: Setting) -> tuple[float, list[float]]:
         setting.bundle, setting.train_set, setting.config, setting.profile, evaluation=setting.held_out
     )
     assert report.after is not None
-    assert report.after.accuracy is not None
-    return report.after.accuracy, [step.loss for step in report.steps]
+    accuracy = report.after.figure("accuracy")
+    assert accuracy is not None
+    return accuracy, [step.loss for step in report.steps]
 
 
 def run_torch(setting: Setting) -> tuple[float, list[float]]:
@@ -191,15 +186,9 @@ def prepare(seed: int, arguments: argparse.Namespace) -> Setting:
     profile = on_threads(load_profile("cpu-generic"))
     config = TrainConfig(seed=seed) if arguments.epochs is None else TrainConfig(seed=seed, epochs=arguments.epochs)
     config = settle(config, profile, opened.manifest)
-    manifest, tokenizer = opened.manifest, load_tokenizer(opened.tokenizer_path)
+    task = open_task(opened)
     train_set, held_out = (
-        encode_examples(
-            load_examples(reviews / name, manifest.task)[0],
-            tokenizer,
-            manifest.text,
-            manifest.task,
-            max_length=config.max_length,
-        )
+        task.encode(task.read(reviews / name)[0], max_length=config.max_length)
         for name in ("train.jsonl", "eval.jsonl")
     )
     return Setting(model=model, bundle=opened, profile=profile, config=config, train_set=train_set, held_out=held_out)
@@ -207,7 +196,8 @@ def prepare(seed: int, arguments: argparse.Namespace) -> Setting:
 
 def majority_accuracy(examples: EncodedSet) -> float:
     """Return what naming the most frequent class every time reaches."""
-    return float(np.bincount([int(example.labels) for example in examples.examples]).max() / len(examples.examples))
+    classes = [int(example.arrays["labels"]) for example in examples.examples]
+    return float(np.bincount(classes).max() / len(classes))
 
 
 def run_seed(setting: Setting) -> dict[str, Any]:

@@ -15,15 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 
 from fieldtune import Runner, load_profile, open_bundle
-from fieldtune.bundle.manifest import IGNORE_INDEX
 from fieldtune.compilation.store import CompiledStore
 from fieldtune.data.batches import batch_of
-from fieldtune.data.examples import EncodedImage
-from fieldtune.data.images import load_images
+from fieldtune.data.images import encoded_image, load_images
 
 SWAPS = 20
 
@@ -107,8 +104,7 @@ def main() -> None:
     bundle = open_bundle(arguments.bundle)
     runner = Runner(bundle, load_profile(arguments.profile), on_missing="emulate")
     (pixels,) = load_images([("", arguments.image)], bundle.image)
-    image = EncodedImage(pixels=pixels, labels=np.array(IGNORE_INDEX, np.int64))
-    sample = batch_of([image], np.array([0]), bundle.manifest, runner.graph.inputs)
+    sample = batch_of([encoded_image(pixels)], [0], runner.graph.inputs, image=bundle.image)
     adapters = [arguments.adapters[number % len(arguments.adapters)] for number in range(SWAPS)]
     print(json.dumps(time_swaps(runner, adapters, sample)))
 

@@ -2,9 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
@@ -16,17 +15,16 @@ from fieldtune.bundle.manifest import (
     MANIFEST_NAME,
     WEIGHTS_NAME,
     BaseModelSpec,
-    ImageSpec,
     Manifest,
     ParitySpec,
     TaskSpec,
     TextSpec,
 )
 from fieldtune.bundle.opening import TOKENIZER_NAME, file_spec
-from fieldtune.data import EncodedSet, Example, encode_examples, load_tokenizer
-from fieldtune.data.images import encode_images
 from fieldtune.errors import UnsupportedModel
 from fieldtune.files.output_folder import output_folder
+from fieldtune.tasks.interface import Task as DeviceTask
+from fieldtune.tasks.table import new_task
 from fieldtune_offline.accelerators.calibration_data import Calibration, read_calibration
 from fieldtune_offline.accelerators.int8 import choose_quantizer
 from fieldtune_offline.accelerators.targets import add_targets, load_targets
@@ -34,7 +32,8 @@ from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.graph import Graph
 from fieldtune_offline.graphs import adapted_graph, gradient_graph
 from fieldtune_offline.methods.adapting import adapt
-from fieldtune_offline.models import CLASSIFICATION_TASKS, BaseModel, canonical_task, load_base
+from fieldtune_offline.modalities.text import text_spec
+from fieldtune_offline.models import BaseModel, load_base
 from fieldtune_offline.node_table import node_table
 from fieldtune_offline.ort_training.export import add_ort_training, training_python
 from fieldtune_offline.parity.split import check_split
@@ -43,16 +42,15 @@ from fieldtune_offline.passes.split_prefix import Split, split_prefix
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 from fieldtune_offline.spec_checks import checked_spec
-from fieldtune_offline.tasks import Task
-from fieldtune_offline.tasks.image_classification import ImageClassification
-from fieldtune_offline.tasks.text_classification import TextClassification
-from fieldtune_offline.tasks.text_generation import TextGeneration
+from fieldtune_offline.tasks.interface import GRADIENT, Task
+from fieldtune_offline.tasks.table import task_class
 from fieldtune_offline.versions import tool_version
 from fieldtune_offline.weights import bind_weights, write_weights
 
 _TRACE_SHAPE = (3, 10)
 _PARITY_SHAPES = ((3, 17), (2, 34))
 _MOST_LABELS_SHOWN = 10
+_SAID = {GRADIENT: "training", "eval": "evaluation", "infer": "inference"}
 _TOOLS = ("fieldtune", "torch", "transformers", "peft", "onnx-ir", "onnxruntime")
 
 Report = Callable[[str], None]
@@ -77,21 +75,22 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         ParityError: the graphs do not compute what torch computes; nothing is left behind.
         OutputError: ``out`` exists, or cannot be written.
     """
-    task_name = canonical_task(spec.task)
-    spec = checked_spec(spec, task_name)
+    kind = task_class(spec.task)
+    spec = checked_spec(spec, kind)
     targets = load_targets(spec.target)
     # What could be missing on this machine shows before the minutes of a build.
     training = training_python(report) if spec.ort_training else None
     quantizer = choose_quantizer(spec.quantizer, report)
     with output_folder(spec.out, overwrite=spec.overwrite, marks=(MANIFEST_NAME,)) as staging:
-        base = _load(spec, task_name, report)
+        base = _load(spec, kind, report)
         text = _text(base, spec)
-        task_spec = TaskSpec(name=task_name, labels=_labels(base, task_name))
+        task_spec = TaskSpec(name=kind.name, labels=kind.labels_of(base.model.config))
         if base.tokenizer is not None:
             base.tokenizer.backend_tokenizer.save(str(staging / TOKENIZER_NAME))
-        calibration = _calibration(spec, task_spec, base.image or text, staging, report)
-        adapted = adapt(base, spec, task_name)
-        task = _task(task_name, adapted, base)
+        told = new_task(task_spec, text=text, image=base.image, tokenizer_path=staging / TOKENIZER_NAME)
+        calibration = _calibration(spec, told, report)
+        adapted = adapt(base, spec, kind)
+        task = kind(adapted.model, base.image)
         graphs = _trace(spec, adapted, task, report)
         split = _split(spec, graphs, report)
         graphs += split.graphs if split else ()
@@ -112,39 +111,30 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
     return manifest
 
 
-def _load(spec: BuildSpec, task: str, report: Report) -> BaseModel:
+def _load(spec: BuildSpec, task: type[Task], report: Report) -> BaseModel:
     report(f"loading {spec.model}")
     base = load_base(spec, task)
     if base.new_modules:
         report(f"new, saved with the adapter: {', '.join(base.new_modules)}")
-    if task in CLASSIFICATION_TASKS:
-        report(f"labels: {_shown(_labels(base, task))}")
+    if task.labelled:
+        report(f"labels: {_shown(task.labels_of(base.model.config))}")
     return base
 
 
-def _labels(base: BaseModel, task: str) -> tuple[str, ...]:
-    """Return the names of the classes in the order of the logits; none of a language model."""
-    names: Mapping[int, str] = base.model.config.id2label if task in CLASSIFICATION_TASKS else {}
-    return tuple(names[index] for index in sorted(names))
+def _text(base: BaseModel, spec: BuildSpec) -> TextSpec | None:
+    if base.tokenizer is not None:
+        return text_spec(base.model, base.tokenizer, spec.model, spec.sequence)
+    if spec.sequence is not None:
+        raise UnsupportedModel(f"{spec.model}: images have no sequence; leave --sequence out")
+    return None
 
 
-def _calibration(
-    spec: BuildSpec, task: TaskSpec, inputs: ImageSpec | TextSpec | None, staging: Path, report: Report
-) -> Calibration | None:
-    """Read the calibration examples before the minutes of a build; texts by the tokenizer that was written."""
+def _calibration(spec: BuildSpec, task: DeviceTask, report: Report) -> Calibration | None:
+    """Read the calibration examples before the minutes of a build, as the device's half of the task reads them."""
     if spec.calibration is None:
         return None
     report(f"reading {spec.calibration}")
-
-    def encoded(examples: Sequence[Example]) -> EncodedSet:
-        if isinstance(inputs, ImageSpec):
-            return encode_images(examples, inputs)
-        assert inputs is not None
-        return encode_examples(
-            examples, load_tokenizer(staging / TOKENIZER_NAME), inputs, task, max_length=spec.sequence
-        )
-
-    return read_calibration(spec.calibration, task, spec.calibration_examples, encoded)
+    return read_calibration(spec.calibration, task, spec.calibration_examples, spec.sequence)
 
 
 def _shown(names: Sequence[str]) -> str:
@@ -152,63 +142,18 @@ def _shown(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_LABELS_SHOWN]) + (f", … and {more} more" if more > 0 else "")
 
 
-def _task(name: str, adapted: Adapted, base: BaseModel) -> Task:
-    if base.image is not None:
-        return ImageClassification(adapted.model, base.image)
-    if name == "text-classification":
-        return TextClassification(adapted.model)
-    return TextGeneration(adapted.model)
-
-
-def _text(base: BaseModel, spec: BuildSpec) -> TextSpec | None:
-    tokenizer, config = base.tokenizer, base.model.config
-    if tokenizer is None:
-        if spec.sequence is not None:
-            raise UnsupportedModel(f"{spec.model}: images have no sequence; leave --sequence out")
-        return None
-    limits = [getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
-    longest = min(int(limit) for limit in limits if limit)
-    if spec.sequence is not None and spec.sequence > longest:
-        raise UnsupportedModel(
-            f"{spec.model}: takes up to {longest} tokens; a sequence of {spec.sequence} was asked for"
-        )
-    pad = tokenizer.pad_token_id
-    generation = getattr(base.model, "generation_config", None)
-    stops = _ids(getattr(generation, "eos_token_id", None)) or _ids(tokenizer.eos_token_id)
-    if pad is None:
-        pad = stops[0] if stops else 0
-    config.pad_token_id = pad
-    special = {name: str(value) for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
-    template = tokenizer.chat_template
-    if isinstance(template, dict):
-        template = template.get("default")
-    return TextSpec(
-        max_length=spec.sequence or longest,
-        pad_token_id=int(pad),
-        stop_token_ids=stops,
-        special_tokens=special,
-        chat_template=template,
-    )
-
-
-def _ids(value: Any) -> tuple[int, ...]:
-    if value is None:
-        return ()
-    return (int(value),) if isinstance(value, int) else tuple(int(item) for item in value)
-
-
 def _trace(spec: BuildSpec, adapted: Adapted, task: Task, report: Report) -> list[Graph]:
     static = frozenset(name for name in ("batch", "sequence") if getattr(spec, name) is not None)
     batch, sequence = spec.batch or _TRACE_SHAPE[0], spec.sequence or _TRACE_SHAPE[1]
-    report("tracing the training graph")
-    gradient = gradient_graph(task.training(batch, sequence), adapted, static)
-    report("tracing the evaluation graph")
-    evaluation = adapted_graph("eval", task.evaluation(batch, sequence), adapted, static)
-    report("tracing the inference graph")
-    # A decoder feeds one token at a time after the prompt, so its sizes always vary.
-    served = frozenset[str]() if isinstance(task, TextGeneration) else static
-    inference = adapted_graph("infer", task.inference(batch, sequence), adapted, served)
-    return [gradient, evaluation, inference]
+    graphs: list[Graph] = []
+    for name, source in task.graphs(batch, sequence).items():
+        report(f"tracing the {_SAID.get(name, name)} graph")
+        fixed = frozenset[str]() if source.varies else static
+        if name == GRADIENT:
+            graphs.append(gradient_graph(source, adapted, fixed))
+        else:
+            graphs.append(adapted_graph(name, source, adapted, fixed))
+    return graphs
 
 
 def _split(spec: BuildSpec, graphs: Sequence[Graph], report: Report) -> Split | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import onnx_ir as ir
 import torch
@@ -68,6 +69,8 @@ def needed_nodes(
     return kept[::-1]
 
 
-def _spec(tensor: Tensor) -> TensorSpec:
+def tensor_spec(tensor: Tensor, pads: Mapping[str, int] = MappingProxyType({})) -> TensorSpec:
+    """Return the manifest's entry of an input or output; ``pads`` has what fills up inputs, by name."""
     shape = tuple(dim if isinstance(dim, int) else str(dim) for dim in tensor.dims)
-    return TensorSpec(name=str(tensor.value.name), dtype=str(tensor.dtype).removeprefix("torch."), shape=shape)
+    name = str(tensor.value.name)
+    return TensorSpec(name=name, dtype=str(tensor.dtype).removeprefix("torch."), shape=shape, pad=pads.get(name, 0))

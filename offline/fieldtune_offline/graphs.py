@@ -6,10 +6,10 @@ import onnx_ir as ir
 import torch
 
 from fieldtune_offline.adapted import Adapted
-from fieldtune_offline.graph import IR_VERSION, OPSET, Graph, _spec, needed_nodes
+from fieldtune_offline.graph import IR_VERSION, OPSET, Graph, needed_nodes, tensor_spec
 from fieldtune_offline.lowering import GraphBuilder, LoweredProgram, Tensor, lower_program
 from fieldtune_offline.passes.flatten_parameters import join_gradients, split_theta
-from fieldtune_offline.tasks import Traceable
+from fieldtune_offline.tasks.interface import Traceable
 from fieldtune_offline.tracing import trace_adapted, trace_gradient
 from fieldtune_offline.weights import is_lifted_constant, program_weights
 
@@ -35,7 +35,7 @@ def gradient_graph(source: Traceable, adapted: Adapted, static: frozenset[str]) 
     gradients = {keys[name]: tensor for name, tensor in lowered.gradients.items()}
     outputs = dict(zip(source.outputs, lowered.outputs, strict=True))
     outputs["grad_sum"] = join_gradients(build, adapted.layout, gradients)
-    return _close("gradient", build, [*lowered.inputs, theta], [], outputs, lowered, weights.tensors)
+    return _close("gradient", build, [*lowered.inputs, theta], [], outputs, lowered, weights.tensors, source.pads)
 
 
 def adapted_graph(name: str, source: Traceable, adapted: Adapted, static: frozenset[str]) -> Graph:
@@ -58,7 +58,7 @@ def adapted_graph(name: str, source: Traceable, adapted: Adapted, static: frozen
             shape = [dim if isinstance(dim, int) else 1 for dim in tensor.dims]
             tensor.value.const_value = ir.tensor(torch.zeros(shape).numpy(), name=parameter.key)
     outputs = dict(zip(source.outputs, lowered.outputs, strict=True))
-    return _close(name, build, list(lowered.inputs[:count]), adapter, outputs, lowered, held)
+    return _close(name, build, list(lowered.inputs[:count]), adapter, outputs, lowered, held, source.pads)
 
 
 def _close(
@@ -69,6 +69,7 @@ def _close(
     outputs: Mapping[str, Tensor],
     lowered: LoweredProgram,
     held: Mapping[str, torch.Tensor],
+    pads: Mapping[str, int],
 ) -> Graph:
     results: dict[str, Tensor] = {}
     for key, tensor in outputs.items():
@@ -98,9 +99,9 @@ def _close(
     return Graph(
         name=name,
         model=model,
-        inputs=tuple(_spec(tensor) for tensor in inputs),
-        outputs=tuple(_spec(tensor) for tensor in results.values()),
-        adapter_inputs=tuple(_spec(tensor) for tensor in adapter),
+        inputs=tuple(tensor_spec(tensor, pads) for tensor in inputs),
+        outputs=tuple(tensor_spec(tensor) for tensor in results.values()),
+        adapter_inputs=tuple(tensor_spec(tensor) for tensor in adapter),
         weights={str(value.name): held[str(value.name)] for value in unbound},
         unbound=tuple(unbound),
     )

@@ -1,7 +1,6 @@
 """merge_adapter: a bundle with an adapter folded into its weights, compared with the one that takes it as inputs."""
 
 import dataclasses
-import functools
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +26,7 @@ from fieldtune.bundle.opening import Bundle, file_spec, open_bundle
 from fieldtune.data.batches import static_shape
 from fieldtune.errors import ExportError
 from fieldtune.files.output_folder import output_folder
-from fieldtune.tasks.encoding import encode
+from fieldtune.tasks.table import open_task
 from fieldtune_offline.accelerators.calibration_data import Calibration, read_calibration
 from fieldtune_offline.accelerators.int8 import choose_quantizer
 from fieldtune_offline.accelerators.targets import add_targets, load_targets
@@ -111,8 +110,9 @@ def _calibration(spec: MergeSpec, source: Bundle, task: TaskSpec, report: Report
         return None
     report(f"reading {spec.calibration}")
     _, sequence = static_shape(source.manifest.graphs["infer"].inputs)
-    encode_all = functools.partial(encode, bundle=source, max_length=sequence)
-    calibration = read_calibration(spec.calibration, task, spec.calibration_examples, encode_all)
+    calibration = read_calibration(
+        spec.calibration, open_task(source, task.labels), spec.calibration_examples, sequence
+    )
     return dataclasses.replace(calibration, adapter={})
 
 

@@ -16,9 +16,7 @@ from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.modalities.image import image_spec
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
-
-SUPPORTED_TASKS = ("image-classification", "text-classification", "text-generation")
-CLASSIFICATION_TASKS = ("image-classification", "text-classification")
+from fieldtune_offline.tasks.interface import Task
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,22 +42,7 @@ class BaseModel:
     licence: str | None
 
 
-def canonical_task(task: str) -> str:
-    """Return optimum's name of a task.
-
-    Raises:
-        UnsupportedModel: no such task, or one that is not supported.
-    """
-    from optimum.exporters.tasks import TasksManager
-
-    name = str(TasksManager.map_from_synonym(task))
-    if name not in SUPPORTED_TASKS:
-        known = "known, but not supported" if name in TasksManager.get_all_tasks() else "unknown"
-        raise UnsupportedModel(f"task {task!r} is {known}; supported: {', '.join(SUPPORTED_TASKS)}")
-    return name
-
-
-def load_base(spec: BuildSpec, task: str) -> BaseModel:
+def load_base(spec: BuildSpec, task: type[Task]) -> BaseModel:
     """Load model and tokenizer.
 
     Raises:
@@ -70,7 +53,7 @@ def load_base(spec: BuildSpec, task: str) -> BaseModel:
     _check_folder(spec.model)
     _check_code(spec)
     labels = spec.labels or _adapter_labels(spec.adapter)
-    _check_labels(labels, task)
+    task.check_labels(labels)
     settings: dict[str, Any] = {}
     if labels:
         settings["id2label"] = dict(enumerate(labels))
@@ -78,12 +61,11 @@ def load_base(spec: BuildSpec, task: str) -> BaseModel:
     try:
         with quiet_loading():
             config = AutoConfig.from_pretrained(spec.model, trust_remote_code=spec.trust_remote_code, **settings)
-            model, info = _load_model(spec, task, config)
+            model, info = _load_model(spec, task.name, config)
     except Exception as error:  # transformers, its parsers and the models' own code raise errors of every kind
-        raise UnsupportedModel(f"{spec.model}: cannot be loaded for {task}: {_first_line(error)}") from error
-    images = task == "image-classification"
-    if task in CLASSIFICATION_TASKS:
-        _check_classes(config, spec.model)
+        raise UnsupportedModel(f"{spec.model}: cannot be loaded for {task.name}: {_first_line(error)}") from error
+    images = task.modality == "image"
+    task.check_config(config, spec.model)
     model.eval()
     model.config.use_cache = False
     missing = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
@@ -142,23 +124,6 @@ def _check_code(spec: BuildSpec) -> None:
         raise UnsupportedModel(
             f"{spec.model}: brings Python code of its own ({', '.join(sorted(set(code.values())))}), which is run only "
             "with --trust-remote-code"
-        )
-
-
-def _check_labels(labels: tuple[str, ...], task: str) -> None:
-    if labels and task not in CLASSIFICATION_TASKS:
-        raise UnsupportedModel(f"labels {', '.join(labels)} for {task}, which has no classes; leave them out")
-    twice = sorted({label for label in labels if labels.count(label) > 1})
-    if twice:
-        raise UnsupportedModel(f"labels named more than once: {', '.join(twice)}")
-
-
-def _check_classes(config: Any, model: str) -> None:
-    if config.num_labels < 2:
-        raise UnsupportedModel(f"{model}: {config.num_labels} label(s); classification needs at least 2")
-    if config.problem_type not in (None, "single_label_classification"):
-        raise UnsupportedModel(
-            f"{model}: problem_type is {config.problem_type}; only single_label_classification is supported"
         )
 
 

@@ -2,14 +2,14 @@
 
 import dataclasses
 
-from fieldtune.data.examples import IMAGE_CLASSIFICATION
 from fieldtune.errors import ExportError, UnsupportedModel
 from fieldtune_offline.spec import BuildSpec, MergeSpec
+from fieldtune_offline.tasks.interface import Task
 
 _FOR_TARGETS = ("calibration", "calibration_examples", "quantizer")
 
 
-def checked_spec(spec: BuildSpec, task: str) -> BuildSpec:
+def checked_spec(spec: BuildSpec, task: type[Task]) -> BuildSpec:
     """Return a spec whose fields fit each other; targets without a split get the cheapest one.
 
     Raises:
@@ -56,7 +56,7 @@ def check_calibration(spec: BuildSpec | MergeSpec) -> None:
         raise ExportError(f"{spec.calibration}: no such file or folder of calibration examples")
 
 
-def _check_split(spec: BuildSpec, task: str) -> None:
+def _check_split(spec: BuildSpec, task: type[Task]) -> None:
     if isinstance(spec.split, int) and spec.split < 1:
         raise ValueError(f"split is {spec.split}; expected at least 1 block, auto or none")
     if isinstance(spec.split, int) and spec.adapter is not None:
@@ -64,14 +64,11 @@ def _check_split(spec: BuildSpec, task: str) -> None:
             f"--split {spec.split} says where a new adapter goes, and {spec.adapter} has its own modules; take --split "
             "auto, which cuts below the first of them"
         )
-    if task == "text-generation":
-        raise UnsupportedModel(
-            "text-generation cannot be split: decoding on an accelerator would need graphs of its own for the prompt "
-            "and for one token; build without --split"
-        )
+    if task.unsplittable is not None:
+        raise UnsupportedModel(f"{task.name} cannot be split: {task.unsplittable}; build without --split")
     if spec.batch is not None:
         raise ValueError("a split bundle takes any batch; leave --batch out (a target's batch is its profile's)")
-    if task != IMAGE_CLASSIFICATION and spec.sequence is None:
+    if task.modality == "text" and spec.sequence is None:
         raise ValueError(
             "a split of texts needs --sequence: what is carried across the boundary has one size for every text"
         )

@@ -18,7 +18,7 @@ from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.lowering import Input
 from fieldtune_offline.lowering.padding import differentiable_padding
 from fieldtune_offline.quiet import quiet_tracing
-from fieldtune_offline.tasks import Traceable
+from fieldtune_offline.tasks.interface import Traceable
 
 RANK_AXIS = "rank"
 _MODEL_ERRORS = (AttributeError, IndexError, RuntimeError, TypeError, ValueError)

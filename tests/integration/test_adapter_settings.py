@@ -16,6 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
 from fieldtune_offline.models import load_base
 from fieldtune_offline.quiet import quiet_loading
+from fieldtune_offline.tasks.table import task_class
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +120,7 @@ def test_a_bundle_starts_from_an_existing_adapter(spec, tmp_path):
             task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"], r=4, lora_alpha=6, use_rslora=True,
             rank_pattern={"v_proj": 2}, modules_to_save=["norm"],
         )  # fmt: skip
-        model = get_peft_model(load_base(fresh, fresh.task).model, config)
+        model = get_peft_model(load_base(fresh, task_class(fresh.task)).model, config)
         torch.manual_seed(3)
         for parameter in model.parameters():
             if parameter.requires_grad:

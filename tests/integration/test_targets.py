@@ -18,12 +18,13 @@ from fieldtune.bundle.manifest_reading import read_manifest
 from fieldtune.bundle.node_tables import read_node_table
 from fieldtune.bundle.opening import open_bundle
 from fieldtune.compilation.reference import read_reference
-from fieldtune.data.examples import Encoded, EncodedImage, EncodedSet
+from fieldtune.data.examples import Encoded, EncodedSet
+from fieldtune.data.images import encoded_image
 from fieldtune.errors import ExportError, InvalidData, PlacementRefused
 from fieldtune.hardware import load_profile
 from fieldtune.placement.plan import plan_placement
 from fieldtune.placement.rules import check_rules
-from fieldtune.tasks.encoding import encode
+from fieldtune.tasks import open_task
 from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
 from fieldtune_offline.accelerators.accuracy import measure_accuracy, open_prefixes
 from fieldtune_offline.accelerators.calibration_data import Calibration, read_calibration
@@ -37,15 +38,20 @@ from fieldtune_offline.cli.build import target_table
 def examples(bundle, count, *, labelled=True):
     draw = np.random.default_rng(0)
     manifest = bundle.manifest
-    labels = [np.array(index % 2 if labelled else -100) for index in range(count)]
+    labels = [index % 2 if labelled else None for index in range(count)]
     if manifest.image is None:
         rows = [draw.integers(5, 40, draw.integers(3, 15)).astype(np.int64) for _ in labels]
-        encoded = tuple(Encoded(input_ids=row, labels=label) for row, label in zip(rows, labels, strict=True))
+        encoded = tuple(encoded_text(row, label) for row, label in zip(rows, labels, strict=True))
     else:
         shape = (manifest.image.channels, manifest.image.height, manifest.image.width)
-        pixels = [(draw.integers(0, 128, shape) + 127 * max(int(label), 0)).astype(np.uint8) for label in labels]
-        encoded = tuple(EncodedImage(pixels=image, labels=label) for image, label in zip(pixels, labels, strict=True))
-    return EncodedSet(examples=encoded, truncated=0, dropped=0)
+        pixels = [(draw.integers(0, 128, shape) + 127 * (label or 0)).astype(np.uint8) for label in labels]
+        encoded = tuple(encoded_image(image, label) for image, label in zip(pixels, labels, strict=True))
+    return EncodedSet(examples=encoded)
+
+
+def encoded_text(ids, label):
+    arrays = {"input_ids": ids, "labels": np.array(-100 if label is None else label)}
+    return Encoded(arrays=arrays, weight=0 if label is None else 1, length=len(ids))
 
 
 @pytest.fixture
@@ -237,7 +243,7 @@ def test_accuracy_is_measured_on_examples_that_were_not_calibrated_on(
         (tmp_path / path.parent.name).mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / path.parent.name)
     bundle = open_bundle(tiny_bundles / "split-vision")
-    found = read_calibration(tmp_path, bundle.manifest.task, asked, lambda chosen: encode(chosen, bundle))
+    found = read_calibration(tmp_path, open_task(bundle), asked, None)
     assert found.count == calibrated
     assert found.measured == tuple(range(calibrated, calibrated + measured))
     told = f"{calibrated} examples to calibrate on, {measured} others to measure accuracy on"

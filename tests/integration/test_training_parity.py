@@ -39,7 +39,10 @@ def _losses_of_the_device(bundle, batches):
     backend = PortableBackend(bundle, choice, theta, AdamWConfig(), max_grad_norm=1.0)
     losses = []
     for batch in batches:
-        sums = backend.accumulate(batch)
+        labels = batch["labels"]
+        # Of texts all but the first position's count, for the model shifts them.
+        weight = np.count_nonzero((labels[:, 1:] if labels.ndim == 2 else labels) != -100)
+        sums = backend.accumulate(batch, weight)
         backend.update(LEARNING_RATE)
         losses.append(sums.loss / sums.weight)
     return losses

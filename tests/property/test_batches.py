@@ -4,18 +4,22 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldtune.bundle.manifest import TaskSpec, TensorSpec
-from fieldtune.data.batches import collate, labelled_count, plan_epoch, plan_evaluation
-from fieldtune.data.examples import Encoded
+from fieldtune.bundle.manifest import TensorSpec
+from fieldtune.data.batches import batch_of, plan_epoch, plan_evaluation
+from fieldtune.data.dialogue import cut
+from fieldtune.data.examples import Encoded, EncodedSet
 
 LENGTHS = st.lists(st.integers(1, 500), max_size=300)
 SIZES = st.integers(1, 40)
 SEEDS = st.integers(0, 2**40)
 IDS = st.lists(st.integers(0, 50), min_size=1, max_size=12)
-INPUTS = tuple(
-    TensorSpec(name=name, dtype="int64", shape=("batch", "sequence"))
-    for name in ("input_ids", "attention_mask", "token_type_ids", "labels")
-)
+
+
+def inputs(*labels: int | str, shape: tuple[int | str, int | str], pad: int = 0) -> tuple[TensorSpec, ...]:
+    """What a graph takes whose labels have a shape of their own."""
+    beside = [TensorSpec(name=name, dtype="int64", shape=shape) for name in ("attention_mask", "token_type_ids")]
+    ids = TensorSpec(name="input_ids", dtype="int64", shape=shape, pad=pad)
+    return (ids, *beside, TensorSpec(name="labels", dtype="int64", shape=labels, pad=-100))
 
 
 @given(LENGTHS, SIZES, SEEDS, st.integers(0, 5), st.booleans())
@@ -50,7 +54,8 @@ def texts(draw: st.DrawFn) -> list[Encoded]:
     for ids in draw(st.lists(IDS, min_size=1, max_size=6)):
         kept = draw(st.lists(st.booleans(), min_size=len(ids), max_size=len(ids)))
         input_ids = np.array(ids, np.int64)
-        encoded.append(Encoded(input_ids=input_ids, labels=np.where(kept, input_ids, -100)))
+        arrays = {"input_ids": input_ids, "labels": np.where(kept, input_ids, -100)}
+        encoded.append(cut(Encoded(arrays=arrays, weight=0, length=len(ids)), len(ids)))
     return encoded
 
 
@@ -58,32 +63,36 @@ def texts(draw: st.DrawFn) -> list[Encoded]:
 def test_texts_come_back_from_a_batch(
     examples: list[Encoded], more_rows: int, more_tokens: int, static: bool, pad: int
 ) -> None:
-    longest = max(len(example.input_ids) for example in examples)
-    shape = (len(examples) + more_rows, longest + more_tokens) if static else None
-    task = TaskSpec(name="text-generation", labels=())
-    batch = collate(examples, range(len(examples)), task=task, pad_token_id=pad, shape=shape, inputs=INPUTS)
-    assert {array.shape for array in batch.values()} == {shape or (len(examples), longest)}
+    longest = max(example.length for example in examples)
+    shape = (len(examples) + more_rows, longest + more_tokens) if static else ("batch", "sequence")
+    batch = batch_of(examples, range(len(examples)), inputs(*shape, shape=shape, pad=pad))
+    assert {array.shape for array in batch.values()} == {shape if static else (len(examples), longest)}
     mask = batch["attention_mask"].astype(bool)
     assert mask.any(axis=1).all(), "a row that attends to nothing would not be a number"
     assert (batch["labels"][~mask] == -100).all(), "padding never carries a label"
     assert (batch["input_ids"][~mask] == pad).all()
     assert (batch["labels"][len(examples) :] == -100).all(), "nor does a padding row"
     for row, example in enumerate(examples):
-        np.testing.assert_array_equal(batch["input_ids"][row][mask[row]], example.input_ids)
-        np.testing.assert_array_equal(batch["labels"][row][mask[row]], example.labels)
-    assert labelled_count(batch) == sum(int((example.labels[1:] != -100).sum()) for example in examples)
+        np.testing.assert_array_equal(batch["input_ids"][row][mask[row]], example.arrays["input_ids"])
+        np.testing.assert_array_equal(batch["labels"][row][mask[row]], example.arrays["labels"])
+    weight = EncodedSet(examples=tuple(examples)).weight(range(len(examples)))
+    assert weight == np.count_nonzero(batch["labels"][:, 1:] != -100)
 
 
 @given(st.lists(st.tuples(IDS, st.integers(-1, 3)), min_size=1, max_size=6), st.integers(0, 3))
 def test_classes_come_back_from_a_batch(pairs: list[tuple[list[int], int]], more_rows: int) -> None:
     labels = [-100 if label < 0 else label for _, label in pairs]
     examples = [
-        Encoded(input_ids=np.array(ids, np.int64), labels=np.array(label, np.int64))
+        Encoded(
+            arrays={"input_ids": np.array(ids, np.int64), "labels": np.array(label, np.int64)},
+            weight=0 if label < 0 else 1,
+            length=len(ids),
+        )
         for (ids, _), label in zip(pairs, labels, strict=True)
     ]
-    task = TaskSpec(name="text-classification", labels=("a", "b", "c", "d"))
-    shape = (len(pairs) + more_rows, 12)
-    batch = collate(examples, range(len(pairs)), task=task, pad_token_id=0, shape=shape, inputs=INPUTS)
+    rows = len(pairs) + more_rows
+    batch = batch_of(examples, range(len(pairs)), inputs(rows, shape=(rows, 12)))
     assert batch["labels"].tolist() == labels + [-100] * more_rows
     assert batch["attention_mask"].sum(axis=1).tolist() == [len(ids) for ids, _ in pairs] + [1] * more_rows
-    assert labelled_count(batch) == sum(label >= 0 for label in labels)
+    weight = EncodedSet(examples=tuple(examples)).weight(range(len(pairs)))
+    assert weight == np.count_nonzero(batch["labels"] != -100)

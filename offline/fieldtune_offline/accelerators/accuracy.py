@@ -80,7 +80,7 @@ def measure_accuracy(
         return None
     indices = calibration.measured
     found = _boundaries(prefixes, calibration, indices, manifest, batch)
-    labels = np.array([int(calibration.encoded.examples[index].labels) for index in indices], np.int64)
+    labels = np.array([int(calibration.encoded.examples[index].arrays["labels"]) for index in indices], np.int64)
     if calibration.adapter is not None:
         feeds = {**_suffix_feeds(calibration, indices, manifest), **calibration.adapter}
         before, after, raised = (
@@ -150,7 +150,9 @@ def _suffix_feeds(
 ) -> Mapping[str, npt.NDArray[Any]]:
     inputs = manifest.graphs[SUFFIX_GRAPHS["infer"]].inputs
     _, sequence = static_shape(manifest.graphs[PREFIX_GRAPH].inputs)
-    return batch_of(calibration.encoded.examples, np.array(indices), manifest, inputs, (None, sequence))
+    return batch_of(
+        calibration.encoded.examples, np.array(indices), inputs, image=manifest.image, shape=(None, sequence)
+    )
 
 
 def _accuracy(suffix: Any, feeds: Mapping[str, npt.NDArray[Any]], labels: Labels) -> float:

@@ -20,9 +20,10 @@ from fieldtune_offline.methods.lora import check_config, check_names, check_targ
 from fieldtune_offline.models import BaseModel
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
+from fieldtune_offline.tasks.interface import Task
 
 
-def adapt(base: BaseModel, spec: BuildSpec, task: str) -> Adapted:
+def adapt(base: BaseModel, spec: BuildSpec, task: type[Task]) -> Adapted:
     """Put the adapter on the base: a new one, or an existing one read from a PEFT directory.
 
     Raises:
@@ -41,7 +42,7 @@ def adapt(base: BaseModel, spec: BuildSpec, task: str) -> Adapted:
     return adapted
 
 
-def _new(base: BaseModel, spec: BuildSpec, task: str) -> Any:
+def _new(base: BaseModel, spec: BuildSpec, task: type[Task]) -> Any:
     from peft import get_peft_model
 
     config = new_config(base, spec, task)
@@ -73,7 +74,7 @@ def _new(base: BaseModel, spec: BuildSpec, task: str) -> Any:
     return model
 
 
-def _stored(base: BaseModel, spec: BuildSpec, task: str) -> Any:
+def _stored(base: BaseModel, spec: BuildSpec, task: type[Task]) -> Any:
     from peft import PeftModel
 
     assert spec.adapter is not None

@@ -14,9 +14,7 @@ from fieldtune.errors import InvalidAdapter, UnsupportedModel, listed
 from fieldtune_offline.models import BaseModel
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
-
-# PEFT has no type for vision models: its generic wrapper passes their inputs on.
-_TASK_TYPES = {"image-classification": None, "text-classification": "SEQ_CLS", "text-generation": "CAUSAL_LM"}
+from fieldtune_offline.tasks.interface import Task
 
 # Fields of LoraConfig whose every value is honoured: what they do is in the model before the graph is traced.
 _HONOURED = {
@@ -33,7 +31,7 @@ _REASONS = {
 }
 
 
-def new_config(base: BaseModel, spec: BuildSpec, task: str) -> Any:
+def new_config(base: BaseModel, spec: BuildSpec, task: type[Task]) -> Any:
     """Return the LoraConfig of a new adapter, which saves whatever the checkpoint lacks.
 
     Raises:
@@ -53,7 +51,7 @@ def new_config(base: BaseModel, spec: BuildSpec, task: str) -> Any:
     }
     if lora.peft_config is not None:
         fields.update(_read_config(lora.peft_config))
-    fields["task_type"] = _TASK_TYPES[task]
+    fields["task_type"] = task.peft_type
     saved = sorted({*(fields["modules_to_save"] or ()), *base.new_modules})
     fields["modules_to_save"] = saved or None
     known = {field.name for field in dataclasses.fields(LoraConfig)}
@@ -86,7 +84,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def stored_config(folder: Path, task: str) -> Any:
+def stored_config(folder: Path, task: type[Task]) -> Any:
     """Return the LoraConfig of a PEFT directory.
 
     Raises:
@@ -100,8 +98,8 @@ def stored_config(folder: Path, task: str) -> Any:
     except (ValueError, TypeError, OSError, KeyError) as error:
         raise InvalidAdapter(f"{folder}: adapter_config.json cannot be read: {error}") from error
     assert isinstance(config, LoraConfig)
-    if config.task_type not in (None, _TASK_TYPES[task]):
-        raise InvalidAdapter(f"{folder}: task_type is {config.task_type}; expected {_TASK_TYPES[task]} for {task}")
+    if config.task_type not in (None, task.peft_type):
+        raise InvalidAdapter(f"{folder}: task_type is {config.task_type}; expected {task.peft_type} for {task.name}")
     return config
 
 

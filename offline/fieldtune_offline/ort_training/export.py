@@ -23,7 +23,7 @@ from fieldtune_offline.environments import Environment, environment_python
 from fieldtune_offline.ort_training import generate
 from fieldtune_offline.ort_training.forward import forward_model, frozen_parameters
 from fieldtune_offline.ort_training.probes import Probes
-from fieldtune_offline.parity.noise import Arrays
+from fieldtune_offline.tasks.interface import Arrays
 
 FOLDER = "ort_training"
 ENVIRONMENT = Environment(

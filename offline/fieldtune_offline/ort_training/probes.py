@@ -13,7 +13,7 @@ from fieldtune.adapters.arrays import to_theta
 from fieldtune.bundle.layout import FloatArray
 from fieldtune.bundle.manifest import Manifest, OrtParitySpec
 from fieldtune.errors import ParityError, listed
-from fieldtune_offline.parity.noise import Arrays, noise_batches
+from fieldtune_offline.parity.noise import noise_batches
 from fieldtune_offline.parity.whole import (
     GRADIENT_TOLERANCE,
     LOSS_TOLERANCE,
@@ -21,6 +21,7 @@ from fieldtune_offline.parity.whole import (
     open_session,
     relative_difference,
 )
+from fieldtune_offline.tasks.interface import Arrays
 
 _LOSS = "loss"
 

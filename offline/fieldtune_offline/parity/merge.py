@@ -14,8 +14,9 @@ from fieldtune.bundle.layout import FloatArray
 from fieldtune.bundle.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS, GraphSpec, Manifest, MergeParitySpec
 from fieldtune.bundle.opening import Bundle
 from fieldtune.errors import ParityError, listed
-from fieldtune_offline.parity.noise import Arrays, noise_batches
+from fieldtune_offline.parity.noise import noise_batches
 from fieldtune_offline.parity.whole import open_session, relative_difference
+from fieldtune_offline.tasks.interface import Arrays
 
 MERGE_TOLERANCE = 1e-4
 """Relative to the loss, and to the largest element of an output. Folding rounds each weight once; 1e-6 to 1e-5 is what

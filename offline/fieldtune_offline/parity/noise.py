@@ -1,20 +1,18 @@
 """Noise to compare graphs on: batches with padding and masked labels, in two shapes where sizes may vary."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
-from fieldtune.bundle.manifest import IGNORE_INDEX, ImageSpec, Manifest
+from fieldtune.bundle.manifest import ImageSpec, Manifest
 from fieldtune.bundle.opening import TOKENIZER_NAME
 from fieldtune.data.batches import batch_of, static_shape
-from fieldtune.data.examples import TEXT_CLASSIFICATION, Encoded, EncodedImage
+from fieldtune.data.examples import Encoded
+from fieldtune_offline.tasks.interface import Arrays
+from fieldtune_offline.tasks.table import task_class
 
 _SHAPES = ((3, 17), (2, 34))
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 def noise_batches(root: Path, manifest: Manifest) -> list[Arrays]:
@@ -33,40 +31,31 @@ def noise_batches(root: Path, manifest: Manifest) -> list[Arrays]:
     sizes = dict.fromkeys((fixed[0] or batch, fixed[1] or sequence) for batch, sequence in _SHAPES)
     rng = np.random.default_rng(7)
     vocabulary = _vocabulary(root, manifest) if manifest.text else 0
+    task = task_class(manifest.task.name)
     batches: list[Arrays] = []
     for batch, sequence in sizes:
-        examples: list[Encoded | EncodedImage] = []
+        examples: list[Encoded] = []
         for row in range(batch):
             masked = batch > 2 and row == batch - 1
-            if manifest.image:
-                examples.append(_image(rng, manifest.image, _label(rng, manifest, masked=masked)))
-            else:
-                examples.append(_text(rng, manifest, vocabulary, max(2, sequence - 2 * row), row, masked=masked))
-        batches.append(batch_of(examples, np.arange(batch), manifest, inputs))
+            length = max(2, sequence - 2 * row)
+            content = _image(rng, manifest.image) if manifest.image else _text(rng, manifest, vocabulary, length, row)
+            labels = task.noise_labels(rng, manifest, content.get("input_ids"), masked=masked)
+            examples.append(Encoded(arrays={**content, **labels}, weight=0 if masked else 1))
+        batches.append(batch_of(examples, np.arange(batch), inputs, image=manifest.image))
     return batches
 
 
-def _label(rng: np.random.Generator, manifest: Manifest, *, masked: bool) -> npt.NDArray[np.int64]:
-    return np.array(IGNORE_INDEX if masked else rng.integers(0, len(manifest.task.labels)), np.int64)
+def _image(rng: np.random.Generator, image: ImageSpec) -> Arrays:
+    return {"pixel_values": rng.integers(0, 256, (image.channels, image.height, image.width), np.uint8)}
 
 
-def _image(rng: np.random.Generator, image: ImageSpec, label: npt.NDArray[np.int64]) -> EncodedImage:
-    pixels = rng.integers(0, 256, (image.channels, image.height, image.width), np.uint8)
-    return EncodedImage(pixels=pixels, labels=label)
-
-
-def _text(
-    rng: np.random.Generator, manifest: Manifest, vocabulary: int, length: int, row: int, *, masked: bool
-) -> Encoded:
+def _text(rng: np.random.Generator, manifest: Manifest, vocabulary: int, length: int, row: int) -> Arrays:
     assert manifest.text is not None
     input_ids = rng.integers(0, vocabulary, length)
     if row == 0:
         # The padding token as one that counts: what learns from it and what does not shows in the gradients.
         input_ids[[1, -2]] = manifest.text.pad_token_id
-    if manifest.task.name == TEXT_CLASSIFICATION:
-        return Encoded(input_ids=input_ids, labels=_label(rng, manifest, masked=masked))
-    labels = np.where(np.arange(length) < length // 3, IGNORE_INDEX, input_ids)
-    return Encoded(input_ids=input_ids, labels=labels)
+    return {"input_ids": input_ids}
 
 
 def _vocabulary(root: Path, manifest: Manifest) -> int:

@@ -13,7 +13,7 @@ from fieldtune.bundle.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS, Manifest
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.parity.whole import compare_gradients, open_session, perturbed, relative_difference
-from fieldtune_offline.tasks import Task
+from fieldtune_offline.tasks.interface import Task
 
 TOLERANCE = 1e-5
 """Of losses, outputs and boundary: relative to the largest element. The arithmetic is the same, only cut in two."""

@@ -20,7 +20,7 @@ from fieldtune.bundle.layout import FloatArray
 from fieldtune.bundle.manifest import Manifest, ParitySpec
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.adapted import Adapted
-from fieldtune_offline.tasks import Batch, Task
+from fieldtune_offline.tasks.interface import Batch, Task
 
 LOSS_TOLERANCE = 1e-5
 """Relative to the loss."""

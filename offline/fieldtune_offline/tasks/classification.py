@@ -1,13 +1,17 @@
 """What classifications of texts and of images share: cross-entropy over a head's logits, and labels to trace with."""
 
-from collections.abc import Sequence
-from typing import Any
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
-from fieldtune.bundle.manifest import IGNORE_INDEX
-from fieldtune_offline.tasks import Batch, Traceable
+from fieldtune.bundle.manifest import IGNORE_INDEX, Manifest
+from fieldtune.errors import UnsupportedModel
+from fieldtune_offline.tasks.interface import GRADIENT, Arrays, Batch, Task, Traceable
 
 Inputs = Sequence[tuple[str, tuple[str | None, ...]]]
 _LABELS = ("labels", ("batch",))
@@ -20,47 +24,57 @@ def loss_outputs(logits: torch.Tensor, labels: torch.Tensor, *, with_logits: boo
     return (loss_sum, weight, logits) if with_logits else (loss_sum, weight)
 
 
-class Classification:
+class Classification(Task):
     """A task with one label for each input; subclasses say what goes in and how the model takes it."""
 
-    inputs: Inputs
+    labelled = True
+    inputs: ClassVar[Inputs]
     """Name and axis names of what goes in, without the labels."""
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self._labels = int(model.config.num_labels)
+    @classmethod
+    def check_config(cls, config: Any, model: str) -> None:
+        """Check that there are classes, one of them an example."""
+        if config.num_labels < 2:
+            raise UnsupportedModel(f"{model}: {config.num_labels} label(s); classification needs at least 2")
+        if config.problem_type not in (None, "single_label_classification"):
+            raise UnsupportedModel(
+                f"{model}: problem_type is {config.problem_type}; only single_label_classification is supported"
+            )
 
+    @abc.abstractmethod
     def features(self, batch: int, sequence: int, seed: int) -> dict[str, torch.Tensor]:
         """Return inputs of the model, without labels."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def loss_module(self, *, with_logits: bool) -> nn.Module:
         """Return a module whose ``forward`` takes the inputs and labels and returns ``loss_outputs``."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def logits_module(self) -> nn.Module:
         """Return a module whose ``forward`` takes the inputs and returns the logits in a tuple."""
-        raise NotImplementedError
+
+    def pads(self) -> Mapping[str, int]:
+        """Return what fills up inputs."""
+        return {"labels": IGNORE_INDEX}
 
     def batch(self, batch: int, sequence: int, seed: int) -> dict[str, torch.Tensor]:
         """Return a batch in which the last of several rows has no label."""
         generator = torch.Generator().manual_seed(seed + 1)
-        labels = torch.randint(0, self._labels, (batch,), generator=generator)
+        labels = torch.randint(0, int(self._model.config.num_labels), (batch,), generator=generator)
         if batch > 2:
             labels[-1] = IGNORE_INDEX
         return {**self.features(batch, sequence, seed), "labels": labels}
 
-    def training(self, batch: int, sequence: int) -> Traceable:
-        """Return what computes ``loss_sum`` and ``weight``."""
-        return self._traceable(batch, sequence, ("loss_sum", "weight"), with_logits=False)
-
-    def evaluation(self, batch: int, sequence: int) -> Traceable:
-        """Return what computes ``loss_sum``, ``weight`` and ``logits`` (float32, shape (batch, labels))."""
-        return self._traceable(batch, sequence, ("loss_sum", "weight", "logits"), with_logits=True)
-
-    def inference(self, batch: int, sequence: int) -> Traceable:
-        """Return what computes ``logits`` (float32, shape (batch, labels))."""
-        return Traceable(self.logits_module(), "model", self.features(batch, sequence, 0), self.inputs, ("logits",))
+    def graphs(self, batch: int, sequence: int) -> dict[str, Traceable]:
+        """Return what trains, what evaluates (``logits``: float32, shape (batch, labels)) and what serves them."""
+        labelled, features = self.batch(batch, sequence, 0), self.features(batch, sequence, 0)
+        inputs, sums, pads = (*self.inputs, _LABELS), ("loss_sum", "weight"), self.pads()
+        losses, logits = self.loss_module(with_logits=False), self.loss_module(with_logits=True)
+        return {
+            GRADIENT: Traceable(losses, "model", labelled, inputs, sums, pads),
+            "eval": Traceable(logits, "model", labelled, inputs, (*sums, "logits"), pads),
+            "infer": Traceable(self.logits_module(), "model", features, self.inputs, ("logits",), pads),
+        }
 
     def inference_batches(self, batch: int, sequence: int, seed: int) -> list[dict[str, torch.Tensor]]:
         """Return one batch of inputs."""
@@ -75,6 +89,9 @@ class Classification:
         weight = (batch["labels"] != IGNORE_INDEX).sum()
         return self._model(**batch).loss * weight, weight
 
-    def _traceable(self, batch: int, sequence: int, outputs: Sequence[str], *, with_logits: bool) -> Traceable:
-        module = self.loss_module(with_logits=with_logits)
-        return Traceable(module, "model", self.batch(batch, sequence, 0), (*self.inputs, _LABELS), outputs)
+    @classmethod
+    def noise_labels(
+        cls, rng: np.random.Generator, manifest: Manifest, input_ids: npt.NDArray[np.int64] | None, *, masked: bool
+    ) -> Arrays:
+        """Return a class, or none where it is masked."""
+        return {"labels": np.array(IGNORE_INDEX if masked else rng.integers(0, len(manifest.task.labels)), np.int64)}

@@ -1,11 +1,8 @@
 """Image classification: one label per image, by cross-entropy over a head's logits."""
 
-from typing import Any
-
 import torch
 from torch import nn
 
-from fieldtune.bundle.manifest import ImageSpec
 from fieldtune_offline.tasks.classification import Classification, loss_outputs
 
 
@@ -31,16 +28,17 @@ class _Logits(nn.Module):
 class ImageClassification(Classification):
     """The task around an adapted AutoModelForImageClassification with two or more labels; images have one size."""
 
+    name = "image-classification"
+    peft_type = None
+    modality = "image"
     inputs = (("pixel_values", ("batch", None, None, None)),)
 
-    def __init__(self, model: Any, image: ImageSpec) -> None:
-        super().__init__(model)
-        self._shape = (image.channels, image.height, image.width)
-
-    def features(self, batch: int, sequence: int, seed: int) -> dict[str, torch.Tensor]:  # noqa: ARG002 (of texts)
+    def features(self, batch: int, sequence: int, seed: int) -> dict[str, torch.Tensor]:
         """Return noise images (float32)."""
         generator = torch.Generator().manual_seed(seed)
-        return {"pixel_values": torch.randn((batch, *self._shape), generator=generator)}
+        assert self._image is not None
+        shape = (batch, self._image.channels, self._image.height, self._image.width)
+        return {"pixel_values": torch.randn(shape, generator=generator)}
 
     def loss_module(self, *, with_logits: bool) -> nn.Module:
         """Return what takes images and labels."""

@@ -1,10 +1,12 @@
 """Text classification: one label per text, by cross-entropy over a head's logits."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
-from fieldtune_offline.tasks import masked_text
 from fieldtune_offline.tasks.classification import Classification, loss_outputs
+from fieldtune_offline.tasks.interface import masked_text
 
 
 class _Loss(nn.Module):
@@ -32,7 +34,13 @@ class _Logits(nn.Module):
 class TextClassification(Classification):
     """The task around an adapted AutoModelForSequenceClassification with two or more labels."""
 
+    name = "text-classification"
+    peft_type = "SEQ_CLS"
     inputs = (("input_ids", ("batch", "sequence")), ("attention_mask", ("batch", "sequence")))
+
+    def pads(self) -> Mapping[str, int]:
+        """Return what fills up inputs."""
+        return {**super().pads(), "input_ids": int(self._model.config.pad_token_id)}
 
     def features(self, batch: int, sequence: int, seed: int) -> dict[str, torch.Tensor]:
         """Return random ids with padding, and their mask."""

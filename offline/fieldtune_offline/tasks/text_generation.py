@@ -3,14 +3,17 @@
 Input and output names are those of optimum and onnxruntime-genai.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
-from fieldtune.bundle.manifest import IGNORE_INDEX
+from fieldtune.bundle.manifest import IGNORE_INDEX, ImageSpec, Manifest
 from fieldtune.errors import UnsupportedModel
-from fieldtune_offline.tasks import Batch, Traceable, masked_text
+from fieldtune_offline.tasks.interface import GRADIENT, Arrays, Batch, Task, Traceable, masked_text
 
 _GRID = ("batch", "sequence")
 _TRAINING_INPUTS = (("input_ids", _GRID), ("attention_mask", _GRID), ("labels", _GRID))
@@ -87,11 +90,15 @@ class _Decoder(nn.Module):
         return (result.logits, *present)
 
 
-class TextGeneration:
+class TextGeneration(Task):
     """The task around an adapted AutoModelForCausalLM."""
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    name = "text-generation"
+    peft_type = "CAUSAL_LM"
+    unsplittable = "decoding on an accelerator would need graphs of its own for the prompt and for one token"
+
+    def __init__(self, model: Any, image: ImageSpec | None = None) -> None:
+        super().__init__(model, image)
         _check_cache(model)
 
     def batch(self, batch: int, sequence: int, seed: int) -> dict[str, torch.Tensor]:
@@ -101,31 +108,20 @@ class TextGeneration:
         labels[:, : sequence // 3] = IGNORE_INDEX
         return {**text, "labels": labels}
 
-    def training(self, batch: int, sequence: int) -> Traceable:
-        """Return what computes ``loss_sum`` and ``weight``."""
-        module = _Loss(self._model, with_correct=False)
-        return Traceable(module, "model", self.batch(batch, sequence, 0), _TRAINING_INPUTS, ("loss_sum", "weight"))
+    def graphs(self, batch: int, sequence: int) -> dict[str, Traceable]:
+        """Return what trains, what evaluates and what serves.
 
-    def evaluation(self, batch: int, sequence: int) -> Traceable:
-        """Return what computes ``loss_sum``, ``weight`` and ``correct``, the number of labels that were likeliest."""
-        module = _Loss(self._model, with_correct=True)
-        outputs = ("loss_sum", "weight", "correct")
-        return Traceable(module, "model", self.batch(batch, sequence, 0), _TRAINING_INPUTS, outputs)
-
-    def inference(self, batch: int, sequence: int) -> Traceable:
-        """Return what computes ``logits`` and ``present.N.key``, ``present.N.value`` from ``past_key_values.N.…``."""
-        feeds = self._feeds(batch, sequence, past=5, seed=0)
-        inputs: list[tuple[str, tuple[str | None, ...]]] = [
-            ("input_ids", _GRID),
-            ("attention_mask", ("batch", "total_sequence")),
-            ("position_ids", _GRID),
-        ]
-        names = [name for name in feeds if name.startswith("past_key_values.")]
-        inputs += [(name, _PAST_AXES) for name in names]
-        outputs = ["logits", *(name.replace("past_key_values.", "present.") for name in names)]
-        arguments = {name: feeds[name] for name, _ in inputs[:3]}
-        past = [(feeds[key], feeds[value]) for key, value in zip(names[::2], names[1::2], strict=True)]
-        return Traceable(_Decoder(self._model), "model", {**arguments, "past": past}, inputs, outputs)
+        ``eval`` has ``correct``, the number of labels that were likeliest; ``infer`` computes ``logits`` and
+        ``present.N.key``, ``present.N.value`` from ``past_key_values.N.…``, one token at a time after the prompt, so
+        that its sizes always vary.
+        """
+        labelled, sums, pads = self.batch(batch, sequence, 0), ("loss_sum", "weight"), self._pads()
+        losses, counts = _Loss(self._model, with_correct=False), _Loss(self._model, with_correct=True)
+        return {
+            GRADIENT: Traceable(losses, "model", labelled, _TRAINING_INPUTS, sums, pads),
+            "eval": Traceable(counts, "model", labelled, _TRAINING_INPUTS, (*sums, "correct"), pads),
+            "infer": self._serving(batch, sequence),
+        }
 
     def inference_batches(self, batch: int, sequence: int, seed: int) -> list[dict[str, torch.Tensor]]:
         """Return a first step without a past, a later one and a single token after a past."""
@@ -148,6 +144,33 @@ class TextGeneration:
         """Return transformers' mean loss times the number of predicted labels."""
         weight = (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
         return self._model(**batch, use_cache=False).loss * weight, weight
+
+    @classmethod
+    def noise_labels(
+        cls, rng: np.random.Generator, manifest: Manifest, input_ids: npt.NDArray[np.int64] | None, *, masked: bool
+    ) -> Arrays:
+        """Return the tokens themselves as labels, but for the first third."""
+        assert input_ids is not None
+        return {"labels": np.where(np.arange(len(input_ids)) < len(input_ids) // 3, IGNORE_INDEX, input_ids)}
+
+    def _pads(self) -> Mapping[str, int]:
+        return {"input_ids": int(self._model.config.pad_token_id), "labels": IGNORE_INDEX}
+
+    def _serving(self, batch: int, sequence: int) -> Traceable:
+        feeds = self._feeds(batch, sequence, past=5, seed=0)
+        inputs: list[tuple[str, tuple[str | None, ...]]] = [
+            ("input_ids", _GRID),
+            ("attention_mask", ("batch", "total_sequence")),
+            ("position_ids", _GRID),
+        ]
+        names = [name for name in feeds if name.startswith("past_key_values.")]
+        inputs += [(name, _PAST_AXES) for name in names]
+        outputs = ["logits", *(name.replace("past_key_values.", "present.") for name in names)]
+        arguments = {name: feeds[name] for name, _ in inputs[:3]}
+        past = [(feeds[key], feeds[value]) for key, value in zip(names[::2], names[1::2], strict=True)]
+        return Traceable(
+            _Decoder(self._model), "model", {**arguments, "past": past}, inputs, outputs, self._pads(), varies=True
+        )
 
     def _feeds(self, batch: int, sequence: int, *, past: int, seed: int) -> dict[str, torch.Tensor]:
         text = masked_text(self._model, batch, sequence, seed)

@@ -22,6 +22,8 @@ PREFIX_GRAPH = "prefix"
 WHOLE_GRAPHS: Mapping[str, str] = {name: name for name in ("gradient", "eval", "infer")}
 SUFFIX_GRAPHS: Mapping[str, str] = {name: f"suffix_{name}" for name in WHOLE_GRAPHS}
 """Whole graph → what is left of it behind the prefix."""
+PAST, PRESENT = "past_key_values.", "present."
+"""What the names of a key-value cache begin with, as an input and as an output, as optimum has them."""
 IGNORE_INDEX = -100
 """The label of a position that does not count, as torch.nn.CrossEntropyLoss has it."""
 
@@ -31,11 +33,19 @@ Resample: TypeAlias = Literal["nearest", "bilinear", "bicubic"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TensorSpec:
-    """An input or output of a graph: NumPy dtype name, and a shape of sizes and names of symbolic dimensions."""
+    """An input or output of a graph.
+
+    Attributes:
+        name: of it.
+        dtype: NumPy's name of it.
+        shape: sizes and names of symbolic dimensions.
+        pad: what fills up an input where examples are shorter than their batch.
+    """
 
     name: str
     dtype: str
     shape: Shape
+    pad: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -331,3 +341,9 @@ class Manifest:
         data = dataclasses.asdict(self)
         data["layout"] = data["layout"]["parameters"]
         return json.dumps({"format_version": data.pop("format_version"), **data}, indent=1, ensure_ascii=False) + "\n"
+
+
+def decodes(manifest: Manifest) -> bool:
+    """Whether a bundle writes token by token: infer.onnx takes a key-value cache."""
+    graph = manifest.graphs.get("infer")
+    return graph is not None and any(spec.name.startswith(PAST) for spec in graph.inputs)

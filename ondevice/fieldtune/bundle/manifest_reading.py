@@ -152,7 +152,7 @@ def _graph(table: Table) -> GraphSpec:
 
 def _tensors(table: Table, key: str) -> tuple[TensorSpec, ...]:
     return tuple(
-        TensorSpec(name=item.text("name"), dtype=item.text("dtype"), shape=item.shape("shape"))
+        TensorSpec(name=item.text("name"), dtype=item.text("dtype"), shape=item.shape("shape"), pad=item.integer("pad"))
         for item in table.tables(key)
     )
 

@@ -7,13 +7,13 @@ from fieldtune.activations.settings import CacheSettings
 from fieldtune.cli.flags import (
     DEFAULT_PROFILE,
     BundlePath,
-    ColumnFlags,
     FilePath,
     JsonFlag,
     OnMissingFlag,
     OptionalFolder,
     ProfileName,
 )
+from fieldtune.cli.task_flags import ColumnFlags, named_columns
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,10 +69,9 @@ def run(command: Evaluate, console: "Console") -> int:
     from fieldtune.bundle.opening import open_bundle
     from fieldtune.cli.progress import counted, evaluation_progress
     from fieldtune.cli.results import evaluation_rows, new_table, print_json, print_tables
-    from fieldtune.data.reading import load_examples
     from fieldtune.hardware import load_profile
     from fieldtune.placement.targets import choose_for
-    from fieldtune.tasks.encoding import encode
+    from fieldtune.tasks.table import open_task
     from fieldtune.training.batch_source import open_batches
     from fieldtune.training.evaluation import EvaluationGraph, evaluate_with
     from fieldtune.training.report import DataCounts
@@ -82,18 +81,18 @@ def run(command: Evaluate, console: "Console") -> int:
     console.print(f"provider: {choice}", markup=False, highlight=False, soft_wrap=True)
     adapter = read_adapter(command.adapter) if command.adapter else initial_adapter(bundle)
     batch_size, max_length = _sizes(command, bundle, profile)
-    task = dataclasses.replace(bundle.manifest.task, labels=adapter_labels(adapter, bundle.manifest))
-    examples, note = load_examples(command.data, task, command.columns.columns())
+    task = open_task(bundle, adapter_labels(adapter, bundle.manifest))
+    examples, note = task.read(command.data, named_columns(command.columns))
     console.print(f"{command.data}: {note}", markup=False, highlight=False, soft_wrap=True)
-    encoded = encode(examples, bundle, max_length=max_length, strict=command.strict)
-    counts = DataCounts(examples=len(encoded.examples), truncated=encoded.truncated, dropped=encoded.dropped)
-    with open_batches(bundle, profile, choice, command.cache, on_missing=command.on_missing) as source:
+    encoded = task.encode(examples, max_length=max_length, strict=command.strict)
+    counts = DataCounts.of(encoded)
+    with open_batches(bundle, profile, choice, command.cache) as source:
         graph = EvaluationGraph(bundle, source.choice, source.graphs["eval"])
         for placement in (source.split.placement if source.split else None, graph.placement):
             if placement:
                 console.print(f"placement: {placement}", markup=False, highlight=False, soft_wrap=True)
         with evaluation_progress(console) as ticks:
-            found = evaluate_with(graph.forward(adapter), encoded, bundle.manifest, source, batch_size, ticks)
+            found = evaluate_with(graph.forward(adapter), encoded, task, source, batch_size, ticks)
         split = source.split
     if command.as_json:
         print_json(
@@ -105,7 +104,7 @@ def run(command: Evaluate, console: "Console") -> int:
                 "split": split,
                 "placement": graph.placement and graph.placement.to_json(),
                 "counts": counts,
-                "evaluation": found,
+                "evaluation": found.to_json(),
             }
         )
         return 0

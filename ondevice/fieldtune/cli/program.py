@@ -4,15 +4,18 @@ Exit codes: 0; 1 for an error that one line on stderr explains; 2 for wrong usag
 Only the module of the subcommand at hand is imported, and it imports what is heavy when it runs.
 """
 
+import ast
 import dataclasses
 import functools
 import importlib
+import importlib.util
 import inspect
 import operator
 import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -66,7 +69,7 @@ class Program:
             # The whole docstring: by itself tyro leaves out the examples.
             text = inspect.getdoc(kind)
             return tyro.cli(kind, prog=f"{self.name} {name}", args=arguments[1:], config=config, description=text)
-        union = functools.reduce(operator.or_, [self._kind(name) for name in self.commands])
+        union = functools.reduce(operator.or_, [self._summary(name) for name in self.commands])
         return tyro.cli(union, prog=self.name, args=arguments, config=config, description=self.description)
 
     def _run(self, module: ModuleType, command: Any) -> int:
@@ -95,7 +98,22 @@ class Program:
             return 1
 
     def _module(self, name: str) -> ModuleType:
-        return importlib.import_module(f"{self.package}.{name.replace('-', '_')}")
+        return importlib.import_module(self._module_name(name))
+
+    def _summary(self, name: str) -> Any:
+        """Return an empty dataclass with the docs of a subcommand's: the list of all imports none of them."""
+        found = importlib.util.find_spec(self._module_name(name))
+        assert found is not None
+        assert found.origin is not None
+        tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
+        kind = self.commands[name]
+        (node,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind)
+        made = dataclasses.make_dataclass(kind, [])
+        made.__doc__ = ast.get_docstring(node)
+        return made
+
+    def _module_name(self, name: str) -> str:
+        return f"{self.package}.{name.replace('-', '_')}"
 
     def _kind(self, name: str) -> Any:
         return getattr(self._module(name), self.commands[name])

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from fieldtune.cli.results import percent
+from fieldtune.cli.results import said
 from fieldtune.training.evaluation import Evaluation, Ticks
 from fieldtune.training.events import Evaluating, Event, Progress, Started
 from fieldtune.training.report import DataCounts, EpochRecord, EvaluationRecord, StepRecord
@@ -78,7 +78,7 @@ def counted(counts: DataCounts) -> str:
         said += f", {counts.truncated} of them truncated"
     if counts.dropped:
         said += f", {counts.dropped} more dropped: nothing to learn from was left of them"
-    return said
+    return "; ".join([said, *counts.notes])
 
 
 def epoch_line(record: EpochRecord) -> str:
@@ -96,10 +96,9 @@ def epoch_line(record: EpochRecord) -> str:
 
 def _evaluated(record: EvaluationRecord) -> str:
     found: Evaluation = record.evaluation
-    accuracy = found.token_accuracy if found.accuracy is None else found.accuracy
-    name = "token accuracy" if found.accuracy is None else "accuracy"
+    first = "".join(f", {figure.words} {said(figure)}" for figure in found.figures[:1])
     when = "before training" if record.step == 0 else f"epoch {record.epoch:.3g}, step {record.step}"
-    return f"{when}: held-out loss {found.loss:.4f}, {name} {percent(accuracy)}"
+    return f"{when}: held-out loss {found.loss:.4f}{first}"
 
 
 def _bars(console: "Console") -> "rich.progress.Progress":

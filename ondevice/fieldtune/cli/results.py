@@ -9,6 +9,7 @@ from fieldtune.files.json_text import json_text
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from fieldtune.tasks.interface import Figure
     from fieldtune.training.evaluation import Evaluation
 
 
@@ -61,11 +62,9 @@ def evaluation_rows(evaluations: Sequence["Evaluation | None"]) -> list[list[str
 
 
 def _figures(found: "Evaluation") -> dict[str, str]:
-    figures = {"loss": f"{found.loss:.4f}"}
-    if found.accuracy is not None:
-        figures |= {"accuracy": percent(found.accuracy), "majority class": percent(found.majority_accuracy)}
-    if found.token_accuracy is not None:
-        figures["token accuracy"] = percent(found.token_accuracy)
-    if found.perplexity is not None:
-        figures["perplexity"] = f"{found.perplexity:.2f}"
-    return figures
+    return {"loss": f"{found.loss:.4f}", **{figure.words: said(figure) for figure in found.figures}}
+
+
+def said(figure: "Figure") -> str:
+    """Return a figure's value for people."""
+    return percent(figure.value) if figure.unit == "%" else f"{figure.value:.2f}"

@@ -1,29 +1,38 @@
-"""``fieldtune run``: classify texts or images, or answer prompts, with any number of adapters over one base."""
+"""``fieldtune run``: answer texts, images or prompts, with any number of adapters over one base."""
 
 import dataclasses
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fieldtune.cli.flags import DEFAULT_PROFILE, BundlePath, ColumnFlags, JsonFlag, OnMissingFlag, ProfileName
-from fieldtune.serving.generation_settings import GenerationSettings
+from fieldtune.cli.flags import DEFAULT_PROFILE, BundlePath, JsonFlag, OnMissingFlag, ProfileName
+from fieldtune.cli.task_flags import (
+    ColumnFlags,
+    TaskOptions,
+    changed_options,
+    named_columns,
+    names_of,
+    names_that_take,
+    options_of,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from fieldtune.bundle.manifest import TaskSpec
-    from fieldtune.cli.run_inputs import Prompt
-    from fieldtune.serving.runner import Classification, LoadedAdapter, Runner
+    from fieldtune.bundle.opening import Bundle
+    from fieldtune.serving.runner import LoadedAdapter, Runner
+    from fieldtune.tasks.interface import Answer, Item, Task
 
 INITIAL = "initial adapter"
 """What the bundle's own adapter is called, which runs where no other is given."""
 
-_MOST_LABELS_SHOWN = 5
+_MOST_LINES_SHOWN = 5
+_SHARED = ("batch_size", "max_length", "strict")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,148 +82,188 @@ class Run:
     strict: bool = False
     """Classification of texts: refuse texts that are too long instead of cutting them."""
 
-    system: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
-    """Generation: the system message, ahead of each prompt."""
-
-    raw: bool = False
-    """Generation: continue the prompt as it stands, without the chat template."""
-
     columns: ColumnFlags = dataclasses.field(default_factory=ColumnFlags)
-    settings: GenerationSettings = dataclasses.field(default_factory=GenerationSettings)
+    options: TaskOptions = dataclasses.field(default_factory=TaskOptions)
 
 
 def run(command: Run, console: "Console") -> int:
-    """Answer every text with every adapter; return the exit code."""
-    from fieldtune.adapters.directory import initial_adapter
+    """Answer everything with every adapter; return the exit code."""
     from fieldtune.bundle.opening import open_bundle
-    from fieldtune.cli.run_inputs import read_images, read_prompts, read_texts
-    from fieldtune.data.examples import IMAGE_CLASSIFICATION, TEXT_GENERATION
     from fieldtune.hardware import load_profile
     from fieldtune.placement.targets import choose_for
     from fieldtune.runtime.providers import CPU_PROVIDER
     from fieldtune.serving.runner import Runner
+    from fieldtune.tasks.table import open_task
 
     profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
-    task = bundle.manifest.task
-    _check_flags(command, task)
+    task = open_task(bundle)
+    options = _checked_options(command, task)
     choice = choose_for(bundle, profile, on_missing=command.on_missing)
     if (choice.provider, choice.requested) != (CPU_PROVIDER, CPU_PROVIDER):
         console.print(f"provider: {choice}", markup=False, highlight=False, soft_wrap=True)
     # What is wrong with them is told before a session is opened, which can take a while.
-    texts: list[str] = []
-    images: list[Path] = []
-    prompts: list[Prompt] = []
-    if task.name == IMAGE_CLASSIFICATION:
-        images = read_images(command, task, console)
-    elif task.name == TEXT_GENERATION:
-        prompts = read_prompts(command, task, console)
-    else:
-        texts = read_texts(command, task, console)
-    runner = Runner(bundle, profile, on_missing=command.on_missing)
+    items = _items(command, task, options, console)
+    runner = Runner(bundle, profile, choice=choice)
     if runner.placement:
         console.print(f"placement: {runner.placement}", markup=False, highlight=False, soft_wrap=True)
-    adapters = [runner.load_adapter(path) for path in command.adapter]
-    if not adapters:
-        merged = bundle.manifest.merged
-        adapters = [runner.load_adapter(initial_adapter(bundle), merged.adapter if merged else INITIAL)]
-    if images:
-        _classify_images(command, runner, adapters, images)
-    elif prompts:
-        _answer(command, runner, adapters, prompts)
+    adapters = _adapters(command, runner, bundle)
+    if task.streams:
+        _stream(command, runner, task, options, adapters, items)
     else:
-        _classify(command, runner, adapters, texts)
+        _answer(command, runner, task, options, adapters, items)
     return 0
 
 
-def _check_flags(command: Run, task: "TaskSpec") -> None:
+def _checked_options(command: Run, task: "Task") -> Any:
+    """Return the options of the task, after a look at all flags."""
     from fieldtune.cli.usage import UsageError
-    from fieldtune.data.examples import CLASSIFICATIONS, IMAGE_CLASSIFICATION
 
     if command.texts and command.data is not None:
         raise UsageError("TEXT and --data: give one or the other")
-    if command.raw and command.system is not None:
-        raise UsageError("--system and --raw: a system message needs the chat template, which --raw leaves out")
     if command.batch_size is not None and command.batch_size < 1:
         raise UsageError(f"--batch-size is {command.batch_size}; expected at least 1")
+    options = options_of(command.options, task.options)
+    try:
+        task.check_options(options)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     default = Run(bundle=command.bundle)
-    if task.name in CLASSIFICATIONS:
-        other, wrong = "text generation", _changed(command, default, ("system", "raw"))
-        names = [field.name for field in dataclasses.fields(default.settings)]
-        wrong += _changed(command.settings, default.settings, names)
-    else:
-        other, wrong = "text classification", _changed(command, default, ("batch_size", "max_length", "strict"))
-    if not wrong and task.name == IMAGE_CLASSIFICATION:
-        other, wrong = "text classification", _changed(command, default, ("max_length", "strict"))
+    given = [name for name in _SHARED if getattr(command, name) != getattr(default, name)]
+    wrong = {"--" + name.replace("_", "-"): names_that_take(name) for name in given if name not in task.takes}
+    for kind, flags in changed_options(command.options).items():
+        if kind is not task.options:
+            wrong |= dict.fromkeys(flags, names_of(kind))
     if wrong:
-        raise UsageError(f"{', '.join(wrong)}: of {other} only, and {command.bundle} is for {task.name}")
+        others = dict.fromkeys(name for names in wrong.values() for name in names)
+        raise UsageError(
+            f"{', '.join(wrong)}: of {', '.join(name.replace('-', ' ') for name in others)} only, "
+            f"and {command.bundle} is for {task.name}"
+        )
+    return options
 
 
-def _changed(value: object, default: object, names: Sequence[str]) -> list[str]:
-    """Return the flags whose fields differ from the default's."""
-    return ["--" + name.replace("_", "-") for name in names if getattr(value, name) != getattr(default, name)]
+def _adapters(command: Run, runner: "Runner", bundle: "Bundle") -> "list[LoadedAdapter]":
+    from fieldtune.adapters.directory import initial_adapter
+
+    adapters = [runner.load_adapter(path) for path in command.adapter]
+    if adapters:
+        return adapters
+    merged = bundle.manifest.merged
+    return [runner.load_adapter(initial_adapter(bundle), merged.adapter if merged else INITIAL)]
 
 
-def _classify(command: Run, runner: "Runner", adapters: "Sequence[LoadedAdapter]", texts: Sequence[str]) -> None:
-    from fieldtune.cli.usage import UsageError
+def _items(command: Run, task: "Task", options: Any, console: "Console") -> "list[Item]":
+    """Return what is to be answered, from the arguments, a file, or standard input.
 
+    Raises:
+        InvalidData: there is nothing, or something that the task does not take.
+    """
+
+    def note(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    if command.data is None:
+        return task.given(_plain_texts(command, lines=task.line_by_line), options, note)
+    examples, said = task.read(command.data, named_columns(command.columns), labelled=False)
+    note(f"{command.data}: {said}")
+    return [task.asked(example, options) for example in examples]
+
+
+def _plain_texts(command: Run, *, lines: bool) -> list[str]:
+    from fieldtune.errors import InvalidData
+
+    if not command.texts:
+        return _standard_input(lines=lines)
+    for number, text in enumerate(command.texts, start=1):
+        # Python turns bytes of an argument that are not UTF-8 into halves of surrogate pairs.
+        if not text.strip() or any("\ud800" <= letter <= "\udfff" for letter in text):
+            fault = "not UTF-8" if text.strip() else "empty"
+            raise InvalidData(f"text {number} is {fault}; expected text in UTF-8")
+    return list(command.texts)
+
+
+def _standard_input(*, lines: bool) -> list[str]:
+    from fieldtune.errors import InvalidData
+
+    if sys.stdin.isatty():
+        sys.stderr.write("reading from the terminal to the end of input (Ctrl-D)\n")
     try:
-        results = [
-            runner.classify(
-                texts, adapter, batch_size=command.batch_size, max_length=command.max_length, strict=command.strict
-            )
-            for adapter in adapters
-        ]
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    cut = sum(found.truncated for found in results[0])
-    if cut:
-        warnings.warn(f"{cut} of {len(texts)} text(s) cut: longer than the limit (--max-length)", stacklevel=2)
-    _print_classes(command, runner, "text", texts, adapters, results)
+        text = sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidData(f"standard input is not text in UTF-8 ({error})") from error
+    texts = text.split("\n") if lines else [text.removesuffix("\n")]
+    found = [item.removesuffix("\r") for item in texts if item.strip()]
+    if not found:
+        raise InvalidData(
+            "no text: standard input is empty; give texts (or images, by their files) as arguments, in a file with "
+            "--data, or on standard input"
+        )
+    return found
 
 
-def _classify_images(
-    command: Run, runner: "Runner", adapters: "Sequence[LoadedAdapter]", images: Sequence[Path]
-) -> None:
-    from fieldtune.cli.usage import UsageError
-
-    try:
-        results = [runner.classify_images(images, adapter, batch_size=command.batch_size) for adapter in adapters]
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    _print_classes(command, runner, "image", list(map(str, images)), adapters, results)
-
-
-def _print_classes(
+def _answer(
     command: Run,
     runner: "Runner",
-    kind: Literal["text", "image"],
-    items: Sequence[str],
+    task: "Task",
+    options: Any,
     adapters: "Sequence[LoadedAdapter]",
-    results: "Sequence[Sequence[Classification]]",
+    items: "Sequence[Item]",
 ) -> None:
+    from fieldtune.cli.usage import UsageError
+
+    contents = [item.content for item in items]
+    shared = {name: getattr(command, name) for name in _SHARED if name in task.takes}
+    try:
+        results = [task.answer(runner, contents, adapter, options=options, **shared) for adapter in adapters]
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    cut = sum(bool(found.truncated) for found in results[0])
+    if cut:
+        warnings.warn(f"{cut} of {len(items)} {task.item}(s) cut: longer than the limit (--max-length)", stacklevel=2)
     if not command.as_json:
-        _print_table(kind, items, adapters, results)
+        _print_table(task.item, items, adapters, results)
         return
     for index, item in enumerate(items):
         for adapter, result in zip(adapters, results, strict=True):
-            found = result[index]
-            record = {
-                kind: item,
-                "adapter": adapter.name,
-                "label": found.label,
-                "probability": found.probability,
-                "probabilities": found.probabilities,
-                "emulated": runner.choice.emulated,
-            }
-            # Nothing of an image is ever cut off for its length.
-            _print_line(record if kind == "image" else {**record, "truncated": found.truncated})
+            _print_record(runner, task, item, adapter, result[index])
+
+
+def _stream(
+    command: Run,
+    runner: "Runner",
+    task: "Task",
+    options: Any,
+    adapters: "Sequence[LoadedAdapter]",
+    items: "Sequence[Item]",
+) -> None:
+    """Answer one item after the other, each as it is written."""
+    several = len(items) > 1 or len(adapters) > 1
+    for item in items:
+        if several and not command.as_json:
+            _write(f"> {item.shown}\n")
+        for adapter in adapters:
+            (answer,) = task.answer(runner, [item.content], adapter, options=options)
+            if command.as_json:
+                _print_record(runner, task, item, adapter, answer)
+                continue
+            if len(adapters) > 1:
+                _write(f"{adapter.name}: ")
+            assert isinstance(answer, Iterable)
+            for piece in answer:
+                _write(piece)
+            _write("\n\n" if several else "\n")
+
+
+def _print_record(runner: "Runner", task: "Task", item: "Item", adapter: "LoadedAdapter", answer: "Answer") -> None:
+    head = {task.item: item.shown, "adapter": adapter.name}
+    _print_line({**head, **answer.record(), "emulated": runner.choice.emulated})
 
 
 def _print_table(
     kind: str,
-    items: Sequence[str],
+    items: "Sequence[Item]",
     adapters: "Sequence[LoadedAdapter]",
-    results: "Sequence[Sequence[Classification]]",
+    results: "Sequence[Sequence[Answer]]",
 ) -> None:
     from rich.markup import escape
     from rich.text import Text
@@ -227,44 +276,23 @@ def _print_table(
     table = new_table("", (kind, *(escape(name) for name in names)))
     for column in table.columns:
         column.overflow = "fold"
+    # A single one has room for more; in a list the answer itself is what one looks for.
+    most = _MOST_LINES_SHOWN if len(items) == 1 else 1
     for index, item in enumerate(items):
-        # A single one has room for all its classes; in a list the likeliest is what one looks for.
-        most = _MOST_LABELS_SHOWN if len(items) == 1 else 1
-        table.add_row(Text(item), *(_cell(result[index], most) for result in results))
+        table.add_row(Text(item.shown), *(_cell(result[index].lines(most)) for result in results))
     print_tables(table)
 
 
-def _cell(found: "Classification", most: int) -> "Text":
+def _cell(said: "Sequence[str]") -> "Text":
     from rich.text import Text
 
-    from fieldtune.cli.results import percent
-
-    likeliest = sorted(found.probabilities.items(), key=lambda item: -item[1])[:most]
-    lines = [Text(f"{label} {percent(probability)}") for label, probability in likeliest]
-    lines[0].stylize("bold")
+    lines = [Text(line) for line in said]
+    if lines:
+        lines[0].stylize("bold")
     return Text("\n").join(lines)
 
 
-def _answer(command: Run, runner: "Runner", adapters: "Sequence[LoadedAdapter]", prompts: "Sequence[Prompt]") -> None:
-    from fieldtune.serving.generation import chat
-
-    several = len(prompts) > 1 or len(adapters) > 1
-    for prompt in prompts:
-        if several and not command.as_json:
-            _write(f"> {prompt.shown}\n")
-        for adapter in adapters:
-            pieces = chat(runner, prompt.content, settings=command.settings, adapter=adapter, raw=prompt.raw)
-            if command.as_json:
-                _print_line({"text": prompt.shown, "adapter": adapter.name, "answer": "".join(pieces)})
-                continue
-            if len(adapters) > 1:
-                _write(f"{adapter.name}: ")
-            for piece in pieces:
-                _write(piece)
-            _write("\n\n" if several else "\n")
-
-
-def _print_line(record: Mapping[str, object]) -> None:
+def _print_line(record: "Mapping[str, object]") -> None:
     from fieldtune.files.json_text import json_text
 
     _write(json_text(record, indent=None))

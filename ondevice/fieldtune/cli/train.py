@@ -10,7 +10,6 @@ import tyro
 from fieldtune.cli.flags import (
     DEFAULT_PROFILE,
     BundlePath,
-    ColumnFlags,
     FilePath,
     FolderPath,
     JsonFlag,
@@ -18,6 +17,7 @@ from fieldtune.cli.flags import (
     OptionalFolder,
     ProfileName,
 )
+from fieldtune.cli.task_flags import ColumnFlags, named_columns
 from fieldtune.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fieldtune.bundle.opening import Bundle
     from fieldtune.data.examples import Example
     from fieldtune.hardware import HardwareProfile
+    from fieldtune.runtime.providers import ProviderChoice
     from fieldtune.training.report import TrainReport
 
 _INTERRUPTED = 130
@@ -92,7 +93,8 @@ def run(command: Train, console: "Console") -> int:
 
     profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
     bundle.check_trainable()
-    choose_for(bundle, profile, on_missing=command.on_missing)  # a provider that is missing is told before any work
+    # A provider that is missing is told before any work.
+    choice = choose_for(bundle, profile, on_missing=command.on_missing)
     start = read_adapter(command.adapter or bundle.adapter_path)
     needed = len(start.tensors.to_bytes()) + _REPORT_BYTES
     report: TrainReport | None = None
@@ -100,7 +102,7 @@ def run(command: Train, console: "Console") -> int:
         with output_folder(
             command.out, overwrite=command.overwrite, marks=(CONFIG_NAME,), needed_bytes=needed
         ) as folder:
-            report, fault = _train(command, bundle, profile, start, console)
+            report, fault = _train(command, bundle, profile, choice, start, console)
             with undisturbed():
                 write_run(report, folder)
     except (Exception, KeyboardInterrupt) as error:
@@ -112,7 +114,12 @@ def run(command: Train, console: "Console") -> int:
 
 
 def _train(
-    command: Train, bundle: "Bundle", profile: "HardwareProfile", start: "Adapter", console: "Console"
+    command: Train,
+    bundle: "Bundle",
+    profile: "HardwareProfile",
+    choice: "ProviderChoice",
+    start: "Adapter",
+    console: "Console",
 ) -> "tuple[TrainReport, str]":
     """Return the report and, where the run diverged, what is to be said about it."""
     from fieldtune.cli.progress import training_progress
@@ -138,7 +145,7 @@ def _train(
                 profile,
                 evaluation=held_out,
                 start=start,
-                on_missing=command.on_missing,
+                choice=choice,
                 progress=progress,
             )
     except RunDiverged as error:
@@ -152,11 +159,11 @@ def _examples(
     command: Train, path: Path, bundle: "Bundle", start: "Adapter", console: "Console"
 ) -> "tuple[Example, ...]":
     from fieldtune.adapters.adapter import adapter_labels
-    from fieldtune.data.reading import load_examples
+    from fieldtune.tasks.table import open_task
 
     # An adapter that names its labels otherwise than the bundle is trained on by its own names.
-    task = dataclasses.replace(bundle.manifest.task, labels=adapter_labels(start, bundle.manifest))
-    examples, note = load_examples(path, task, command.columns.columns())
+    task = open_task(bundle, adapter_labels(start, bundle.manifest))
+    examples, note = task.read(path, named_columns(command.columns))
     console.print(f"{path}: {note}", markup=False, highlight=False, soft_wrap=True)
     return examples
 

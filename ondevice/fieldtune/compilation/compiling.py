@@ -28,6 +28,7 @@ from fieldtune.placement.reporting import accelerator_report
 from fieldtune.placement.rules import check_rules
 from fieldtune.placement.targets import choose_for, find_target
 from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice
+from fieldtune.runtime.session import check_runtime
 
 Progress: TypeAlias = Callable[[str], None]
 """Is told what begins."""
@@ -91,6 +92,7 @@ def compile_prefix(
     _check_accelerated(profile, choice)
     check_environment(profile, choice)
     target = find_target(bundle, profile)
+    check_runtime(bundle.manifest.graphs[target.graph], bundle.graph_path(target.graph))
     key = compile_key(bundle, target, profile, choice)
     job = _Job(bundle=bundle, profile=profile, choice=choice, target=target, key=key)
     kept = None if overwrite else store.find(key)

@@ -31,7 +31,7 @@ from fieldtune.placement.report import PlacementReport
 from fieldtune.placement.reporting import accelerator_report, plain_report
 from fieldtune.placement.targets import choose_for, find_target
 from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice
-from fieldtune.runtime.session import open_session, run_session
+from fieldtune.runtime.session import check_runtime, open_session, run_session
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -107,6 +107,7 @@ class Prefix:
 def open_prefix(
     bundle: Bundle,
     profile: HardwareProfile,
+    choice: ProviderChoice | None = None,
     *,
     on_missing: OnMissing | None = None,
     store: CompiledStore | None = None,
@@ -123,7 +124,9 @@ def open_prefix(
     Args:
         bundle: a split one.
         profile: of the device.
-        on_missing: what to do where the profile's provider is not there; what the profile says if None.
+        choice: the provider that was chosen for both; chosen here if None.
+        on_missing: for that choice: what to do where the profile's provider is not there; what the profile says if
+            None.
         store: of compiled forms; the one in the cache folder if None.
 
     Raises:
@@ -134,7 +137,7 @@ def open_prefix(
         PlacementRefused: less of it runs on the accelerator than the profile demands, or the emulated accelerator would
             refuse it.
     """
-    choice = choose_for(bundle, profile, None, on_missing)
+    choice = choice or choose_for(bundle, profile, on_missing=on_missing)
     if profile.accelerator is None:
         return _open_float(bundle, choice)
     if choice.provider == CPU_PROVIDER and not choice.emulated:
@@ -142,8 +145,9 @@ def open_prefix(
     check_environment(profile, choice)
     store = store or CompiledStore()
     target = find_target(bundle, profile)
+    check_runtime(bundle.manifest.graphs[target.graph], bundle.graph_path(target.graph))
     key = compile_key(bundle, target, profile, choice)
-    entry = store.require(key, bundle, _command(bundle, profile, on_missing))
+    entry = store.require(key, bundle, _command(bundle, profile, choice.on_missing))
     open_entry = _open_emulated if choice.emulated else _open_compiled
     return open_entry(bundle, profile, choice, target, entry, store.folder(key))
 

@@ -1,23 +1,25 @@
-"""Texts or images in, batches out."""
+"""Raw input to arrays: files into rows and examples, texts into token ids, images into pixels, and batches of them.
 
-from fieldtune.data.batches import batch_of, collate, plan_epoch, plan_evaluation
-from fieldtune.data.examples import Columns, Encoded, EncodedImage, EncodedSet, Example, ImageExample, Message
-from fieldtune.data.reading import load_examples
-from fieldtune.data.tokenizing import encode_examples, load_tokenizer
+Nothing here knows a task. The names below are loaded on first use.
+"""
 
-__all__ = [
-    "Columns",
-    "Encoded",
-    "EncodedImage",
-    "EncodedSet",
-    "Example",
-    "ImageExample",
-    "Message",
-    "batch_of",
-    "collate",
-    "encode_examples",
-    "load_examples",
-    "load_tokenizer",
-    "plan_epoch",
-    "plan_evaluation",
-]
+from typing import TYPE_CHECKING
+
+from fieldtune.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fieldtune.data.chat import Message
+    from fieldtune.data.examples import Columns, Encoded, EncodedSet, Example
+
+__all__ = ["Columns", "Encoded", "EncodedSet", "Example", "Message"]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Columns": "fieldtune.data.examples",
+        "Encoded": "fieldtune.data.examples",
+        "EncodedSet": "fieldtune.data.examples",
+        "Example": "fieldtune.data.examples",
+        "Message": "fieldtune.data.chat",
+    },
+)

@@ -6,8 +6,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.bundle.manifest import IGNORE_INDEX, ImageSpec, Manifest, TaskSpec, TensorSpec
-from fieldtune.data.examples import TEXT_CLASSIFICATION, Encoded, EncodedImage, IntArray
+from fieldtune.bundle.manifest import ImageSpec, TensorSpec
+from fieldtune.data.examples import Encoded, IntArray
 from fieldtune.data.images import normalize
 from fieldtune.errors import InvalidData
 
@@ -63,117 +63,50 @@ def static_shape(inputs: Sequence[TensorSpec]) -> tuple[int | None, int | None]:
 
 
 def batch_of(
-    examples: Sequence[Encoded | EncodedImage],
+    examples: Sequence[Encoded],
     indices: npt.ArrayLike,
-    manifest: Manifest,
     inputs: Sequence[TensorSpec],
+    *,
+    image: ImageSpec | None = None,
     shape: tuple[int | None, int | None] | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays of one batch of texts or images.
+    """Pad some examples into the arrays of one batch, as a graph's inputs say.
+
+    Where the batch is static, rows that are missing are filled with padding, without a label; of texts, one token of
+    such a row is attended to, for a softmax over nothing is not a number.
 
     Args:
         examples: all of them.
         indices: which ones, shape (rows,).
-        manifest: of the bundle.
-        inputs: of the graph that is fed; where its shape is static, the batch is filled up.
+        inputs: of the graph that is fed: dtype, shape and padding of each. Those that no example has (theta, a cache)
+            are left out.
+        image: how images are normalized; None where there are none.
         shape: batch and sequence that take the place of the graph's own, None for what may vary.
+
+    Returns:
+        Input name → array. Of texts, attention_mask and token_type_ids (zeros) are made where the graph takes them and
+        the examples bring none.
 
     Raises:
         InvalidData: a text is longer than the static sequence.
-        TypeError: texts where the bundle takes images, or the other way round.
+        TypeError: examples of different kinds.
         ValueError: no index, or more than the static batch.
     """
     chosen = [examples[int(index)] for index in np.atleast_1d(np.asarray(indices))]
-    images = [example for example in chosen if isinstance(example, EncodedImage)]
-    texts = [example for example in chosen if isinstance(example, Encoded)]
-    shape = static_shape(inputs) if shape is None else shape
-    if manifest.image is not None and not texts:
-        return collate_images(images, image=manifest.image, batch=shape[0], inputs=inputs)
-    if manifest.text is not None and not images:
-        pad = manifest.text.pad_token_id
-        return collate(texts, range(len(texts)), task=manifest.task, pad_token_id=pad, shape=shape, inputs=inputs)
-    raise TypeError(f"the examples were not encoded for {manifest.task.name}")
-
-
-def collate(
-    examples: Sequence[Encoded],
-    indices: npt.ArrayLike,
-    *,
-    task: TaskSpec,
-    pad_token_id: int,
-    shape: tuple[int | None, int | None] | None,
-    inputs: Sequence[TensorSpec],
-) -> dict[str, npt.NDArray[Any]]:
-    """Pad some examples on the right into the arrays of one batch.
-
-    Args:
-        examples: all of them.
-        indices: which ones, shape (rows,).
-        task: the bundle's.
-        pad_token_id: fills short rows, where attention_mask is 0 and labels are -100.
-        shape: what batch and sequence must be, where the graph is static. Rows that are missing are filled with
-            padding rows: no label, and one attended token, for a softmax over nothing is not a number.
-        inputs: the graph's; only those of them that make up a batch are returned (not theta, nor a cache).
-
-    Returns:
-        int64 arrays by name: input_ids, attention_mask and token_type_ids (zeros) of shape (batch, sequence), labels of
-        shape (batch,) for classification and (batch, sequence) for generation.
-
-    Raises:
-        InvalidData: an example is longer than the static sequence.
-        ValueError: no index, or more than the static batch.
-    """
-    chosen = [examples[int(index)] for index in np.atleast_1d(np.asarray(indices))]
-    batch, sequence = _size(chosen, shape or (None, None))
-    input_ids = np.full((batch, sequence), pad_token_id, np.int64)
-    attention_mask = np.zeros((batch, sequence), np.int64)
-    classify = task.name == TEXT_CLASSIFICATION
-    labels = np.full((batch,) if classify else (batch, sequence), IGNORE_INDEX, np.int64)
-    for row, example in enumerate(chosen):
-        length = len(example.input_ids)
-        input_ids[row, :length] = example.input_ids
-        attention_mask[row, :length] = 1
-        if classify:
-            labels[row] = example.labels
-        else:
-            labels[row, :length] = example.labels
-    attention_mask[len(chosen) :, 0] = 1
-    arrays = {
-        "input_ids": input_ids,
-        "attention_mask": attention_mask,
-        "token_type_ids": np.zeros_like(input_ids),
-        "labels": labels,
-    }
-    return _named(arrays, inputs)
-
-
-def collate_images(
-    chosen: Sequence[EncodedImage], *, image: ImageSpec, batch: int | None, inputs: Sequence[TensorSpec]
-) -> dict[str, npt.NDArray[Any]]:
-    """Normalize some images into the arrays of one batch.
-
-    Args:
-        chosen: the images.
-        image: the bundle's.
-        batch: how many rows there must be, where the graph is static. Rows that are missing are padding rows: zeros,
-            without a label.
-        inputs: the graph's; only those of them that make up a batch are returned.
-
-    Returns:
-        pixel_values, float32, shape (batch, channels, height, width), and labels, int64, shape (batch,).
-
-    Raises:
-        ValueError: no image, or more than the static batch.
-    """
+    batch, sequence = static_shape(inputs) if shape is None else shape
     rows = _rows(len(chosen), batch)
-    labels = np.full((rows,), IGNORE_INDEX, np.int64)
-    labels[: len(chosen)] = [int(example.labels) for example in chosen]
-    if not any(spec.name == "pixel_values" for spec in inputs):
-        # A suffix graph takes none, and normalizing them could cost more than it.
-        return _named({"labels": labels}, inputs)
-    pixel_values = np.zeros((rows, image.channels, image.height, image.width), np.float32)
-    pixel_values[: len(chosen)] = normalize(np.stack([example.pixels for example in chosen]), image)
-    return _named({"pixel_values": pixel_values, "labels": labels}, inputs)
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for spec in inputs:
+        cells = [_cell(example, spec.name) for example in chosen]
+        present = [cell for cell in cells if cell is not None]
+        if present and len(present) < len(cells):
+            raise TypeError(f"some of the examples have {spec.name} and some have not: they are of different kinds")
+        if present:
+            sizes = [_size(spec, axis, present, sequence) for axis in range(1, len(spec.shape))]
+            arrays[spec.name] = _stacked(present, rows, sizes, spec, image)
+    if "attention_mask" in arrays:
+        arrays["attention_mask"][len(chosen) :, 0] = 1
+    return arrays
 
 
 def filled_up(arrays: Mapping[str, npt.NDArray[Any]], count: int) -> dict[str, npt.NDArray[Any]]:
@@ -191,12 +124,6 @@ def filled_up(arrays: Mapping[str, npt.NDArray[Any]], count: int) -> dict[str, n
     }
 
 
-def labelled_count(batch: Batch) -> int:
-    """Count the labels that enter a batch's loss: of texts all but the first position's, for the model shifts them."""
-    labels = batch["labels"]
-    return int(np.count_nonzero((labels[:, 1:] if labels.ndim == 2 else labels) != IGNORE_INDEX))
-
-
 def _checked(lengths: npt.ArrayLike, batch_size: int) -> IntArray:
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected at least 1")
@@ -210,11 +137,6 @@ def _split(order: IntArray, size: int) -> list[IntArray]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def _named(arrays: Mapping[str, npt.NDArray[Any]], inputs: Sequence[TensorSpec]) -> dict[str, npt.NDArray[Any]]:
-    wanted = {spec.name for spec in inputs}
-    return {name: array for name, array in arrays.items() if name in wanted}
-
-
 def _rows(count: int, batch: int | None) -> int:
     if not count:
         raise ValueError("a batch needs at least one example")
@@ -223,12 +145,36 @@ def _rows(count: int, batch: int | None) -> int:
     return batch or count
 
 
-def _size(chosen: Sequence[Encoded], shape: tuple[int | None, int | None]) -> tuple[int, int]:
-    batch, sequence = shape
-    rows = _rows(len(chosen), batch)
-    longest = max(len(example.input_ids) for example in chosen)
-    if sequence is not None and longest > sequence:
+def _cell(example: Encoded, name: str) -> npt.NDArray[Any] | None:
+    """Return what goes into an input; of texts also what follows from the token ids alone."""
+    if name in example.arrays or "input_ids" not in example.arrays:
+        return example.arrays.get(name)
+    if name == "attention_mask":
+        return np.ones_like(example.arrays["input_ids"])
+    return np.zeros_like(example.arrays["input_ids"]) if name == "token_type_ids" else None
+
+
+def _size(spec: TensorSpec, axis: int, cells: Sequence[npt.NDArray[Any]], sequence: int | None) -> int:
+    """Return an axis of a batch: the graph's own size, else the sequence that is asked for, else the longest cell's."""
+    longest, size = max(cell.shape[axis - 1] for cell in cells), spec.shape[axis]
+    wanted = size if isinstance(size, int) else sequence if size == "sequence" and sequence is not None else longest
+    if longest > wanted and len(spec.shape) > 2:
+        raise ValueError(f"{spec.name} of an example has {longest} along axis {axis}; the graph takes {wanted}")
+    if longest > wanted:
         raise InvalidData(
-            f"an example has {longest} tokens; the graph takes {sequence}: set the maximum length to {sequence}"
+            f"an example has {longest} tokens; the graph takes {wanted}: set the maximum length to {wanted}"
         )
-    return rows, sequence or longest
+    return wanted
+
+
+def _stacked(
+    cells: Sequence[npt.NDArray[Any]], rows: int, sizes: Sequence[int], spec: TensorSpec, image: ImageSpec | None
+) -> npt.NDArray[Any]:
+    stacked = np.full((rows, *sizes), spec.pad, spec.dtype)
+    if image is not None and cells[0].dtype == np.uint8:
+        stacked[: len(cells)] = normalize(np.stack(cells), image)
+        return stacked
+    for row, cell in enumerate(cells):
+        place: tuple[Any, ...] = (row, *(slice(size) for size in cell.shape))
+        stacked[place] = cell
+    return stacked

@@ -3,19 +3,27 @@
 A template is a program from somebody else, so it runs in Jinja's immutable sandbox.
 """
 
+import dataclasses
 import datetime as dt
 import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fieldtune.data.examples import Message
 from fieldtune.errors import InvalidData
 
 if TYPE_CHECKING:
     import jinja2
     import jinja2.nodes
     import jinja2.parser
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
 
 
 def render(

@@ -1,133 +1,68 @@
-"""What an example is: as a file holds it, and as token ids or pixels."""
+"""What an example is once it is encoded, whatever its task: arrays by the names of a graph's inputs."""
 
 import dataclasses
-from pathlib import Path
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
-
-TEXT_CLASSIFICATION = "text-classification"
-TEXT_GENERATION = "text-generation"
-IMAGE_CLASSIFICATION = "image-classification"
-CLASSIFICATIONS = (TEXT_CLASSIFICATION, IMAGE_CLASSIFICATION)
-"""Tasks with one label an example, and logits of the labels."""
+Columns: TypeAlias = Mapping[str, str]
+"""What a file's columns hold → the name of the column; what is left out is guessed from the columns' names."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Columns:
-    """Which columns of a file hold what; None is guessed from the columns' names."""
+class Example(Protocol):
+    """What a row of a file says; each task has kinds of its own."""
 
-    text: str | None = None
-    image: str | None = None
-    label: str | None = None
-    prompt: str | None = None
-    completion: str | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ClassificationExample:
-    """A text and the index of its class; None where it is to be found out. ``where`` is its ``file:line``."""
-
-    text: str
-    label: int | None = None
-    where: str = dataclasses.field(default="", compare=False)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ImageExample:
-    """An image's file and the index of its class; None where it is to be found out.
-
-    ``where`` is the ``file:line`` that names it, if a file does.
-    """
-
-    path: Path
-    label: int | None = None
-    where: str = dataclasses.field(default="", compare=False)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Message:
-    """One turn of a conversation."""
-
-    role: str
-    content: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ChatExample:
-    """A conversation; its assistant turns carry the loss."""
-
-    messages: tuple[Message, ...]
-    where: str = dataclasses.field(default="", compare=False)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class PromptExample:
-    """A prompt and what should follow it, which carries the loss; an empty completion is still to be generated."""
-
-    prompt: str
-    completion: str = ""
-    where: str = dataclasses.field(default="", compare=False)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class TextExample:
-    """A whole text, every token of which carries loss."""
-
-    text: str
-    where: str = dataclasses.field(default="", compare=False)
-
-
-GenerationExample: TypeAlias = ChatExample | PromptExample | TextExample
-Example: TypeAlias = ClassificationExample | ImageExample | GenerationExample
+    @property
+    def where(self) -> str:
+        """Its ``file:line``; "" where no file names it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Encoded:
-    """One example as token ids.
+    """One example as the graphs take it, without the batch axis.
 
     Attributes:
-        input_ids: int64, shape (n,).
-        labels: int64; shape () for classification: the class, or -100 where it is unknown; shape (n,) for generation:
-            the token itself where it carries loss, else -100. They lie beside their tokens: the model shifts.
+        arrays: by the name of the graph's input; pixel_values of uint8, as the file has them: batches give them their
+            scale, so that an image needs a quarter of the memory.
+        weight: what it adds to the number that the summed loss of a batch is divided by; the task sets it, and 0 is an
+            example without a label.
+        length: its tokens, by which batches are grouped and the longest are told; 1 for what has none.
+        truncated: whether it was longer and had its end cut off.
     """
 
-    input_ids: IntArray
-    labels: IntArray
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class EncodedImage:
-    """One image as the graphs take it but for its scale, which batches give it: so it needs a quarter of the memory.
-
-    Attributes:
-        pixels: uint8, shape (channels, height, width).
-        labels: int64, shape (): the class, or -100 where it is unknown.
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    labels: IntArray
+    arrays: Mapping[str, npt.NDArray[Any]]
+    weight: float
+    length: int = 1
+    truncated: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class EncodedSet:
-    """The examples of a file as token ids or pixels.
+    """The examples of a file, encoded.
 
     Attributes:
         examples: in the file's order, all of one kind.
-        truncated: how many of them were longer and had their end cut off.
         dropped: how many others are missing because the cut left them without a label.
+        notes: what else was done to them, in lines for people.
     """
 
-    examples: tuple[Encoded, ...] | tuple[EncodedImage, ...]
-    truncated: int
-    dropped: int
+    examples: tuple[Encoded, ...]
+    dropped: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def truncated(self) -> int:
+        """How many of the examples were longer and had their end cut off."""
+        return sum(example.truncated for example in self.examples)
 
     @property
     def lengths(self) -> IntArray:
-        """Tokens of each example, int64, shape (examples,); images are all of length 1."""
-        lengths = [len(example.input_ids) if isinstance(example, Encoded) else 1 for example in self.examples]
-        return np.array(lengths, np.int64)
+        """Tokens of each example, int64, shape (examples,)."""
+        return np.array([example.length for example in self.examples], np.int64)
+
+    def weight(self, indices: npt.ArrayLike) -> float:
+        """Return what some of the examples add to the number that a summed loss is divided by."""
+        return sum(self.examples[int(index)].weight for index in np.atleast_1d(np.asarray(indices)))

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from fieldtune.data.examples import ImageExample
-from fieldtune.data.images import SUFFIXES
+from fieldtune.data.images import SUFFIXES, ImageExample
 from fieldtune.data.labels import LabelIndex
 from fieldtune.errors import InvalidData, listed
 

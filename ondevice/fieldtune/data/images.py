@@ -3,6 +3,7 @@
 Pillow reads the files and resizes. It is imported only for that: arrays of the right size need none of it.
 """
 
+import dataclasses
 import importlib
 import math
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldtune.bundle.manifest import IGNORE_INDEX, ImageSpec
-from fieldtune.data.examples import EncodedImage, EncodedSet, Example, ImageExample
+from fieldtune.data.examples import Encoded
 from fieldtune.errors import FieldtuneError, InvalidData, listed
 
 if TYPE_CHECKING:
@@ -35,25 +36,27 @@ MOST_PIXELS = 64_000_000
 """Of one image, before and after it is resized: 192 MB of memory. A file of a few bytes can claim far more."""
 
 
-def encode_images(examples: Sequence[Example], image: ImageSpec) -> EncodedSet:
-    """Read the images of examples.
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ImageExample:
+    """An image's file and the index of its class; None where it is to be found out.
 
-    Raises:
-        InvalidData: files that are missing, damaged, too large or no images; every one is named, up to 20.
-        FieldtuneError: Pillow is needed and is not installed.
+    ``where`` is the ``file:line`` that names it, if a file does.
     """
-    sources = [(example.where, example.path) for example in examples if isinstance(example, ImageExample)]
-    if len(sources) < len(examples):
-        raise TypeError("image classification takes ImageExample only")
-    labels = [example.label for example in examples if isinstance(example, ImageExample)]
-    return EncodedSet(
-        examples=tuple(
-            EncodedImage(pixels=pixels, labels=np.array(IGNORE_INDEX if label is None else label, np.int64))
-            for pixels, label in zip(load_images(sources, image), labels, strict=True)
-        ),
-        truncated=0,
-        dropped=0,
-    )
+
+    path: Path
+    label: int | None = None
+    where: str = dataclasses.field(default="", compare=False)
+
+
+def encoded_image(pixels: Pixels, label: int | None = None) -> Encoded:
+    """Return an image as the graphs take it.
+
+    Args:
+        pixels: uint8, shape (channels, height, width).
+        label: the index of its class; None where it is unknown.
+    """
+    labels = np.array(IGNORE_INDEX if label is None else label, np.int64)
+    return Encoded(arrays={"pixel_values": pixels, "labels": labels}, weight=0 if label is None else 1)
 
 
 def load_images(sources: Sequence[tuple[str, Path | npt.NDArray[np.uint8]]], image: ImageSpec) -> list[Pixels]:

@@ -4,9 +4,10 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from fieldtune.errors import InvalidData
 
@@ -14,19 +15,34 @@ JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+Report: TypeAlias = Callable[[str], None]
+"""Takes what is wrong with the row at hand."""
+
+
 class Fault(NamedTuple):
-    """Something wrong in a line; lines count from 1."""
+    """Something wrong in a line; lines count from 1. ``place`` is what messages say instead of the line's number."""
 
     line: int
     message: str
+    place: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """The cells of one record by column, and the line on which it begins."""
+    """The cells of one record by column, and the line on which it begins.
+
+    ``place`` is what messages say instead of the line's number, where a record is known by something else.
+    """
 
     line: int
     cells: Mapping[str, Any]
+    place: str = ""
+
+    def where(self, file: Path) -> str:
+        """Return what messages call it: ``file:line``."""
+        return f"{file}:{self.place or self.line}"
 
 
 def read_rows(path: Path) -> tuple[list[Row], list[Fault]]:
@@ -44,6 +60,28 @@ def read_rows(path: Path) -> tuple[list[Row], list[Fault]]:
         raise InvalidData(f"{path}: unknown kind of file (suffix {suffix!r}); expected one of {known}")
     text = _read_text(path)
     return _read_json_lines(path, text) if suffix in JSON_SUFFIXES else _read_table(path, text, DELIMITERS[suffix])
+
+
+def text_of(row: Row, column: str, fault: Report) -> str | None:
+    """Return a cell that must hold text; None after a fault."""
+    if column not in row.cells:
+        fault(f"no column {column!r}; it has {', '.join(map(repr, row.cells)) or 'none'}")
+        return None
+    return checked_text(row.cells[column], repr(column), fault)
+
+
+def checked_text(value: object, what: str, fault: Report) -> str | None:
+    """Return a value that must be text; None after a fault, which calls it as ``what`` says."""
+    if not isinstance(value, str):
+        fault(f"{what} is {kind_of(value)}; expected a string")
+    elif not value.strip():
+        fault(f"{what} is empty")
+    elif _SURROGATE.search(value):
+        # JSON can escape half a character (\\ud83d alone), which no tokenizer accepts.
+        fault(f"{what} has half of a surrogate pair, which is not text")
+    else:
+        return value
+    return None
 
 
 def kind_of(value: object) -> str:

@@ -99,16 +99,18 @@ def _runtimes_on(_path: tuple[str, ...]) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names}
 
 
+def release(version: str) -> tuple[int, ...]:
+    """Return major and minor of a version of ONNX Runtime: patch releases load the same graphs."""
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+
+
 def numpy_fault(runtime_version: str, numpy_version: str) -> str | None:
     """Return what is wrong with a pair of ONNX Runtime and NumPy versions, or None.
 
     ONNX Runtime before 1.19 is compiled for NumPy 1. With NumPy 2 its import succeeds after printing a page, and the
     first run ends the process, so only the versions can tell in time.
     """
-    runtime, numpy = (
-        tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-        for version in (runtime_version, numpy_version)
-    )
+    runtime, numpy = release(runtime_version), release(numpy_version)
     if runtime and runtime < (1, 19) and numpy >= (2,):
         return (
             f"ONNX Runtime {runtime_version} is compiled for NumPy 1, and NumPy {numpy_version} is installed, with "

@@ -15,7 +15,7 @@ from fieldtune.placement.readback import Piece, describe, match_pieces, open_rec
 from fieldtune.placement.report import PlacementReport
 from fieldtune.placement.reporting import provider_report
 from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice
-from fieldtune.runtime.session import open_session
+from fieldtune.runtime.session import check_runtime, open_session
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -38,6 +38,7 @@ def open_graph(
             it runs cannot be read back.
     """
     path, spec = bundle.graph_path(graph), bundle.manifest.graphs[graph]
+    check_runtime(spec, path)
     if choice.provider == CPU_PROVIDER:
         return open_session(path, choice), None
     table = read_node_table(bundle.root / spec.nodes)

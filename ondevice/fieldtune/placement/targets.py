@@ -1,8 +1,7 @@
 """Which prefix of a bundle an accelerator takes."""
 
-from fieldtune.bundle.manifest import TargetSpec
+from fieldtune.bundle.manifest import TargetSpec, decodes
 from fieldtune.bundle.opening import Bundle
-from fieldtune.data.examples import TEXT_GENERATION
 from fieldtune.errors import InvalidBundle
 from fieldtune.hardware import Accelerator, HardwareProfile
 from fieldtune.hardware.on_missing import OnMissing
@@ -66,7 +65,7 @@ def mismatches(target: TargetSpec, accelerator: Accelerator) -> list[str]:
 
 def _missing(bundle: Bundle, profile: HardwareProfile, accelerator: Accelerator) -> str:
     targets, task = bundle.manifest.targets, bundle.manifest.task.name
-    if task == TEXT_GENERATION:
+    if decodes(bundle.manifest):
         return (
             f"{bundle.root}: is a bundle for {task}, and the profile {profile.name} runs the frozen prefix on "
             f"{accelerator.target}: language models are not split, for decoding would need compiled graphs of a whole "

@@ -8,6 +8,7 @@ from fieldtune.bundle.opening import Bundle
 from fieldtune.data.limits import batch_limit, length_limit
 from fieldtune.errors import InvalidBundle
 from fieldtune.hardware import HardwareProfile
+from fieldtune.hardware.installed import release
 from fieldtune.preflight.memory import MemoryPrediction, predict_memory
 from fieldtune.preflight.placing import GraphPlacement, place_graph
 from fieldtune.preflight.step_time import TimeEstimate, estimate_time
@@ -130,12 +131,8 @@ def _version_faults(bundle: Bundle, profile: HardwareProfile, parts: Mapping[Use
     return [
         f"{part.graph}: needs ONNX Runtime {needed} or later; the profile {profile.name} is for {there} (ort_version)"
         for part in (part for opened in parts.values() for part in opened)
-        if _release(needed := bundle.manifest.graphs[part.graph].min_ort) > _release(there)
+        if release(needed := bundle.manifest.graphs[part.graph].min_ort) > release(there)
     ]
-
-
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2])
 
 
 def _memory_fault(found: MemoryPrediction, limit: int | None) -> str:

@@ -4,10 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from fieldtune.bundle.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS
+from fieldtune.bundle.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS, decodes
 from fieldtune.bundle.node_tables import NodeTable, read_node_table
 from fieldtune.bundle.opening import Bundle
-from fieldtune.data.examples import TEXT_GENERATION
 from fieldtune.data.limits import prefix_batch
 from fieldtune.hardware import HardwareProfile
 from fieldtune.placement.targets import find_target
@@ -49,7 +48,7 @@ def uses_of(bundle: Bundle) -> tuple[Use, ...]:
 
 def batch_of_use(bundle: Bundle, use: Use, batch: int) -> int:
     """Return how many samples of those that are asked for go in together: answers are written one at a time."""
-    return 1 if use == "inference" and bundle.manifest.task.name == TEXT_GENERATION else batch
+    return 1 if use == "inference" and decodes(bundle.manifest) else batch
 
 
 def parts_of(bundle: Bundle, profile: HardwareProfile, use: Use, batch: int) -> tuple[Part, ...]:

@@ -60,6 +60,9 @@ class ProviderChoice:
         profile: name of the hardware profile.
         min_offload: the share, 0 to 1, of multiply-accumulates that the profile demands its own provider to run.
         max_partitions: the most pieces that the profile allows on its own provider; None is any number.
+        on_missing: what the user wants where the provider is missing; None for what the profile says.
+        behind_prefix: whether only the frozen prefix goes there, and all behind it runs on the CPU: beside an
+            accelerator, unless another provider was asked for by name.
     """
 
     provider: str
@@ -72,6 +75,8 @@ class ProviderChoice:
     profile: str = ""
     min_offload: float = 0.0
     max_partitions: int | None = None
+    on_missing: OnMissing | None = None
+    behind_prefix: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return it as json.dumps takes it, of the options the names alone: a value may be an encryption key."""
@@ -104,6 +109,7 @@ def choose_provider(
     execution = profile.execution
     wanted = execution.provider if requested is None else requested
     settings = session_settings(profile)
+    beside = requested is None and profile.accelerator is not None
     if wanted in available:
         own = wanted == execution.provider
         return ProviderChoice(
@@ -116,6 +122,8 @@ def choose_provider(
             profile=profile.name,
             min_offload=execution.min_offload if own else 0.0,
             max_partitions=execution.max_partitions if own else None,
+            on_missing=on_missing,
+            behind_prefix=beside,
         )
     policy = on_missing or execution.on_missing
     emulates = policy == "emulate" and profile.accelerator is not None
@@ -132,6 +140,8 @@ def choose_provider(
             if profile.accelerator and emulates
             else missing,
             profile=profile.name,
+            on_missing=on_missing,
+            behind_prefix=beside,
         )
     raise ProviderUnavailable(_unavailable(profile, wanted, available, requested, policy))
 

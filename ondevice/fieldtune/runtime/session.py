@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fieldtune.bundle.manifest import GraphSpec
 from fieldtune.errors import FieldtuneError, InvalidBundle, ProviderUnavailable
 from fieldtune.hardware import GraphOptimization
-from fieldtune.hardware.installed import load_runtime
+from fieldtune.hardware.installed import load_runtime, release
 from fieldtune.runtime.plugins import plugin_device
 from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice, SessionSettings
 from fieldtune.runtime.shared_arena import register_shared_arena
@@ -76,6 +77,24 @@ def open_session(
             f"({_options(choice)}) and its driver, or request {CPU_PROVIDER}"
         )
     return session
+
+
+def check_runtime(graph: GraphSpec, path: Path) -> None:
+    """Hold what a graph needs against the installed ONNX Runtime, before a session is opened.
+
+    Args:
+        graph: the manifest's entry of it.
+        path: what messages call it.
+
+    Raises:
+        ProviderUnavailable: the installed one is older, or there is none.
+    """
+    installed = str(load_runtime().__version__)
+    if release(installed) < release(graph.min_ort):
+        raise ProviderUnavailable(
+            f"{path}: needs ONNX Runtime {graph.min_ort} or later (opset {graph.opset}, IR version "
+            f"{graph.ir_version}), and {installed} is installed; install a later one, or build the bundle for this one"
+        )
 
 
 def run_session(
@@ -162,8 +181,7 @@ def _open_error(error: Exception, path: Path, choice: ProviderChoice, version: s
             f"{path}: {choice.provider} failed to take it, with options {_options(choice)}: {error_line(error)}"
         )
     return InvalidBundle(
-        f"{path}: ONNX Runtime {version} cannot load it: {error_line(error)}; check that this version is not older "
-        "than the bundle asks for (min_ort in its manifest), or copy or build the bundle again"
+        f"{path}: ONNX Runtime {version} cannot load it: {error_line(error)}; copy or build the bundle again"
     )
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.bundle.manifest import GraphSpec
+from fieldtune.bundle.manifest import PAST, PRESENT, GraphSpec, decodes
+from fieldtune.data.chat import Message
 from fieldtune.data.dialogue import encode_prompt
-from fieldtune.data.examples import TEXT_GENERATION, IntArray, Message
-from fieldtune.errors import InvalidData
+from fieldtune.data.examples import IntArray
+from fieldtune.errors import InvalidBundle, InvalidData
 from fieldtune.serving.generation_settings import GenerationSettings
 from fieldtune.serving.runner import Arrays, LoadedAdapter, Runner
 from fieldtune.serving.sampling import draw, likeliest, penalize, token_probabilities
@@ -23,7 +24,6 @@ __all__ = ["GenerationSettings", "chat", "generate", "stream_text"]
 PROMPT_TOKENS_AT_ONCE = 256
 """A long prompt is read in pieces, for the graph computes logits of every position: 200 KB a token for SmolLM2."""
 
-_PAST, _PRESENT = "past_key_values.", "present."
 _UNFINISHED = "\ufffd"
 """What a decoder writes for bytes that are no character yet."""
 
@@ -49,7 +49,11 @@ def generate(
         InvalidBundle: the bundle is for another task.
         InvalidData: a prompt without a token, or one that leaves no room for an answer.
     """
-    runner.check_task(TEXT_GENERATION)
+    if not decodes(runner.bundle.manifest):
+        bundle = runner.bundle
+        raise InvalidBundle(
+            f"{bundle.root}: is a bundle for {bundle.manifest.task.name}; it keeps no cache to write tokens with"
+        )
     prompt: IntArray = np.asarray(prompt_ids, np.int64).reshape(-1)
     limit = runner.bundle.text.max_length
     if not len(prompt):
@@ -139,7 +143,7 @@ def _empty_cache(graph: GraphSpec) -> Arrays:
     """Return the cache before the first token, by input name: arrays whose past has length 0."""
     cache: Arrays = {}
     for spec in graph.inputs:
-        if spec.name.startswith(_PAST):
+        if spec.name.startswith(PAST):
             batch, heads, _, head_size = spec.shape
             assert isinstance(heads, int)
             assert isinstance(head_size, int)
@@ -169,7 +173,7 @@ def _read(
         }
         found = runner.run({**{name: feeds[name] for name in feeds if name in wanted}, **cache}, adapter)
         for name in cache:
-            cache[name] = found[name.replace(_PAST, _PRESENT)]
+            cache[name] = found[name.replace(PAST, PRESENT)]
         place = end
     last: npt.NDArray[np.float32] = found["logits"][0, -1]
     return last

@@ -3,7 +3,7 @@
 import dataclasses
 import threading
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,21 +14,11 @@ from fieldtune.adapters.adapter import Adapter, adapter_labels
 from fieldtune.adapters.arrays import inference_inputs
 from fieldtune.adapters.directory import read_adapter
 from fieldtune.bundle.layout import FloatArray
-from fieldtune.bundle.manifest import IGNORE_INDEX, SUFFIX_GRAPHS, GraphSpec
+from fieldtune.bundle.manifest import SUFFIX_GRAPHS, GraphSpec
 from fieldtune.bundle.opening import Bundle
 from fieldtune.compilation.prefix import Prefix, open_prefix
-from fieldtune.data.batches import batch_of, plan_evaluation
-from fieldtune.data.examples import (
-    IMAGE_CLASSIFICATION,
-    TEXT_CLASSIFICATION,
-    ClassificationExample,
-    EncodedImage,
-    EncodedSet,
-)
-from fieldtune.data.images import load_images
-from fieldtune.data.limits import batch_limit, length_limit
-from fieldtune.data.tokenizing import encode_examples, load_tokenizer
-from fieldtune.errors import InvalidBundle, OutputError
+from fieldtune.data.tokenizing import load_tokenizer
+from fieldtune.errors import OutputError
 from fieldtune.hardware import HardwareProfile
 from fieldtune.hardware.installed import features
 from fieldtune.hardware.on_missing import OnMissing
@@ -36,9 +26,8 @@ from fieldtune.placement.opening import open_graph
 from fieldtune.placement.report import PlacementReport
 from fieldtune.placement.targets import choose_for
 from fieldtune.runtime.native_adapters import native_adapter, run_options
-from fieldtune.runtime.providers import cpu_choice
-from fieldtune.runtime.session import open_session, run_session
-from fieldtune.serving.sampling import softmax
+from fieldtune.runtime.providers import ProviderChoice, cpu_choice
+from fieldtune.runtime.session import run_session
 
 if TYPE_CHECKING:
     import tokenizers
@@ -66,26 +55,6 @@ class LoadedAdapter:
     native: "LoraAdapter | None"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Classification:
-    """The class of a text or an image.
-
-    Attributes:
-        label: name of the likeliest class.
-        probabilities: name → probability of every class, in the order of the logits; their sum is 1.
-        truncated: whether the text was longer than the model takes, and its end did not count.
-    """
-
-    label: str
-    probabilities: Mapping[str, float]
-    truncated: bool
-
-    @property
-    def probability(self) -> float:
-        """The probability of the likeliest class."""
-        return self.probabilities[self.label]
-
-
 class Runner:
     """A bundle, ready to answer: infer.onnx is opened once, whatever adapters come and go.
 
@@ -100,6 +69,7 @@ class Runner:
         profile: of the device.
         provider: ONNX Runtime's name of a provider to use whatever the profile says.
         on_missing: what to do where the profile's provider is not there; what the profile says if None.
+        choice: the provider, where it has been chosen already; the two above are of no meaning then.
         native_adapters: whether adapters go by ONNX Runtime's LoraAdapter, or by name as any other input; None is the
             former where the runtime has it. The results are the same, bit for bit. So is the time, as measured on the
             CPU; a provider with a memory of its own can keep a native adapter there.
@@ -117,18 +87,19 @@ class Runner:
         *,
         provider: str | None = None,
         on_missing: OnMissing | None = None,
+        choice: ProviderChoice | None = None,
         native_adapters: bool | None = None,
     ) -> None:
         runtime = features()
         self.bundle = bundle
         self.profile = profile
-        self.choice = choose_for(bundle, profile, provider, on_missing)
+        self.choice = choice or choose_for(bundle, profile, provider, on_missing)
         self._native = runtime.has_lora_adapter if native_adapters is None else native_adapters
         self._prefix: Prefix | None = None
         self._placement: PlacementReport | None = None
-        if provider is None and profile.accelerator is not None:
-            self._prefix = open_prefix(bundle, profile, on_missing=on_missing)
-            self._session = open_session(bundle.graph_path(SUFFIX_GRAPHS["infer"]), cpu_choice(profile))
+        if self.choice.behind_prefix:
+            self._prefix = open_prefix(bundle, profile, self.choice)
+            self._session, _ = open_graph(bundle, SUFFIX_GRAPHS["infer"], cpu_choice(profile))
         else:
             self._session, self._placement = open_graph(bundle, "infer", self.choice)
         self._tokenizer: tokenizers.Tokenizer | None = None
@@ -238,115 +209,3 @@ class Runner:
             if adapter.native is not None:
                 options = run_options(adapter.native)
         return dict(zip(names, run_session(self._session, names, feeds, options), strict=True))
-
-    def classify(
-        self,
-        texts: Sequence[str],
-        adapter: LoadedAdapter | None = None,
-        *,
-        batch_size: int | None = None,
-        max_length: int | None = None,
-        strict: bool = False,
-    ) -> list[Classification]:
-        """Classify texts, in their order.
-
-        Args:
-            texts: the texts.
-            adapter: as in ``run``; its head and its labels count.
-            batch_size: texts in a run; the static graph's or the profile's if None.
-            max_length: tokens of a text that count; what graph, profile and model take if None.
-            strict: refuse texts that are longer instead of cutting them.
-
-        Raises:
-            InvalidBundle: the bundle is for another task.
-            InvalidData: texts without a token, or too long where that is refused; every one is named, up to 20.
-            ValueError: a batch size or maximum length that the bundle's static graphs do not take.
-        """
-        self.check_task(TEXT_CLASSIFICATION)
-        encoded, truncated = self._encode(texts, max_length, strict=strict)
-        return self._classes(encoded, adapter, batch_size, truncated)
-
-    def classify_images(
-        self,
-        images: Sequence[str | Path | npt.NDArray[np.uint8]],
-        adapter: LoadedAdapter | None = None,
-        *,
-        batch_size: int | None = None,
-    ) -> list[Classification]:
-        """Classify images, in their order.
-
-        Args:
-            images: files, or arrays of uint8, shape (height, width) or (height, width, 1 or 3).
-            adapter: as in ``run``; its head and its labels count.
-            batch_size: images in a run; the static graph's or the profile's if None.
-
-        Raises:
-            InvalidBundle: the bundle is for another task.
-            InvalidData: images that cannot be used; every one is named, up to 20.
-            FieldtuneError: they have to be read or resized, and Pillow is not installed.
-            ValueError: a batch size that the bundle's static graphs do not take.
-        """
-        self.check_task(IMAGE_CLASSIFICATION)
-        sources: list[tuple[str, Path | npt.NDArray[np.uint8]]] = [
-            (f"image {number}", image) if isinstance(image, np.ndarray) else ("", Path(image))
-            for number, image in enumerate(images, start=1)
-        ]
-        unknown = np.array(IGNORE_INDEX, np.int64)
-        examples = tuple(
-            EncodedImage(pixels=pixels, labels=unknown) for pixels in load_images(sources, self.bundle.image)
-        )
-        return self._classes(EncodedSet(examples=examples, truncated=0, dropped=0), adapter, batch_size)
-
-    def check_task(self, name: str) -> None:
-        """Check what the bundle is for.
-
-        Raises:
-            InvalidBundle: another task.
-        """
-        found = self.bundle.manifest.task.name
-        if found != name:
-            raise InvalidBundle(f"{self.bundle.root}: is a bundle for {found}; {name} was asked of it")
-
-    def _classes(
-        self,
-        encoded: EncodedSet,
-        adapter: LoadedAdapter | None,
-        batch_size: int | None,
-        truncated: Collection[int] = (),
-    ) -> list[Classification]:
-        inputs, manifest = self.graph.inputs, self.bundle.manifest
-        labels = manifest.task.labels if adapter is None else adapter.labels
-        logits = np.empty((len(encoded.examples), len(labels)), np.float32)
-        for indices in plan_evaluation(encoded.lengths, batch_limit(batch_size, self.profile, inputs)):
-            arrays = batch_of(encoded.examples, indices, manifest, inputs)
-            # A static graph's batch may end in padding rows.
-            logits[indices] = self.run(arrays, adapter, outputs=["logits"])["logits"][: len(indices)]
-        return [
-            Classification(
-                label=labels[int(row.argmax())],
-                probabilities=dict(zip(labels, row.tolist(), strict=True)),
-                truncated=index in truncated,
-            )
-            for index, row in enumerate(softmax(logits))
-        ]
-
-    def _encode(self, texts: Sequence[str], max_length: int | None, *, strict: bool) -> tuple[EncodedSet, set[int]]:
-        """Return the texts as token ids, and the indices of those that were cut."""
-        text, task = self.bundle.text, self.bundle.manifest.task
-        examples = [
-            ClassificationExample(text=text, where=f"text {number}") for number, text in enumerate(texts, start=1)
-        ]
-        limit = length_limit(max_length, self.profile, self.graph.inputs, text)
-        tokenizer = self.tokenizer
-        # Cutting is a setting of the tokenizer for as long as texts are encoded.
-        with self._lock:
-            encoded = encode_examples(examples, tokenizer, text, task, max_length=limit, strict=strict)
-            truncated: set[int] = set()
-            if encoded.truncated:
-                # The set counts them; only those that fill the limit can be among them.
-                for index in np.flatnonzero(encoded.lengths == limit).tolist():
-                    one = [examples[index]]
-                    again = encode_examples(one, tokenizer, text, task, max_length=limit)
-                    if again.truncated:
-                        truncated.add(index)
-        return encoded, truncated

@@ -12,20 +12,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from fieldtune.activations.cache import ActivationCache, CacheStatistics, open_cache
 from fieldtune.activations.codes import record_form
 from fieldtune.activations.folders import PrefixName
 from fieldtune.activations.settings import CacheSettings
 from fieldtune.bundle.layout import FloatArray
-from fieldtune.bundle.manifest import SUFFIX_GRAPHS, WHOLE_GRAPHS
+from fieldtune.bundle.manifest import SUFFIX_GRAPHS, WHOLE_GRAPHS, TensorSpec
 from fieldtune.bundle.node_tables import read_node_table
 from fieldtune.bundle.opening import Bundle
 from fieldtune.compilation.prefix import Prefix, open_prefix
 from fieldtune.data.batches import Batch, batch_of, static_shape
 from fieldtune.data.examples import EncodedSet, IntArray
 from fieldtune.hardware import HardwareProfile
-from fieldtune.hardware.on_missing import OnMissing
 from fieldtune.placement.pieces import Piece, split_pieces
 from fieldtune.placement.report import PlacementReport
 from fieldtune.runtime.providers import ProviderChoice, cpu_choice
@@ -112,7 +112,7 @@ class WholeBatches:
 
     def batch(self, name: str, encoded: EncodedSet, indices: IntArray) -> Batch:
         """Return the arrays of one batch."""
-        return batch_of(encoded.examples, indices, self._manifest, self._manifest.graphs[name].inputs)
+        return batch_of(encoded.examples, indices, self._manifest.graphs[name].inputs, image=self._manifest.image)
 
 
 class SplitBatches:
@@ -170,7 +170,7 @@ class SplitBatches:
     def batch(self, name: str, encoded: EncodedSet, indices: IntArray) -> Batch:
         """Return the arrays of one batch."""
         inputs = self._manifest.graphs[self.graphs[name]].inputs
-        beside = batch_of(encoded.examples, indices, self._manifest, inputs, (None, self._sequence))
+        beside = self._batch(encoded, indices, inputs)
         return {**self._boundary(encoded, [int(index) for index in indices]), **beside}
 
     def _boundary(self, encoded: EncodedSet, indices: Sequence[int]) -> dict[str, FloatArray]:
@@ -216,7 +216,11 @@ class SplitBatches:
         return [known[index] for index in indices]
 
     def _prefix_inputs(self, encoded: EncodedSet, indices: Sequence[int]) -> Batch:
-        return batch_of(encoded.examples, indices, self._manifest, self._prefix.spec.inputs, (None, self._sequence))
+        return self._batch(encoded, indices, self._prefix.spec.inputs)
+
+    def _batch(self, encoded: EncodedSet, indices: npt.ArrayLike, inputs: Sequence[TensorSpec]) -> Batch:
+        shape = (None, self._sequence)
+        return batch_of(encoded.examples, indices, inputs, image=self._manifest.image, shape=shape)
 
 
 @contextlib.contextmanager
@@ -226,7 +230,6 @@ def open_batches(
     choice: ProviderChoice,
     settings: CacheSettings,
     *,
-    on_missing: OnMissing | None = None,
     whole: bool = False,
 ) -> Iterator[BatchSource]:
     """Give what a run on a profile is fed with, and close it at the end of the block.
@@ -239,7 +242,6 @@ def open_batches(
         profile: of the device.
         choice: the provider that was chosen for it.
         settings: of the activation cache.
-        on_missing: what to do where the profile's provider is not there; what the profile says if None.
         whole: take the whole graphs though the bundle is split.
 
     Raises:
@@ -249,7 +251,7 @@ def open_batches(
     if whole or not is_split(bundle, profile):
         yield WholeBatches(bundle, choice)
         return
-    prefix = open_prefix(bundle, profile, on_missing=on_missing)
+    prefix = open_prefix(bundle, profile, choice)
     name = PrefixName(
         base=bundle.manifest.base.id,
         profile=profile.name,

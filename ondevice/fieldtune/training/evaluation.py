@@ -1,71 +1,82 @@
-"""Evaluation: loss and accuracy of an adapter on examples."""
+"""Evaluation: loss and the task's figures of an adapter on examples."""
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
-
-import numpy as np
-import numpy.typing as npt
 
 from fieldtune.activations.settings import CacheSettings
 from fieldtune.adapters.adapter import Adapter
 from fieldtune.adapters.arrays import inference_inputs
 from fieldtune.adapters.directory import initial_adapter
-from fieldtune.bundle.manifest import IGNORE_INDEX, Manifest
+from fieldtune.bundle.manifest import Manifest
 from fieldtune.bundle.opening import Bundle
-from fieldtune.data.batches import Batch, labelled_count, plan_evaluation
-from fieldtune.data.examples import CLASSIFICATIONS, EncodedSet
+from fieldtune.data.batches import Batch, plan_evaluation
+from fieldtune.data.examples import EncodedSet
 from fieldtune.errors import InvalidData
+from fieldtune.files.json_text import json_value
 from fieldtune.hardware import HardwareProfile
 from fieldtune.hardware.on_missing import OnMissing
 from fieldtune.placement.opening import open_graph
 from fieldtune.placement.targets import choose_for
 from fieldtune.runtime.providers import ProviderChoice
 from fieldtune.runtime.session import run_session
+from fieldtune.tasks.interface import Figure, Found, Task
+from fieldtune.tasks.table import open_task
 from fieldtune.training.batch_source import BatchSource, open_batches
 
 _DEFAULT_CACHE = CacheSettings()
+_SUMS = ("loss_sum", "weight")
 
 Ticks: TypeAlias = Callable[[int, int], None]
 """Is told how many batches are done, and of how many."""
 
 
 class Evaluated(NamedTuple):
-    """What one batch gives: its summed loss, and its logits (classification) or its count of right tokens."""
+    """What one batch gives: its summed loss, what that is a sum over, and the graph's other outputs by name."""
 
     loss: float
-    found: npt.NDArray[Any]
+    weight: float
+    found: Found
 
 
-Forward: TypeAlias = Callable[[Batch], Evaluated]
-"""Evaluates one adapter on a batch."""
+Forward: TypeAlias = Callable[[Batch, float], Evaluated]
+"""Evaluates one adapter on a batch, given the weight of its examples."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """What an adapter reaches on examples; figures of the other task are None.
+    """What an adapter reaches on examples.
 
     Attributes:
         examples: how many there were.
-        labels: how many labels the figures are means of: classes, or tokens that the model had to write.
+        labels: how many labels the loss is a mean of: classes, or tokens that the model had to write.
         loss: mean cross-entropy of a label, in nats.
-        accuracy: classification: part of the examples whose class is the likeliest one.
-        majority_accuracy: classification: what naming the examples' most frequent class every time would reach.
-        token_accuracy: generation: part of the labelled tokens that are the likeliest after what precedes them.
-        perplexity: generation: e to the loss.
+        figures: of the task, the one that matters most first.
         seconds: wall-clock time, an emulation of the prefix included.
     """
 
     examples: int
     labels: int
     loss: float
-    accuracy: float | None
-    majority_accuracy: float | None
-    token_accuracy: float | None
-    perplexity: float | None
+    figures: tuple[Figure, ...]
     seconds: float
+
+    def figure(self, name: str) -> float | None:
+        """Return the value of a figure; None if the task has none of that name."""
+        return next((figure.value for figure in self.figures if figure.name == name), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as json.dumps takes it, each figure by its name."""
+        figures = {figure.name: figure.value for figure in self.figures}
+        found = {"examples": self.examples, "labels": self.labels, "loss": self.loss, **figures}
+        return {**json_value(found), "seconds": self.seconds}
+
+
+def other_outputs(manifest: Manifest) -> tuple[str, ...]:
+    """Return what eval.onnx gives beside loss and weight, in its order."""
+    names = (spec.name for spec in manifest.graphs["eval"].outputs)
+    return tuple(name for name in names if name not in _SUMS)
 
 
 class EvaluationGraph:
@@ -83,7 +94,7 @@ class EvaluationGraph:
     def __init__(self, bundle: Bundle, choice: ProviderChoice, graph: str = "eval") -> None:
         self._manifest = bundle.manifest
         self._session, self.placement = open_graph(bundle, graph, choice)
-        self._outputs = ("loss_sum", "logits" if _classifies(bundle.manifest) else "correct")
+        self._others = other_outputs(bundle.manifest)
 
     def forward(self, adapter: Adapter) -> Forward:
         """Return what evaluates an adapter.
@@ -93,9 +104,9 @@ class EvaluationGraph:
         """
         fed = inference_inputs(adapter, self._manifest)
 
-        def run(batch: Batch) -> Evaluated:
-            loss, found = run_session(self._session, self._outputs, {**batch, **fed})
-            return Evaluated(float(loss), found)
+        def run(batch: Batch, _weight: float) -> Evaluated:
+            loss, weight, *found = run_session(self._session, (*_SUMS, *self._others), {**batch, **fed})
+            return Evaluated(float(loss), float(weight), dict(zip(self._others, found, strict=True)))
 
         return run
 
@@ -103,7 +114,7 @@ class EvaluationGraph:
 def evaluate_with(
     forward: Forward,
     encoded: EncodedSet,
-    manifest: Manifest,
+    task: Task,
     source: BatchSource,
     batch_size: int,
     ticks: Ticks = lambda *_: None,
@@ -113,7 +124,7 @@ def evaluate_with(
     Args:
         forward: evaluates one batch.
         encoded: the examples; those without a label enter no figure.
-        manifest: of the bundle.
+        task: of the bundle.
         source: makes the batches.
         batch_size: examples in a batch; a static graph's own takes its place.
         ticks: told after each batch.
@@ -122,29 +133,24 @@ def evaluate_with(
         InvalidData: no example has a label.
     """
     started = time.perf_counter()
-    classify = _classifies(manifest)
-    batches = plan_evaluation(encoded.lengths, source.batch_size(batch_size))
-    loss, labels, correct = 0.0, 0, 0
-    for done, indices in enumerate(batches, start=1):
-        batch = source.batch("eval", encoded, indices)
-        if count := labelled_count(batch):
-            batch_loss, found = forward(batch)
-            loss += batch_loss
-            labels += count
-            correct += _right_classes(found, batch["labels"]) if classify else int(found)
-        ticks(done, len(batches))
-    if not labels:
+    if not any(example.weight for example in encoded.examples):
         raise InvalidData(f"none of the {len(encoded.examples)} example(s) has a label to evaluate with")
-    mean = loss / labels
+    batches = plan_evaluation(encoded.lengths, source.batch_size(batch_size))
+    meter = task.meter(encoded)
+    loss, weight = 0.0, 0.0
+    for done, indices in enumerate(batches, start=1):
+        if expected := encoded.weight(indices):
+            batch = source.batch("eval", encoded, indices)
+            found = forward(batch, expected)
+            loss, weight = loss + found.loss, weight + found.weight
+            meter.add(indices, batch, found.found)
+        ticks(done, len(batches))
+    mean = loss / weight
     return Evaluation(
         examples=len(encoded.examples),
-        labels=labels,
+        labels=round(weight),
         loss=mean,
-        accuracy=correct / labels if classify else None,
-        majority_accuracy=_majority(encoded) if classify else None,
-        token_accuracy=None if classify else correct / labels,
-        # Above e^700 a float ends; a mean loss of 700 nats a token is a broken model, not a perplexity.
-        perplexity=None if classify else math.exp(mean) if mean < 700 else math.inf,
+        figures=meter.figures(mean),
         seconds=time.perf_counter() - started,
     )
 
@@ -180,23 +186,8 @@ def evaluate(
         PlacementRefused: the provider runs less of a graph than the profile demands.
     """
     choice = choose_for(bundle, profile, on_missing=on_missing)
-    with open_batches(bundle, profile, choice, cache, on_missing=on_missing) as source:
+    with open_batches(bundle, profile, choice, cache) as source:
         graph = EvaluationGraph(bundle, source.choice, source.graphs["eval"])
         forward = graph.forward(adapter or initial_adapter(bundle))
         size = batch_size or profile.training.batch_size
-        return evaluate_with(forward, encoded, bundle.manifest, source, size, ticks)
-
-
-def _classifies(manifest: Manifest) -> bool:
-    return manifest.task.name in CLASSIFICATIONS
-
-
-def _right_classes(logits: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> int:
-    counted = labels != IGNORE_INDEX
-    return int(np.count_nonzero(logits.argmax(axis=-1)[counted] == labels[counted]))
-
-
-def _majority(encoded: EncodedSet) -> float:
-    classes = np.array([int(example.labels) for example in encoded.examples])
-    counts = np.unique(classes[classes != IGNORE_INDEX], return_counts=True)[1]
-    return float(counts.max() / counts.sum())
+        return evaluate_with(forward, encoded, open_task(bundle), source, size, ticks)

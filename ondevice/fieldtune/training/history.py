@@ -46,6 +46,12 @@ class History:
         """Number of the newest step that was taken; 0 before the first."""
         return self.steps[-1].step if self.steps else 0
 
+    def copy(self) -> "History":
+        """Return one that does not grow when this one does."""
+        return dataclasses.replace(
+            self, steps=list(self.steps), epochs=list(self.epochs), evaluations=list(self.evaluations)
+        )
+
     def add_time(self, epoch: int, seconds: float, before: Counts, after: Counts) -> EpochRecord:
         """Add what a step took to its epoch's record, and return that."""
         if not self.epochs or self.epochs[-1].epoch != epoch:

@@ -1,12 +1,12 @@
 """The report of a training run as one HTML page that needs nothing else: no script, no font, no network."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from fieldtune.data.examples import IMAGE_CLASSIFICATION
 from fieldtune.placement.picture import placement_picture
+from fieldtune.tasks.interface import Figure
 from fieldtune.training.batch_source import SplitReport
 from fieldtune.training.charts import Series, line_chart, smoothed
 from fieldtune.training.evaluation import Evaluation
@@ -23,7 +23,7 @@ Rows: TypeAlias = list[tuple[str, str]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Figure:
+class Compared:
     """One line of the summary: a figure before and after, and how it changed."""
 
     name: str
@@ -53,7 +53,7 @@ def report_page(report: TrainReport) -> str:
         outcome=_ONE_LINE[report.stopped],
         figures=_figures(report),
         placement=_placement(report.split) if report.split else "",
-        charts=[chart for chart in (_loss_chart(report), _accuracy_chart(report)) if chart.svg],
+        charts=[chart for chart in (_loss_chart(report), _figure_chart(report)) if chart.svg],
         sections=[
             ("Run", _run_rows(report)),
             ("Model", _model_rows(report)),
@@ -63,31 +63,35 @@ def report_page(report: TrainReport) -> str:
     )
 
 
-def _figures(report: TrainReport) -> list[Figure]:
-    before, after = report.before, report.after
+def _figures(report: TrainReport) -> list[Compared]:
+    """Return the figures before and after: shares first, then the loss, then plain numbers."""
+    found = [evaluation for evaluation in (report.before, report.after) if evaluation]
+    if not found:
+        return []
+    loss = Figure(name="loss", value=found[0].loss, better="lower")
+    shares = [figure for figure in found[0].figures if figure.unit == "%"]
+    others = [figure for figure in found[0].figures if figure.unit != "%"]
+    return [_compared(figure, report) for figure in (*shares, loss, *others)]
 
-    def figure(name: str, get: Callable[[Evaluation], float | None], form: str, *, less: bool) -> Figure | None:
-        pair = [None if found is None else get(found) for found in (before, after)]
-        if all(value is None for value in pair):
-            return None
-        texts = ["-" if value is None else format(value, form) for value in pair]
-        if pair[0] is None or pair[1] is None:
-            return Figure(name=name, before=texts[0], after=texts[1])
-        change = pair[1] - pair[0]
-        said = f"{100 * change:+.1f} points" if form.endswith("%") else format(change, "+" + form)
-        return Figure(name=name, before=texts[0], after=texts[1], change=said, better=(change < 0) == less)
 
-    found = [
-        figure("Accuracy", lambda e: e.accuracy, ".1%", less=False),
-        figure("Token accuracy", lambda e: e.token_accuracy, ".1%", less=False),
-        figure("Loss", lambda e: e.loss, ".4f", less=True),
-        figure("Perplexity", lambda e: e.perplexity, ".2f", less=True),
-    ]
-    figures = [one for one in found if one]
-    majority = next((e.majority_accuracy for e in (before, after) if e and e.majority_accuracy is not None), None)
-    if majority is not None:
-        figures.insert(1, Figure(name="Majority class", before=f"{majority:.1%}", after=f"{majority:.1%}"))
-    return figures
+def _compared(figure: Figure, report: TrainReport) -> Compared:
+    pair = [None if found is None else _value(found, figure.name) for found in (report.before, report.after)]
+    form = ".1%" if figure.unit == "%" else ".4f" if figure.name == "loss" else ".2f"
+    before, after = ("-" if value is None else format(value, form) for value in pair)
+    name = figure.words.capitalize()
+    if figure.better is None:
+        known = after if before == "-" else before
+        return Compared(name=name, before=known, after=known)
+    if pair[0] is None or pair[1] is None:
+        return Compared(name=name, before=before, after=after)
+    change = pair[1] - pair[0]
+    said = f"{100 * change:+.1f} points" if figure.unit == "%" else format(change, "+" + form)
+    better = (change < 0) == (figure.better == "lower")
+    return Compared(name=name, before=before, after=after, change=said, better=better)
+
+
+def _value(found: Evaluation, name: str) -> float | None:
+    return found.loss if name == "loss" else found.figure(name)
 
 
 def _placement(split: SplitReport) -> str:
@@ -114,22 +118,21 @@ def _loss_chart(report: TrainReport) -> Chart:
     return _chart("Loss", series, "loss (nats)", percent=False)
 
 
-def _accuracy_chart(report: TrainReport) -> Chart:
-    points, majority = [], []
-    name = "token accuracy"
-    for record in report.evaluations:
-        found = record.evaluation
-        accuracy = found.token_accuracy if found.accuracy is None else found.accuracy
-        if accuracy is not None:
-            points.append((float(record.step), accuracy))
-        if found.majority_accuracy is not None:
-            name = "accuracy"
-            majority.append((float(record.step), found.majority_accuracy))
-    series = [
-        Series(name="majority class", points=majority, kind="reference"),
-        Series(name="held out", points=points, kind="second", dots=True),
-    ]
-    return _chart(name.capitalize(), series, name, percent=True)
+def _figure_chart(report: TrainReport) -> Chart:
+    """Draw the figure that matters most, beside what adapting does not change."""
+    figures = report.evaluations[0].evaluation.figures if report.evaluations else ()
+    if not figures:
+        return Chart(title="", svg="", legend=())
+    first = figures[0]
+    kept = [figure for figure in figures[1:] if figure.better is None and figure.unit == first.unit]
+    series = [Series(name=one.words, points=_points(report, one.name), kind="reference") for one in kept]
+    series.append(Series(name="held out", points=_points(report, first.name), kind="second", dots=True))
+    return _chart(first.words.capitalize(), series, first.words, percent=first.unit == "%")
+
+
+def _points(report: TrainReport, name: str) -> list[tuple[float, float]]:
+    found = [(float(record.step), record.evaluation.figure(name)) for record in report.evaluations]
+    return [(step, value) for step, value in found if value is not None]
 
 
 def _chart(title: str, series: Sequence[Series], y_label: str, *, percent: bool) -> Chart:
@@ -149,9 +152,9 @@ def _run_rows(report: TrainReport) -> Rows:
     if report.evaluation_data:
         rows.append(("held-out examples", _data(report.evaluation_data)))
     seconds = report.training_seconds
-    images = report.subject.task == IMAGE_CLASSIFICATION
+    texts = report.subject.modality == "text"
     # Each image that counts has one label.
-    count, unit = (sum(step.labels for step in report.steps), "images") if images else (report.tokens, "tokens")
+    count, unit = (report.tokens, "tokens") if texts else (sum(step.labels for step in report.steps), "images")
     speed = f" ({count / seconds:,.0f} {unit} a second)" if seconds else ""
     rows += _epoch_rows(report)
     included = _included(report)
@@ -218,7 +221,8 @@ def _device_rows(report: TrainReport) -> Rows:
 def _data(counts: DataCounts) -> str:
     said = f"{counts.examples:,}"
     said += f", {counts.truncated:,} of them truncated" if counts.truncated else ""
-    return said + (f", {counts.dropped:,} more dropped" if counts.dropped else "")
+    said += f", {counts.dropped:,} more dropped" if counts.dropped else ""
+    return "; ".join([said, *counts.notes])
 
 
 def _fields(config: object) -> Sequence["dataclasses.Field[object]"]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fieldtune.adapters.adapter import Adapter
 from fieldtune.bundle.manifest import Manifest
+from fieldtune.data.examples import EncodedSet
 from fieldtune.errors import TrainingDiverged
 from fieldtune.files.json_text import json_value
 from fieldtune.hardware.installed import features
@@ -80,13 +81,14 @@ class EvaluationRecord:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
-    """What was trained: the base model, its task, and the number of adapter parameters."""
+    """What was trained: the base model, its task, what goes in, and the number of adapter parameters."""
 
     base: str
     base_sha256: str
     architecture: str
     licence: str | None
     task: str
+    modality: Literal["text", "image"]
     labels: tuple[str, ...]
     parameters: int
 
@@ -99,6 +101,7 @@ class Subject:
             architecture=manifest.base.architecture,
             licence=manifest.base.licence,
             task=manifest.task.name,
+            modality="image" if manifest.image else "text",
             labels=labels,
             parameters=manifest.layout.size,
         )
@@ -106,11 +109,21 @@ class Subject:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class DataCounts:
-    """What the examples were: how many, how many of them were cut, and how many others the cut left nothing of."""
+    """What the examples were: how many, how many of them were cut, and how many others the cut left nothing of.
+
+    ``notes`` are lines for people about what else was done to them.
+    """
 
     examples: int
     truncated: int
     dropped: int
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, encoded: EncodedSet) -> "DataCounts":
+        """Return the counts of encoded examples."""
+        counts = {"truncated": encoded.truncated, "dropped": encoded.dropped}
+        return cls(examples=len(encoded.examples), notes=encoded.notes, **counts)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,6 +196,8 @@ class TrainReport:
         found: dict[str, Any] = json_value({name: getattr(self, name) for name in names})
         found["provider"] = self.provider.to_json()
         found["placement"] = self.placement and self.placement.to_json()
+        for record, evaluated in zip(found["evaluations"], self.evaluations, strict=True):
+            record["evaluation"] = evaluated.evaluation.to_json()
         return {"format_version": FORMAT_VERSION, **found}
 
 

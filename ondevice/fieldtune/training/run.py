@@ -1,8 +1,10 @@
 """The steps of one run: microbatches summed, divided once and applied, with evaluations in between."""
 
 import dataclasses
+import itertools
 import math
 import time
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -10,14 +12,15 @@ from fieldtune.adapters.adapter import Adapter, adapter_labels
 from fieldtune.adapters.arrays import from_theta
 from fieldtune.bundle.layout import FloatArray
 from fieldtune.bundle.opening import Bundle
-from fieldtune.data.batches import labelled_count
-from fieldtune.data.examples import Encoded, EncodedSet
+from fieldtune.data.examples import EncodedSet
+from fieldtune.tasks.interface import Task
 from fieldtune.training.backends.interface import TrainingBackend
 from fieldtune.training.batch_source import BatchSource
 from fieldtune.training.config import TrainConfig
 from fieldtune.training.evaluation import evaluate_with
 from fieldtune.training.events import Evaluating, Progress
 from fieldtune.training.history import History, Snapshot
+from fieldtune.training.optimizers import State
 from fieldtune.training.plan import PlannedStep, count_steps, plan_steps
 from fieldtune.training.report import StepRecord, Stopped
 from fieldtune.training.schedules import learning_rate
@@ -37,11 +40,29 @@ class Outcome:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RunState:
+    """All that a run needs to go on where it was: nothing of it changes when the run does.
+
+    Attributes:
+        planned: how many of the planned steps are behind it, those that were skipped included.
+        theta: float32, shape ``(size,)``.
+        optimizer: its state, as the backend gives it.
+        history: what the run has done.
+    """
+
+    planned: int
+    theta: FloatArray
+    optimizer: State
+    history: History
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
 class Run:
-    """All that the steps of one run share.
+    """One run, which takes a step at a time.
 
     Attributes:
         bundle: the bundle.
+        task: of the bundle.
         config: a settled one.
         start: the adapter that training starts from.
         train_set: what is learned.
@@ -50,9 +71,11 @@ class Run:
         backend: holds theta.
         progress: is told what happens.
         history: grows as the run goes on.
+        outcome: how it ended; None while it goes on.
     """
 
     bundle: Bundle
+    task: Task
     config: TrainConfig
     start: Adapter
     train_set: EncodedSet
@@ -61,27 +84,77 @@ class Run:
     backend: TrainingBackend
     progress: Progress
     history: History
+    outcome: Outcome | None = None
+    _planned: int = 0
+    _steps: Iterator[PlannedStep] | None = None
 
     @property
     def planned_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return count_steps(len(self.train_set.examples), self.config)
 
-    def train(self) -> Outcome:
-        """Take all steps, unless a KeyboardInterrupt or a fault ends the run."""
-        history = self.history
+    def step(self) -> bool:
+        """Take the next step, with the evaluation that is due after it, and before the first one; tell of it.
+
+        An exception, a KeyboardInterrupt among them, leaves the run with a whole theta: it can be stopped or restored.
+
+        Returns:
+            Whether there are more; if not, ``outcome`` says how the run ended.
+        """
+        if self.outcome is not None:
+            return False
         try:
-            self._evaluate(0, 0.0)
-            for step in plan_steps(self.train_set.lengths, self.config):
+            if self._steps is None:
+                self._begin()
+            step = next(self._plan(), None)
+            if step is not None:
                 self._timed(step)
+                self._planned += 1
                 if self._is_due(step):
                     self._evaluate(step.number, step.epoch)
-            _check_finite(self.backend.theta(), f"after step {history.last_step}")
-        except KeyboardInterrupt:
-            return Outcome(stopped="interrupted", kept=history.kept(self._newest()))
+                return True
+            _check_finite(self.backend.theta(), f"after step {self.history.last_step}")
         except _Diverged as fault:
-            return Outcome(stopped="diverged", kept=history.kept(history.good), fault=self._advice(str(fault)))
-        return Outcome(stopped="completed", kept=history.kept(self._newest()))
+            kept = self.history.kept(self.history.good)
+            self.outcome = Outcome(stopped="diverged", kept=kept, fault=self._advice(str(fault)))
+        else:
+            self.outcome = Outcome(stopped="completed", kept=self.history.kept(self._newest()))
+        return False
+
+    def stop(self) -> Outcome:
+        """End the run with the work so far, if it has not ended; return how it ended."""
+        if self.outcome is None:
+            self.outcome = Outcome(stopped="interrupted", kept=self.history.kept(self._newest()))
+        return self.outcome
+
+    def train(self) -> Outcome:
+        """Take all steps that are left, unless a KeyboardInterrupt or a fault ends the run."""
+        try:
+            while self.step():
+                pass
+        except KeyboardInterrupt:
+            return self.stop()
+        return self.stop()
+
+    def snapshot(self) -> RunState:
+        """Return all that ``restore`` needs; best between two steps."""
+        return RunState(
+            planned=self._planned,
+            theta=self.backend.theta(),
+            optimizer=self.backend.state(),
+            history=self.history.copy(),
+        )
+
+    def restore(self, state: RunState) -> None:
+        """Go on from where a run of the same bundle, examples and config was; what this one has done is forgotten.
+
+        Raises:
+            CheckpointError: the optimizer's state is not this optimizer's; every fault is listed.
+        """
+        self.backend.load_state(state.optimizer)
+        self.backend.load_theta(state.theta)
+        self.history, self.outcome, self._planned = state.history.copy(), None, state.planned
+        self._steps = None
 
     def adapter(self, snapshot: Snapshot) -> Adapter:
         """Return a snapshot as an adapter whose card says how it came about."""
@@ -92,6 +165,16 @@ class Run:
         training = {**asked, "steps": snapshot.step, "examples": examples, "backend": self.backend.name}
         labels = adapter_labels(self.start, self.bundle.manifest)
         return from_theta(snapshot.theta, self.bundle.manifest, self.start, labels, training)
+
+    def _begin(self) -> None:
+        """Start the plan where the run is; before its first step the start is evaluated."""
+        if not self._planned and not self.history.evaluations:
+            self._evaluate(0, 0.0)
+        self._steps = itertools.islice(plan_steps(self.train_set.lengths, self.config), self._planned, None)
+
+    def _plan(self) -> Iterator[PlannedStep]:
+        assert self._steps is not None
+        return self._steps
 
     def _timed(self, step: PlannedStep) -> None:
         """Take a step, and tell what its epoch took where it ends one."""
@@ -136,14 +219,14 @@ class Run:
         """
         loss, weight = 0.0, 0.0
         for indices in step.microbatches:
-            batch = self.source.batch("gradient", self.train_set, indices)
-            if not labelled_count(batch):
+            expected = self.train_set.weight(indices)
+            if not expected:
                 self.history.skipped_microbatches += 1
                 continue
-            sums = self.backend.accumulate(batch)
+            sums = self.backend.accumulate(self.source.batch("gradient", self.train_set, indices), expected)
             loss, weight = loss + sums.loss, weight + sums.weight
-            chosen = [self.train_set.examples[index] for index in indices]
-            self.history.tokens += sum(len(example.input_ids) for example in chosen if isinstance(example, Encoded))
+            if self.bundle.manifest.text is not None:
+                self.history.tokens += sum(self.train_set.examples[index].length for index in indices)
         return loss, weight
 
     def _rate(self, step: int) -> float:
@@ -168,7 +251,7 @@ class Run:
         found = evaluate_with(
             self.backend.evaluate,
             self.held_out,
-            self.bundle.manifest,
+            self.task,
             self.source,
             self.config.batch_size or 1,
             lambda done, total: self.progress(Evaluating(done=done, total=total)),

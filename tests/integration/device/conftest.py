@@ -119,20 +119,20 @@ def write_rows(tmp_path):
 def encoded(opened):
     """The function from a bundle's name and rows to what training takes."""
     pytest.importorskip("tokenizers")
-    from fieldtune.data import encode_examples, load_tokenizer
-    from fieldtune.data.examples import ClassificationExample, PromptExample
+    from fieldtune.data.dialogue import PromptExample
+    from fieldtune.tasks import open_task
+    from fieldtune.tasks.text_classification import ClassificationExample
 
     def encode(name, rows, **settings):
-        manifest = opened(name).manifest
-        labels = manifest.task.labels
+        task = open_task(opened(name))
+        labels = task.spec.labels
         examples = [
             ClassificationExample(text=row["text"], label=labels.index(row["label"]) if row["label"] else None)
             if labels
             else PromptExample(prompt=row["prompt"], completion=row["completion"])
             for row in rows
         ]
-        tokenizer = load_tokenizer(opened(name).tokenizer_path)
-        return encode_examples(examples, tokenizer, manifest.text, manifest.task, **settings)
+        return task.encode(examples, **settings)
 
     return encode
 

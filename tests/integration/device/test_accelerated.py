@@ -20,11 +20,13 @@ from fieldtune.cli import main
 from fieldtune.compilation.compiling import compile_prefix
 from fieldtune.compilation.prefix import open_prefix
 from fieldtune.compilation.store import CompiledStore
-from fieldtune.data.examples import EncodedImage, EncodedSet
+from fieldtune.data.examples import EncodedSet
+from fieldtune.data.images import encoded_image
 from fieldtune.errors import BackendUnavailable, CompileError
 from fieldtune.hardware import load_profile
 from fieldtune.placement.targets import choose_for
 from fieldtune.serving.runner import Runner
+from fieldtune.tasks import open_task
 from fieldtune.training import TrainConfig, train_adapter
 from fieldtune.training.batch_source import open_batches
 from fieldtune.training.evaluation import evaluate
@@ -56,11 +58,8 @@ def profile(request, bundle):
 
 def examples(count, seed=0):
     random = np.random.default_rng(seed)
-    made = [
-        EncodedImage(pixels=random.integers(0, 256, (3, 32, 32), np.uint8), labels=np.array(number % 2, np.int64))
-        for number in range(count)
-    ]
-    return EncodedSet(examples=tuple(made), truncated=0, dropped=0)
+    made = [encoded_image(random.integers(0, 256, (3, 32, 32), np.uint8), number % 2) for number in range(count)]
+    return EncodedSet(examples=tuple(made))
 
 
 def outcome(report):
@@ -182,16 +181,16 @@ def test_the_official_backend_is_no_choice_beside_an_accelerator(bundle, profile
 
 
 def test_a_new_adapter_is_served_without_a_compile_or_a_session(bundle, profile, tmp_path):
-    runner = Runner(bundle, profile)
+    runner, task = Runner(bundle, profile), open_task(bundle)
     random = np.random.default_rng(0)
     images = list(random.integers(0, 256, (17, 32, 32, 3), np.uint8))
     adapters = [moved(bundle, seed) for seed in range(3)]
-    first = runner.classify_images(images, runner.load_adapter(adapters[0]))
+    first = task.answer(runner, images, runner.load_adapter(adapters[0]))
     opened, compiled, prefix = sessions(), compiled_files(), runner._prefix
     found = [first]
     for number, adapter in enumerate(adapters[1:]):
         write_adapter(adapter, tmp_path / str(number))
-        found.append(runner.classify_images(images, runner.load_adapter(tmp_path / str(number))))
+        found.append(task.answer(runner, images, runner.load_adapter(tmp_path / str(number))))
     assert sessions() == opened
     assert compiled_files() == compiled
     assert compiled
@@ -271,14 +270,14 @@ def test_serving_gives_the_classes_that_the_evaluation_counted(bundle, profile):
     images = random.integers(0, 256, (15, 32, 32, 3), np.uint8)
     adapter = moved(bundle, 1)
     runner = Runner(bundle, profile)
-    results = runner.classify_images(list(images), runner.load_adapter(adapter))
+    results = open_task(bundle).answer(runner, list(images), runner.load_adapter(adapter))
     labels = bundle.manifest.task.labels
     made = tuple(
-        EncodedImage(pixels=image.transpose(2, 0, 1), labels=np.array(labels.index(result.label), np.int64))
+        encoded_image(image.transpose(2, 0, 1), labels.index(result.label))
         for image, result in zip(images, results, strict=True)
     )
-    found = evaluate(bundle, EncodedSet(examples=made, truncated=0, dropped=0), profile, adapter)
-    assert found.accuracy == 1.0
+    found = evaluate(bundle, EncodedSet(examples=made), profile, adapter)
+    assert found.figure("accuracy") == 1.0
     mean = -np.mean([np.log(result.probability) for result in results])
     assert found.loss == pytest.approx(mean, rel=1e-5, abs=1e-7)
 
@@ -286,7 +285,7 @@ def test_serving_gives_the_classes_that_the_evaluation_counted(bundle, profile):
 def test_the_commands_run_on_the_emulated_accelerator(target_folder, tmp_path, capsys):
     rows = []
     for number, example in enumerate(examples(8).examples):
-        np.save(tmp_path / f"{number}.npy", example.pixels.transpose(1, 2, 0))
+        np.save(tmp_path / f"{number}.npy", example.arrays["pixel_values"].transpose(1, 2, 0))
         rows.append(json.dumps({"image": f"{number}.npy", "label": ("dark", "light")[number % 2]}) + "\n")
     (tmp_path / "rows.jsonl").write_text("".join(rows))
     device = ["--profile", "vek280", "--on-missing", "emulate"]

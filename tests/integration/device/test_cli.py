@@ -72,7 +72,7 @@ def test_json_is_all_there_is_on_stdout(arguments, bundle_folder, data, tmp_path
     assert main([*arguments, "--epochs", "1", "--json"]) == 0
     trained = json.loads(capsys.readouterr().out)
     assert trained["out"] == str(tmp_path / "out")
-    assert trained["train_data"] == {"examples": 24, "truncated": 0, "dropped": 0}
+    assert trained["train_data"] == {"examples": 24, "truncated": 0, "dropped": 0, "notes": []}
     bundle = str(bundle_folder("tiny-classifier"))
     evaluate = ["evaluate", bundle, "--data", str(data[1]), "--adapter", str(tmp_path / "out"), "--json"]
     assert main(evaluate) == 0

@@ -8,10 +8,11 @@ import pytest
 pytest.importorskip("tyro")
 
 from fieldtune.cli import main
-from fieldtune.data import EncodedImage, EncodedSet, ImageExample, load_examples
-from fieldtune.tasks.encoding import encode
+from fieldtune.data import EncodedSet
+from fieldtune.data.images import ImageExample, encoded_image
 from fieldtune.errors import InvalidBundle, InvalidData
 from fieldtune.serving.runner import Runner
+from fieldtune.tasks import open_task
 from fieldtune.training import TrainConfig, train_adapter
 from fieldtune.training.evaluation import evaluate
 
@@ -51,11 +52,8 @@ def pixels(arrays):
     """The function that makes so many images as training takes them."""
 
     def make(count, seed=0):
-        found = [
-            EncodedImage(pixels=array.transpose(2, 0, 1), labels=np.array(label == "light", np.int64))
-            for array, label in arrays(count, seed)
-        ]
-        return EncodedSet(examples=tuple(found), truncated=0, dropped=0)
+        found = [encoded_image(array.transpose(2, 0, 1), int(label == "light")) for array, label in arrays(count, seed)]
+        return EncodedSet(examples=tuple(found))
 
     return make
 
@@ -67,9 +65,9 @@ def trained(opened, profile, pixels):
 
 def test_training_learns_and_reports(trained):
     assert trained.stopped == "completed"
-    assert trained.after.accuracy > 0.9
+    assert trained.after.figure("accuracy") > 0.9
     assert trained.after.loss < 0.6 * trained.before.loss
-    assert trained.before.majority_accuracy == 0.5
+    assert trained.before.figure("majority_accuracy") == 0.5
     assert trained.tokens == 0, "images have none"
     assert trained.config.max_length is None
     assert sum(step.labels for step in trained.steps) == 3 * 80
@@ -81,33 +79,36 @@ def test_a_run_is_repeated_bit_for_bit(opened, profile, pixels):
 
 
 def test_files_and_arrays_are_classified_alike(opened, profile, arrays, folder, trained):
-    runner = Runner(opened("tiny-vision"), profile)
+    runner, task = Runner(opened("tiny-vision"), profile), open_task(opened("tiny-vision"))
     adapter = runner.load_adapter(trained.adapter)
     root = folder(10, seed=2)
     paths = [root / label / f"{index:03}.npy" for index, (_, label) in enumerate(arrays(10, seed=2))]
-    found = runner.classify_images(paths, adapter)
+    found = task.answer(runner, paths, adapter)
     labels = [label for _, label in arrays(10, seed=2)]
     assert sum(one.label == label for one, label in zip(found, labels, strict=True)) >= 9
-    assert runner.classify_images([array for array, _ in arrays(10, seed=2)], adapter) == found
-    for one, alone in zip(found, (runner.classify_images([path], adapter)[0] for path in paths), strict=True):
+    assert task.answer(runner, [array for array, _ in arrays(10, seed=2)], adapter) == found
+    for one, alone in zip(found, (task.answer(runner, [path], adapter)[0] for path in paths), strict=True):
         assert sum(one.probabilities.values()) == pytest.approx(1)
         assert one.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
-    assert runner.classify_images([]) == []
-    with pytest.raises(InvalidBundle, match="is a bundle for image-classification; text-classification was asked"):
-        runner.classify(["a good film"])
+    assert task.answer(runner, []) == []
+    with pytest.raises(InvalidData, match="a good film: no such file; expected an image"):
+        task.answer(runner, ["a good film"])
+    with pytest.raises(ValueError, match=r"Required inputs .*pixel_values.* are missing"):
+        open_task(opened("tiny-classifier")).answer(runner, ["a good film"])
 
 
 def test_every_image_that_cannot_be_used_is_named(opened, profile, folder):
     bundle, root = opened("tiny-vision"), folder(4)
     (root / "dark" / "bad.npy").write_bytes(b"no array")
-    examples, _ = load_examples(root, bundle.manifest.task)
+    task = open_task(bundle)
+    examples, _ = task.read(root)
     with pytest.raises(InvalidData) as caught:
-        encode([*examples, ImageExample(path=root / "gone.npy", label=0)], bundle)
+        task.encode([*examples, ImageExample(path=root / "gone.npy", label=0)])
     lines = str(caught.value).splitlines()
     assert lines[0] == "2 images of 6 cannot be used"
     assert [str(root / "dark" / "bad.npy") in lines[1], str(root / "gone.npy") in lines[2]] == [True, True]
     with pytest.raises(InvalidData, match=r"image 2: an array of float64; expected uint8"):
-        Runner(bundle, profile).classify_images([np.zeros((32, 32), np.uint8), np.zeros((32, 32))])
+        task.answer(Runner(bundle, profile), [np.zeros((32, 32), np.uint8), np.zeros((32, 32))])
 
 
 def test_static_graphs_compute_the_same(opened, profile, pixels, arrays):
@@ -115,25 +116,26 @@ def test_static_graphs_compute_the_same(opened, profile, pixels, arrays):
     examples = pixels(10)
     evaluations = [evaluate(opened(name), examples, profile) for name in ("tiny-vision", "static-vision")]
     assert evaluations[0].loss == pytest.approx(evaluations[1].loss, rel=1e-5)
-    assert evaluations[0].accuracy == evaluations[1].accuracy
+    assert evaluations[0].figures == evaluations[1].figures
     assert [found.labels for found in evaluations] == [10, 10]
     reports = [
         train_adapter(opened(name), examples, CONFIG, profile).steps for name in ("tiny-vision", "static-vision")
     ]
     assert [step.loss for step in reports[0]] == pytest.approx([step.loss for step in reports[1]], rel=1e-3)
     shown = [array for array, _ in arrays(6)]
+    task = open_task(opened("tiny-vision"))
     dynamic, static = (Runner(opened(name), profile) for name in ("tiny-vision", "static-vision"))
-    for one, other in zip(dynamic.classify_images(shown), static.classify_images(shown), strict=True):
+    for one, other in zip(task.answer(dynamic, shown), task.answer(static, shown), strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
     with pytest.raises(ValueError, match="batch_size is 8; the bundle's graphs are static and take at most 4"):
-        static.classify_images(shown, batch_size=8)
+        task.answer(static, shown, batch_size=8)
 
 
 def test_an_image_without_a_label_changes_nothing(opened, profile, pixels):
     examples = pixels(6).examples
-    bare = EncodedImage(pixels=examples[0].pixels, labels=np.array(-100, np.int64))
+    bare = encoded_image(examples[0].arrays["pixel_values"])
     found = [
-        evaluate(opened("tiny-vision"), EncodedSet(examples=chosen, truncated=0, dropped=0), profile)
+        evaluate(opened("tiny-vision"), EncodedSet(examples=chosen), profile)
         for chosen in (examples, (bare, *examples))
     ]
     assert found[0].loss == pytest.approx(found[1].loss, rel=1e-5)
@@ -257,7 +259,7 @@ def test_pictures_are_resized_on_their_way(opened, profile, trained, tmp_path):
         image.fromarray(array).resize((100, 70)).save(tmp_path / f"{label}.jpg", quality=95)
         np.save(tmp_path / f"{label}.npy", np.asarray(image.open(tmp_path / f"{label}.png")))
     paths = [tmp_path / f"{label}.{form}" for label in BRIGHTNESS for form in ("png", "npy", "jpg")]
-    found = runner.classify_images(paths, runner.load_adapter(trained.adapter))
+    found = open_task(runner.bundle).answer(runner, paths, runner.load_adapter(trained.adapter))
     for png, npy, jpg in (found[:3], found[3:]):
         assert png == npy
         assert jpg.probabilities == pytest.approx(png.probabilities, abs=0.1)

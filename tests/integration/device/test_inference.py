@@ -17,6 +17,7 @@ from fieldtune.errors import AdapterMismatch, InvalidBundle, InvalidData
 from fieldtune.hardware import load_profile
 from fieldtune.hardware.installed import features
 from fieldtune.serving.runner import Runner
+from fieldtune.tasks import open_task
 
 pytest.importorskip("onnxruntime")
 
@@ -254,10 +255,11 @@ def test_threads_share_a_runner(bundle, batch, either):
         *(either.load_adapter(_adapter(bundle, _tensors(bundle, r, r), rank=r, alpha=8)) for r in (1, 2, 5)),
     ]
     expected = [either.run(batch, adapter)["logits"] for adapter in adapters]
-    known = [either.classify(TEXTS, adapter) for adapter in adapters]
+    task = open_task(bundle)
+    known = [task.answer(either, TEXTS, adapter) for adapter in adapters]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         runs = [pool.submit(either.run, batch, adapters[i % 4]) for i in range(64)]
-        texts = [pool.submit(either.classify, TEXTS, adapters[i % 4]) for i in range(16)]
+        texts = [pool.submit(task.answer, either, TEXTS, adapters[i % 4]) for i in range(16)]
         for i, run in enumerate(runs):
             np.testing.assert_array_equal(run.result()["logits"], expected[i % 4])
         assert [future.result() for future in texts] == known * 4
@@ -292,7 +294,8 @@ def test_labels_follow_the_adapter(bundle, runner, tmp_path):
     write_adapter(_adapter(bundle, tensors, rank=3, alpha=8), tmp_path / "none")
     own, none = runner.load_adapter(tmp_path / "own"), runner.load_adapter(tmp_path / "none", "plain")
     assert (own.name, none.name) == (str(tmp_path / "own"), "plain")
-    for ours, theirs in zip(runner.classify(TEXTS, own), runner.classify(TEXTS, none), strict=True):
+    task = open_task(bundle)
+    for ours, theirs in zip(task.answer(runner, TEXTS, own), task.answer(runner, TEXTS, none), strict=True):
         assert list(ours.probabilities) == ["no", "yes"]
         assert list(theirs.probabilities) == ["negative", "positive"]
         assert list(ours.probabilities.values()) == list(theirs.probabilities.values())
@@ -323,7 +326,7 @@ def test_without_a_temporary_file_an_adapter_is_fed_by_name(bundle, batch, tmp_p
 
 def test_probabilities_are_the_softmax_of_the_logits(bundle, runner):
     adapter = runner.load_adapter(_adapter(bundle, _tensors(bundle, 3, 5), rank=3, alpha=8))
-    found = runner.classify(TEXTS, adapter, batch_size=2)
+    found = open_task(bundle).answer(runner, TEXTS, adapter, batch_size=2)
     for text, one in zip(TEXTS, found, strict=True):
         ids = np.array([runner.tokenizer.encode(text).ids])
         logits = runner.run({"input_ids": ids, "attention_mask": np.ones_like(ids)}, adapter)["logits"][0]
@@ -338,27 +341,28 @@ def test_probabilities_are_the_softmax_of_the_logits(bundle, runner):
 def test_a_static_bundle_pads_and_answers_as_the_dynamic_one(bundle, runner):
     static = Runner(_bundle("static-classifier"), PROFILE)
     adapter = _adapter(bundle, _tensors(bundle, 3, 5), rank=3, alpha=8)
-    ours, theirs = (each.classify(TEXTS, each.load_adapter(adapter)) for each in (runner, static))
+    ours, theirs = (open_task(each.bundle).answer(each, TEXTS, each.load_adapter(adapter)) for each in (runner, static))
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(
             list(one.probabilities.values()), list(other.probabilities.values()), rtol=1e-4, atol=1e-6
         )
-    assert [one.truncated for one in static.classify(["good", "good " * 30])] == [False, True]
+    cut = open_task(static.bundle).answer(static, ["good", "good " * 30])
+    assert [one.truncated for one in cut] == [False, True]
 
 
 def test_long_texts_are_cut_counted_or_refused(runner):
     limit = runner.bundle.manifest.text.max_length
-    fits, long = "good " * (limit - 2), "good " * (limit + 20)
-    found = runner.classify([fits, long, "bad", long])
+    task, fits, long = open_task(runner.bundle), "good " * (limit - 2), "good " * (limit + 20)
+    found = task.answer(runner, [fits, long, "bad", long])
     assert [one.truncated for one in found] == [False, True, False, True]
     assert found[0].probabilities == pytest.approx(found[1].probabilities, abs=1e-6)
     with pytest.raises(InvalidData, match=r"2 example\(s\) longer than .*\n  - text 2: .*\n  - text 4"):
-        runner.classify([fits, long, "bad", long], strict=True)
-    assert runner.classify(["a good film"], max_length=4)[0].truncated
+        task.answer(runner, [fits, long, "bad", long], strict=True)
+    assert task.answer(runner, ["a good film"], max_length=4)[0].truncated
 
 
 def test_no_text_is_no_class(runner):
-    assert runner.classify([]) == []
+    assert open_task(runner.bundle).answer(runner, []) == []
 
 
 def test_mistakes_of_the_caller(bundle, batch, runner):
@@ -371,5 +375,5 @@ def test_mistakes_of_the_caller(bundle, batch, runner):
 
 def test_classes_are_not_asked_of_a_language_model():
     runner = Runner(_bundle("tiny-lm"), PROFILE)
-    with pytest.raises(InvalidBundle, match="tiny-lm: is a bundle for text-generation; text-classification was asked"):
-        runner.classify(["a"])
+    with pytest.raises(ValueError, match=r"Required inputs .*position_ids.* are missing"):
+        open_task(_bundle("tiny-classifier")).answer(runner, ["a"])

@@ -15,10 +15,11 @@ pytest.importorskip("tyro")
 
 from fieldtune.adapters.arrays import from_theta, to_theta
 from fieldtune.adapters.directory import read_adapter
+from fieldtune.bundle.manifest import IGNORE_INDEX
 from fieldtune.bundle.opening import file_spec, open_bundle
 from fieldtune.cli import main
-from fieldtune.data.batches import collate, static_shape
-from fieldtune.data.examples import Encoded
+from fieldtune.data.batches import batch_of
+from fieldtune.data.examples import Encoded, EncodedSet
 from fieldtune.data.tokenizing import load_tokenizer
 from fieldtune.errors import CheckpointError, CorruptFile, InvalidBundle
 from fieldtune.hardware.installed import features
@@ -58,9 +59,11 @@ def _perturbed(bundle):
 
 
 def _batch(bundle, rng, lengths, *, unlabelled=()):
-    """Random texts of some lengths; rows named in ``unlabelled`` have no label, other texts have masked ones."""
+    """A batch of random texts of some lengths, and its weight.
+
+    Rows named in ``unlabelled`` have no label, other texts have masked ones.
+    """
     manifest, examples = bundle.manifest, []
-    inputs = manifest.graphs["gradient"].inputs
     for row, length in enumerate(lengths):
         ids = rng.integers(5, 100, length)
         if manifest.task.labels:
@@ -68,11 +71,19 @@ def _batch(bundle, rng, lengths, *, unlabelled=()):
         else:
             masked = length if row in unlabelled else length // 3
             label = np.where(np.arange(length) < masked, -100, ids)
-        examples.append(Encoded(input_ids=ids, labels=label))
-    return collate(
-        examples, np.arange(len(lengths)), task=manifest.task, pad_token_id=manifest.text.pad_token_id,
-        shape=static_shape(inputs), inputs=inputs,
-    )  # fmt: skip
+        examples.append(_encoded(ids, label))
+    return _batch_of(bundle, examples, np.arange(len(lengths)))
+
+
+def _encoded(ids, label):
+    """A text with one label, or one a token: the first token is predicted by nothing."""
+    weight = int(np.count_nonzero(label[1:] != IGNORE_INDEX if label.ndim else label != IGNORE_INDEX))
+    return Encoded(arrays={"input_ids": ids, "labels": label}, weight=weight, length=len(ids))
+
+
+def _batch_of(bundle, examples, indices):
+    batch = batch_of(examples, indices, bundle.manifest.graphs["gradient"].inputs)
+    return batch, EncodedSet(examples=tuple(examples)).weight(indices)
 
 
 def _steps(bundle, count=STEPS):
@@ -93,7 +104,7 @@ def _train(backend, steps):
     """Return the mean loss and the norm of each step."""
     found = []
     for microbatches, rate in steps:
-        sums = [backend.accumulate(batch) for batch in microbatches]
+        sums = [backend.accumulate(batch, weight) for batch, weight in microbatches]
         loss = sum(each.loss for each in sums) / sum(each.weight for each in sums)
         found.append((loss, backend.update(rate)))
     return np.array(found)
@@ -137,10 +148,13 @@ def test_both_backends_evaluate_alike(name, official, backend):
     rng = np.random.default_rng(1)
     for lengths, unlabelled in (((9, 6, 3), ()), ((8, 12), (0,)), ((5,), ())):
         batch = _batch(bundle, rng, lengths, unlabelled=unlabelled)
-        loss, found = ours.evaluate(batch)
-        expected_loss, expected = portable.evaluate(batch)
+        loss, weight, found = ours.evaluate(*batch)
+        expected_loss, expected_weight, expected = portable.evaluate(*batch)
         assert loss == pytest.approx(expected_loss, rel=LOSS_TOLERANCE)
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        assert weight == expected_weight == batch[1]
+        assert list(found) == list(expected)
+        for output, values in expected.items():
+            np.testing.assert_allclose(found[output], values, rtol=1e-5, atol=1e-5)
 
 
 def test_an_evaluation_leaves_what_was_accumulated(official, backend):
@@ -148,10 +162,10 @@ def test_an_evaluation_leaves_what_was_accumulated(official, backend):
     undisturbed, ours = backend("ort-training", bundle), backend("ort-training", bundle)
     first, second = (_batch(bundle, np.random.default_rng(seed), (7, 4)) for seed in (1, 2))
     for each in (undisturbed, ours):
-        each.accumulate(first)
-    ours.evaluate(second)
+        each.accumulate(*first)
+    ours.evaluate(*second)
     for each in (undisturbed, ours):
-        each.accumulate(second)
+        each.accumulate(*second)
         each.update(RATE)
     np.testing.assert_array_equal(ours.theta(), undisturbed.theta())
 
@@ -164,7 +178,7 @@ def test_a_run_goes_on_in_the_other_backend(name, kinds, official, backend):
     first, second, unswitched = (backend(kind, bundle) for kind in (*kinds, kinds[1]))
     expected = _train(unswitched, steps)
     losses = [_train(first, steps[:10])]
-    second.accumulate(steps[0][0][0])  # what is held is dropped
+    second.accumulate(*steps[0][0][0])  # what is held is dropped
     second.load_theta(first.theta())
     second.load_state(first.state())
     np.testing.assert_array_equal(second.theta(), first.theta())
@@ -236,12 +250,12 @@ def test_a_microbatch_without_a_label_adds_nothing(kind, official, backend):
     rng = np.random.default_rng(3)
     batch, empty = _batch(bundle, rng, (8, 5)), _batch(bundle, rng, (6, 4), unlabelled=(0, 1))
     ours, without = backend(kind, bundle), backend(kind, bundle)
-    assert ours.accumulate(empty) == (0.0, 0.0)
+    assert ours.accumulate(*empty) == (0.0, 0.0)
     with pytest.raises(ValueError, match="no label has been accumulated"):
         ours.update(RATE)
-    ours.accumulate(empty)
-    assert ours.accumulate(batch) == without.accumulate(batch)
-    ours.accumulate(empty)
+    ours.accumulate(*empty)
+    assert ours.accumulate(*batch) == without.accumulate(*batch)
+    ours.accumulate(*empty)
     assert ours.update(RATE) == without.update(RATE)
     assert np.isfinite(ours.theta()).all()
     np.testing.assert_array_equal(ours.theta(), without.theta())
@@ -254,13 +268,13 @@ def test_a_gradient_that_is_not_finite_changes_nothing(official, backend):
     batch = _batch(bundle, np.random.default_rng(0), (8, 5))
     for kind in ("portable", "ort-training"):
         ours = backend(kind, bundle, theta)
-        ours.accumulate(batch)
+        ours.accumulate(*batch)
         assert not math.isfinite(ours.update(RATE))
         np.testing.assert_array_equal(ours.theta(), theta)
         assert ours.state()["step"] == 0
         # What was held is gone: the next step is that of a whole theta.
         ours.load_theta(_perturbed(bundle))
-        ours.accumulate(batch)
+        ours.accumulate(*batch)
         assert math.isfinite(ours.update(RATE))
 
 
@@ -419,7 +433,7 @@ def test_a_nominal_checkpoint_becomes_whole_by_the_weights_that_arrive(official)
     receiver.copy_buffer_to_parameters(weights, trainable_only=False)
     for key, values in bundle.manifest.layout.views(theta).items():
         np.testing.assert_array_equal(nominal.parameters[key].data, values)
-    batch = _batch(bundle, np.random.default_rng(2), (8, 5))
+    batch, _ = _batch(bundle, np.random.default_rng(2), (8, 5))
     losses = []
     for module in (sender, receiver):
         module.eval()
@@ -554,19 +568,13 @@ def _real_steps(bundle, rows):
         if manifest.task.labels:
             # The last row of each batch has no label.
             label = np.array(-100 if number % rows == rows - 1 else number % 2, np.int64)
-            examples.append(Encoded(input_ids=asked[:24], labels=label))
+            examples.append(_encoded(asked[:24], label))
         else:
             labels = np.concatenate([np.full(len(asked), -100), told])
-            examples.append(Encoded(input_ids=np.concatenate([asked, told])[:24], labels=labels[:24]))
-    batches = [
-        collate(
-            examples, range(start, start + rows), task=manifest.task, pad_token_id=manifest.text.pad_token_id,
-            shape=None, inputs=manifest.graphs["gradient"].inputs,
-        )
-        for start in range(0, len(examples), rows)
-    ]  # fmt: skip
-    assert any((batch["attention_mask"] == 0).any() for batch in batches)
-    assert all((batch["labels"] == -100).any() for batch in batches)
+            examples.append(_encoded(np.concatenate([asked, told])[:24], labels[:24]))
+    batches = [_batch_of(bundle, examples, range(start, start + rows)) for start in range(0, len(examples), rows)]
+    assert any((batch["attention_mask"] == 0).any() for batch, _ in batches)
+    assert all((batch["labels"] == -100).any() for batch, _ in batches)
     rates = [REAL_RATE * min(number / 3, (REAL_STEPS - number) / (REAL_STEPS - 3)) for number in range(REAL_STEPS)]
     return [([batches[number % len(batches)]], rate) for number, rate in enumerate(rates)]
 
@@ -611,8 +619,9 @@ def _logits(bundle, theta, steps):
     loaded = runner.load_adapter(from_theta(theta, manifest, initial, manifest.task.labels, None))
     found = []
     for microbatches, _ in steps[:4]:
-        mask = microbatches[0]["attention_mask"] == 1
-        logits = runner.run(_inference_batch(runner.graph, microbatches[0]), loaded)["logits"]
+        batch, _ = microbatches[0]
+        mask = batch["attention_mask"] == 1
+        logits = runner.run(_inference_batch(runner.graph, batch), loaded)["logits"]
         # What stands at padding is nobody's.
         found.append(logits[mask] if logits.ndim == 3 and logits.shape[:2] == mask.shape else logits)
     return np.concatenate([each.reshape(-1, each.shape[-1]) for each in found])

@@ -14,7 +14,8 @@ from fieldtune.adapters.arrays import to_theta
 from fieldtune.adapters.directory import read_adapter
 from fieldtune.cli import main
 from fieldtune.compilation.prefix import open_prefix
-from fieldtune.data.examples import Encoded, EncodedImage, EncodedSet
+from fieldtune.data.examples import Encoded, EncodedSet
+from fieldtune.data.images import encoded_image
 from fieldtune.placement.targets import choose_for
 from fieldtune.training import TrainConfig, train_adapter
 from fieldtune.training.backends.portable import PortableBackend
@@ -42,12 +43,13 @@ def examples(bundle, count, seed=0):
     random = np.random.default_rng(seed)
     made = []
     for number in range(count):
-        labels = np.array(number % 2, np.int64)
         if bundle.manifest.image is not None:
-            made.append(EncodedImage(pixels=random.integers(0, 256, (3, 32, 32), np.uint8), labels=labels))
+            made.append(encoded_image(random.integers(0, 256, (3, 32, 32), np.uint8), number % 2))
         else:
-            made.append(Encoded(input_ids=random.integers(5, 60, random.integers(3, 17)), labels=labels))
-    return EncodedSet(examples=tuple(made), truncated=0, dropped=0)
+            ids = random.integers(5, 60, random.integers(3, 17))
+            arrays = {"input_ids": ids, "labels": np.array(number % 2, np.int64)}
+            made.append(Encoded(arrays=arrays, weight=1, length=len(ids)))
+    return EncodedSet(examples=tuple(made))
 
 
 @contextlib.contextmanager
@@ -89,15 +91,17 @@ def test_prefix_and_suffix_take_the_steps_of_the_whole_graph(bundle, profile):
         with batches(bundle, profile, whole=whole) as source:
             assert isinstance(source, WholeBatches if whole else SplitBatches)
             backend = PortableBackend(bundle, source.choice, theta, AdamWConfig(), 0.0, source.graphs)
-            sums = backend.accumulate(source.batch("gradient", chosen, indices))
-            evaluated = backend.evaluate(source.batch("eval", chosen, indices))
+            sums = backend.accumulate(source.batch("gradient", chosen, indices), 7)
+            evaluated = backend.evaluate(source.batch("eval", chosen, indices), 7)
             found.append((sums, evaluated, backend.update(0.01)))
     (sums, evaluated, norm), (split_sums, split_evaluated, split_norm) = found
     assert split_sums == pytest.approx(sums, rel=1e-5)
     assert split_sums.weight == 7
     assert split_norm == pytest.approx(norm, rel=1e-4)
     assert split_evaluated.loss == pytest.approx(evaluated.loss, rel=1e-5)
-    np.testing.assert_allclose(split_evaluated.found, evaluated.found, atol=1e-5)
+    assert split_evaluated.weight == evaluated.weight == 7
+    assert list(split_evaluated.found) == list(evaluated.found) == ["logits"]
+    np.testing.assert_allclose(split_evaluated.found["logits"], evaluated.found["logits"], atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +153,7 @@ def test_off_runs_the_prefix_every_time_and_leaves_nothing(bundle, profile, cach
 def test_what_an_example_is_called_and_where_it_stands_does_not_matter(bundle, profile):
     train_adapter(bundle, examples(bundle, 6), CONFIG, profile)
     turned = examples(bundle, 6).examples[::-1]
-    twice = EncodedSet(examples=(*turned, *examples(bundle, 6).examples), truncated=0, dropped=0)
+    twice = EncodedSet(examples=(*turned, *examples(bundle, 6).examples))
     report = train_adapter(bundle, twice, CONFIG, profile)
     assert (report.split.activations.misses, report.split.activations.samples) == (0, 6)
     (stored,) = list_activations()
@@ -160,7 +164,7 @@ def test_what_an_example_is_called_and_where_it_stands_does_not_matter(bundle, p
 def test_equal_examples_in_one_batch_are_computed_once(bundle, profile):
     one = examples(bundle, 1).examples
     with batches(bundle, profile) as source:
-        batch = source.batch("eval", EncodedSet(examples=one * 5, truncated=0, dropped=0), np.arange(5))
+        batch = source.batch("eval", EncodedSet(examples=one * 5), np.arange(5))
         assert source.split.activations.samples == 1
     for spec in bundle.manifest.split.boundary:
         assert (batch[spec.name] == batch[spec.name][0]).all()
@@ -214,7 +218,7 @@ def test_the_prefix_takes_any_number_of_rows(bundle, profile):
 def vision_arguments(opened, tmp_path):
     rows = []
     for number, example in enumerate(examples(opened("split-vision"), 8).examples):
-        np.save(tmp_path / f"{number}.npy", example.pixels.transpose(1, 2, 0))
+        np.save(tmp_path / f"{number}.npy", example.arrays["pixel_values"].transpose(1, 2, 0))
         rows.append(json.dumps({"image": f"{number}.npy", "label": ("dark", "light")[number % 2]}) + "\n")
     (tmp_path / "rows.jsonl").write_text("".join(rows))
     return str(opened("split-vision").root), "--data", str(tmp_path / "rows.jsonl")

@@ -37,8 +37,8 @@ def test_training_learns_and_reports_before_and_after(train, encoded, reviews):
     assert report.stopped == "completed"
     assert [record.step for record in report.evaluations] == [0, 30, 60, 90, 120, 150, 180]
     assert [record.epoch for record in report.evaluations] == [0, 1, 2, 3, 4, 5, 6]
-    assert report.before.majority_accuracy == 0.5
-    assert report.after.accuracy > 0.9
+    assert report.before.figure("majority_accuracy") == 0.5
+    assert report.after.figure("accuracy") > 0.9
     assert report.after.loss < 0.6 * report.before.loss
     assert len(report.steps) == report.planned_steps == report.kept_step == 180
     assert report.steps[-1].learning_rate == pytest.approx(5e-3 / 169)
@@ -51,9 +51,9 @@ def test_a_language_model_learns_and_reports_tokens(train, encoded, dialogues):
     rows = dialogues(18)
     report = train("tiny-lm", encoded("tiny-lm", rows), evaluation=encoded("tiny-lm", rows[:6]), epochs=20)
     assert report.after.loss < 0.6 * report.before.loss
-    assert report.after.perplexity == pytest.approx(math.exp(report.after.loss))
-    assert report.after.accuracy is report.after.majority_accuracy is None
-    assert report.after.token_accuracy > report.before.token_accuracy
+    assert report.after.figure("perplexity") == pytest.approx(math.exp(report.after.loss))
+    assert report.after.figure("accuracy") is report.after.figure("majority_accuracy") is None
+    assert report.after.figure("token_accuracy") > report.before.figure("token_accuracy")
     # "fix the cable." and a stop token, one token a byte.
     assert report.after.labels == sum(len(row["completion"]) + 1 for row in rows[:6])
 
@@ -71,14 +71,14 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(name, train, opened, encod
 @pytest.mark.parametrize("name", ["tiny-classifier", "tiny-lm"])
 def test_four_unequal_microbatches_equal_one_batch(name, opened, profile, encoded, reviews, dialogues):
     from fieldtune.adapters.arrays import to_theta
-    from fieldtune.data import collate
+    from fieldtune.data.batches import batch_of
     from fieldtune.runtime.providers import choose_provider
     from fieldtune.training.backends.portable import PortableBackend
     from fieldtune.training.optimizers import SGDConfig
 
     bundle = opened(name)
     manifest = bundle.manifest
-    examples = encoded(name, (reviews if manifest.task.labels else dialogues)(13)).examples
+    chosen = encoded(name, (reviews if manifest.task.labels else dialogues)(13))
     theta = to_theta(read_adapter(bundle.adapter_path), manifest)
     # B is zero at the start, and with it every gradient of A.
     theta = theta + np.random.default_rng(0).normal(0, 0.05, theta.shape).astype(np.float32)
@@ -90,8 +90,7 @@ def test_four_unequal_microbatches_equal_one_batch(name, opened, profile, encode
         loss, weight = 0.0, 0.0
         for indices in np.split(np.arange(13), np.cumsum(sizes)[:-1]):
             inputs = manifest.graphs["gradient"].inputs
-            batch = collate(examples, indices, task=manifest.task, pad_token_id=0, shape=None, inputs=inputs)
-            sums = backend.accumulate(batch)
+            sums = backend.accumulate(batch_of(chosen.examples, indices, inputs), chosen.weight(indices))
             loss, weight = loss + sums.loss, weight + sums.weight
         norm = backend.update(1.0)
         # With a rate of 1 the step is the mean gradient.

@@ -1,8 +1,22 @@
-"""Node tables written by hand: quantized graphs, operator by operator."""
+"""Node tables written by hand, operator by operator; and a tokenizer small enough to count by hand."""
+
+from typing import TYPE_CHECKING
 
 import pytest
 
+from fieldtune.bundle.manifest import TextSpec
 from fieldtune.bundle.node_tables import Node, NodeTable, Quantization, Value
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+CHATML = (
+    "{% for message in messages %}"
+    "{% if loop.first and message.role != 'system' %}<s>system\nBe brief.</s>\n{% endif %}"
+    "<s>{{ message.role }}\n{{ message.content }}</s>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+)
 
 
 class Graph:
@@ -101,3 +115,43 @@ class Graph:
 def graph():
     """Return the class that makes node tables."""
     return Graph
+
+
+@pytest.fixture
+def tokenizer() -> "Tokenizer":
+    """One token a byte, two line breaks joined, three control tokens."""
+    tokenizers = pytest.importorskip("tokenizers")
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2, **{letter: number for number, letter in enumerate(alphabet, 3)}}
+    vocabulary["ĊĊ"] = len(vocabulary)
+    built = Tokenizer(models.BPE(vocabulary, [("Ċ", "Ċ")]))
+    built.add_special_tokens([tokenizers.AddedToken(name, special=True) for name in ("<pad>", "<s>", "</s>")])
+    # The usual setting, which takes white space off the offsets: a boundary found by offsets would be wrong.
+    built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    built.post_processor = processors.ByteLevel(trim_offsets=True)
+    built.decoder = decoders.ByteLevel()
+    return built
+
+
+@pytest.fixture
+def bracketed(tokenizer: "Tokenizer") -> "Tokenizer":
+    """Encloses a text in <s> and </s>, as an encoder's tokenizer does."""
+    from tokenizers import processors
+
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return tokenizer
+
+
+@pytest.fixture
+def text() -> TextSpec:
+    return TextSpec(
+        max_length=200,
+        pad_token_id=0,
+        stop_token_ids=(2,),
+        special_tokens={"bos_token": "<s>", "eos_token": "</s>"},
+        chat_template=CHATML,
+    )

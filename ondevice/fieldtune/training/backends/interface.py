@@ -27,8 +27,12 @@ class TrainingBackend(Protocol):
     def placement(self) -> PlacementReport | None:
         """Where the gradient graph runs, as it was read back; None on the CPU."""
 
-    def accumulate(self, batch: Batch) -> Sums:
+    def accumulate(self, batch: Batch, weight: float) -> Sums:
         """Run one microbatch and add its summed gradient and weight to what is held.
+
+        Args:
+            batch: its arrays.
+            weight: of its examples, as their task has set it; above 0.
 
         Raises:
             FieldtuneError: if the runtime fails.
@@ -44,8 +48,12 @@ class TrainingBackend(Protocol):
             ValueError: if the held weight is 0.
         """
 
-    def evaluate(self, batch: Batch) -> Evaluated:
+    def evaluate(self, batch: Batch, weight: float) -> Evaluated:
         """Run one batch forward with the adapter as it is now; what is held stays.
+
+        Args:
+            batch: its arrays.
+            weight: of its examples; above 0.
 
         Raises:
             FieldtuneError: if the runtime fails.

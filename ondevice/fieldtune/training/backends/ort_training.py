@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fieldtune.bundle.layout import FloatArray
 from fieldtune.bundle.opening import Bundle
-from fieldtune.data.batches import Batch, labelled_count
+from fieldtune.data.batches import Batch
 from fieldtune.errors import InvalidBundle, OutputError
 from fieldtune.hardware.installed import load_runtime
 from fieldtune.runtime.providers import ProviderChoice
@@ -21,7 +21,7 @@ from fieldtune.runtime.session import error_line, run_error, runtime_errors, ses
 from fieldtune.training.backends.interface import Sums
 from fieldtune.training.backends.ort_checkpoint import read_adamw, replace_adamw
 from fieldtune.training.backends.training_api import import_training
-from fieldtune.training.evaluation import Evaluated
+from fieldtune.training.evaluation import Evaluated, other_outputs
 from fieldtune.training.optimizers import AdamWConfig, State, check_adamw_state, clip_gradient
 
 _ARTIFACTS_ADAMW = AdamWConfig()
@@ -66,7 +66,7 @@ class OrtTrainingBackend:
         if dataclasses.replace(optimizer, weight_decay=_ARTIFACTS_ADAMW.weight_decay) != _ARTIFACTS_ADAMW:
             raise ValueError(f"betas or eps of {optimizer} are not those of the artifacts, {_ARTIFACTS_ADAMW}")
         self._root, self._artifacts = bundle.root, artifacts
-        self._layout = bundle.manifest.layout
+        self._layout, self._others = bundle.manifest.layout, other_outputs(bundle.manifest)
         # Parameters reach the graphs as inputs there, which cannot be packed; the API refuses sessions that would.
         self._settings = dataclasses.replace(choice.session_settings, prepacking=False)
         self._weight_decay = optimizer.weight_decay
@@ -76,17 +76,16 @@ class OrtTrainingBackend:
         self._open(bundle.root / artifacts.checkpoint)
         self.load_theta(theta)
 
-    def accumulate(self, batch: Batch) -> Sums:
+    def accumulate(self, batch: Batch, weight: float) -> Sums:
         """Run one microbatch and add its summed gradient and weight to what is held."""
         self._module.train()
         loss, *_ = self._run(batch)
-        weight = labelled_count(batch)
-        if weight:
+        if weight:  # the mean of no label is no number
             for key, summed in self._layout.views(self._gradient).items():
                 np.add(summed, self._state.parameters[key].grad * np.float32(weight), out=summed)
         self._module.lazy_reset_grad()
         self._weight += weight
-        return Sums(float(loss) * weight if weight else 0.0, float(weight))
+        return Sums(float(loss) * weight if weight else 0.0, weight)
 
     def update(self, learning_rate: float) -> float:
         """Divide by the weight, clip, take one optimizer step; return the gradient's norm before clipping."""
@@ -107,12 +106,11 @@ class OrtTrainingBackend:
         self._drop()
         return norm
 
-    def evaluate(self, batch: Batch) -> Evaluated:
-        """Return the summed loss and what accuracy is counted from, of the adapter as it is now."""
+    def evaluate(self, batch: Batch, weight: float) -> Evaluated:
+        """Return the summed loss, and what figures are counted from, of the adapter as it is now."""
         self._module.eval()
-        loss, found = self._run(batch)
-        weight = labelled_count(batch)
-        return Evaluated(float(loss) * weight if weight else 0.0, found)  # the mean of no label is no number
+        loss, *found = self._run(batch)
+        return Evaluated(float(loss) * weight if weight else 0.0, weight, dict(zip(self._others, found, strict=True)))
 
     def theta(self) -> FloatArray:
         """Return a copy of the adapter, float32, shape ``(size,)``."""

@@ -60,13 +60,13 @@ class PortableBackend:
         self._evaluation: EvaluationGraph | None = None
         self._forward: Forward | None = None
 
-    def accumulate(self, batch: Batch) -> Sums:
+    def accumulate(self, batch: Batch, weight: float) -> Sums:
         """Run one microbatch and add its summed gradient and weight to what is held."""
         outputs = ("loss_sum", "weight", "grad_sum")
-        loss, weight, gradient = run_session(self._session, outputs, {**batch, "theta": self._theta})
+        loss, counted, gradient = run_session(self._session, outputs, {**batch, "theta": self._theta})
         self._gradient += gradient
-        self._weight += float(weight)
-        return Sums(float(loss), float(weight))
+        self._weight += float(counted)
+        return Sums(float(loss), float(counted))
 
     def update(self, learning_rate: float) -> float:
         """Divide by the weight, clip, take one optimizer step; return the gradient's norm before clipping."""
@@ -84,8 +84,8 @@ class PortableBackend:
         self._drop()
         return norm
 
-    def evaluate(self, batch: Batch) -> Evaluated:
-        """Return the summed loss and what accuracy is counted from, of the adapter as it is now."""
+    def evaluate(self, batch: Batch, weight: float) -> Evaluated:
+        """Return the summed loss, and what figures are counted from, of the adapter as it is now."""
         if self._forward is None:
             # It is opened when it is first asked for: a run without evaluations needs no memory for it.
             self._evaluation = self._evaluation or EvaluationGraph(self._bundle, self._choice, self._graphs["eval"])
@@ -93,7 +93,7 @@ class PortableBackend:
             self._forward = self._evaluation.forward(
                 from_theta(self._theta, manifest, initial, manifest.task.labels, None)
             )
-        return self._forward(batch)
+        return self._forward(batch, weight)
 
     def theta(self) -> FloatArray:
         """Return a copy of the adapter, float32, shape ``(size,)``."""

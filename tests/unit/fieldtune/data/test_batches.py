@@ -1,33 +1,32 @@
 import numpy as np
 import pytest
 
-from fieldtune.bundle.layout import Layout
-from fieldtune.bundle.manifest import BaseModelSpec, ImageSpec, Manifest, TaskSpec, TensorSpec, TextSpec
-from fieldtune.data.batches import (
-    batch_of,
-    collate,
-    collate_images,
-    labelled_count,
-    plan_epoch,
-    plan_evaluation,
-    static_shape,
-)
-from fieldtune.data.examples import Encoded, EncodedImage
+from fieldtune.bundle.manifest import ImageSpec, TensorSpec
+from fieldtune.data.batches import batch_of, plan_epoch, plan_evaluation, static_shape
+from fieldtune.data.examples import Encoded
+from fieldtune.data.images import encoded_image
 from fieldtune.errors import InvalidData
 
-CLASSIFY = TaskSpec(name="text-classification", labels=("no", "yes"))
-GENERATE = TaskSpec(name="text-generation", labels=())
+
+def inputs(*names: str, shape: tuple[int | str, ...] = ("batch", "sequence"), pad: int = 0) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name=name, dtype="int64", shape=shape, pad=pad) for name in names)
 
 
-def inputs(*names: str, shape: tuple[int | str, ...] = ("batch", "sequence")) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(name=name, dtype="int64", shape=shape) for name in names)
+def classify(pad: int = 0, shape: tuple[int | str, int | str] = ("batch", "sequence")) -> tuple[TensorSpec, ...]:
+    """What a graph takes that learns a class a text."""
+    texts = (*inputs("input_ids", shape=shape, pad=pad), *inputs("attention_mask", shape=shape))
+    return (*texts, *inputs("labels", shape=shape[:1], pad=-100))
 
 
-ALL = inputs("input_ids", "attention_mask", "labels")
+def generate(pad: int = 0, shape: tuple[int | str, int | str] = ("batch", "sequence")) -> tuple[TensorSpec, ...]:
+    """What a graph takes that learns a label a token."""
+    texts = (*inputs("input_ids", shape=shape, pad=pad), *inputs("attention_mask", shape=shape))
+    return (*texts, *inputs("labels", shape=shape, pad=-100))
 
 
 def encoded(ids: list[int], labels: int | list[int]) -> Encoded:
-    return Encoded(input_ids=np.array(ids, np.int64), labels=np.array(labels, np.int64))
+    arrays = {"input_ids": np.array(ids, np.int64), "labels": np.array(labels, np.int64)}
+    return Encoded(arrays=arrays, weight=1, length=len(ids))
 
 
 def test_a_plan_is_the_same_for_ever() -> None:
@@ -66,52 +65,73 @@ def test_batches_of_no_size() -> None:
         plan_evaluation([[1]], 1)
 
 
-def test_classification_is_padded_on_the_right() -> None:
+def test_classes_are_padded_on_the_right() -> None:
     examples = [encoded([5, 6], 1), encoded([7], -100), encoded([8, 9, 4], 0)]
-    batch = collate(examples, [0, 1], task=CLASSIFY, pad_token_id=3, shape=None, inputs=ALL)
+    batch = batch_of(examples, [0, 1], classify(pad=3))
     assert {name: array.tolist() for name, array in batch.items()} == {
         "input_ids": [[5, 6], [7, 3]],
         "attention_mask": [[1, 1], [1, 0]],
         "labels": [1, -100],
     }
     assert {array.dtype for array in batch.values()} == {np.dtype(np.int64)}
-    assert labelled_count(batch) == 1
 
 
-def test_generation_is_padded_on_the_right() -> None:
+def test_labels_of_tokens_are_padded_on_the_right() -> None:
     examples = [encoded([5, 6, 7], [-100, 6, 7]), encoded([8, 9], [8, 9])]
-    batch = collate(examples, [1, 0], task=GENERATE, pad_token_id=0, shape=None, inputs=ALL)
+    batch = batch_of(examples, [1, 0], generate())
     assert batch["input_ids"].tolist() == [[8, 9, 0], [5, 6, 7]]
     assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
     assert batch["labels"].tolist() == [[8, 9, -100], [-100, 6, 7]]
-    assert labelled_count(batch) == 3, "the label of a first token is never predicted"
 
 
 def test_a_static_graph_gets_padding_rows() -> None:
-    batch = collate([encoded([5, 6], 1)], [0], task=CLASSIFY, pad_token_id=3, shape=(3, 4), inputs=ALL)
+    batch = batch_of([encoded([5, 6], 1)], [0], classify(pad=3, shape=(3, 4)))
     assert batch["input_ids"].tolist() == [[5, 6, 3, 3], [3, 3, 3, 3], [3, 3, 3, 3]]
     assert batch["attention_mask"].tolist() == [[1, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
     assert batch["labels"].tolist() == [1, -100, -100]
-    texts = collate([encoded([5, 6], [-100, 6])], [0], task=GENERATE, pad_token_id=3, shape=(2, None), inputs=ALL)
+    texts = batch_of([encoded([5, 6], [-100, 6])], [0], generate(pad=3, shape=(2, "sequence")))
     assert texts["labels"].tolist() == [[-100, 6], [-100, -100]]
 
 
+def test_a_shape_that_is_given_takes_the_place_of_the_graph_s() -> None:
+    batch = batch_of([encoded([5, 6], 1)], [0], classify(pad=3), shape=(3, 4))
+    assert batch["input_ids"].tolist() == [[5, 6, 3, 3], [3, 3, 3, 3], [3, 3, 3, 3]]
+    assert batch["labels"].tolist() == [1, -100, -100]
+    batch = batch_of([encoded([5, 6], 1)], [0], classify(pad=3, shape=(3, "sequence")), shape=(None, 4))
+    assert batch["input_ids"].tolist() == [[5, 6, 3, 3]]
+
+
 def test_only_the_graph_s_inputs_are_fed() -> None:
-    example = [encoded([5, 6], 1)]
     names = inputs("theta", "input_ids", "attention_mask", "token_type_ids")
-    batch = collate(example, [0], task=CLASSIFY, pad_token_id=0, shape=None, inputs=names)
+    batch = batch_of([encoded([5, 6], 1)], [0], names)
     assert sorted(batch) == ["attention_mask", "input_ids", "token_type_ids"]
     assert batch["token_type_ids"].tolist() == [[0, 0]]
+
+
+def test_inputs_of_any_name_and_dtype_are_padded_as_the_graph_says() -> None:
+    spans = [np.array(values, np.int64) for values in ([4, 5], [6])]
+    boxes = [np.full((count, 2), count, np.float32) for count in (1, 2)]
+    examples = [Encoded(arrays={"spans": span, "boxes": box}, weight=1) for span, box in zip(spans, boxes, strict=True)]
+    wanted = (
+        TensorSpec(name="spans", dtype="int64", shape=("batch", "spans"), pad=-1),
+        TensorSpec(name="boxes", dtype="float32", shape=("batch", "boxes", 2), pad=9),
+    )
+    batch = batch_of(examples, [0, 1], wanted)
+    assert batch["spans"].tolist() == [[4, 5], [6, -1]]
+    assert batch["boxes"].tolist() == [[[1, 1], [9, 9]], [[2, 2], [2, 2]]]
+    assert batch["boxes"].dtype == np.float32
 
 
 def test_what_does_not_fit_a_static_graph() -> None:
     examples = [encoded([5, 6, 7], 1)] * 2
     with pytest.raises(InvalidData, match="an example has 3 tokens; the graph takes 2: set the maximum length to 2"):
-        collate(examples, [0], task=CLASSIFY, pad_token_id=0, shape=(1, 2), inputs=ALL)
+        batch_of(examples, [0], classify(shape=(1, 2)))
+    with pytest.raises(InvalidData, match="an example has 3 tokens; the graph takes 2: set the maximum length to 2"):
+        batch_of(examples, [0], classify(), shape=(1, 2))
     with pytest.raises(ValueError, match="2 examples for a graph whose batch is 1"):
-        collate(examples, [0, 1], task=CLASSIFY, pad_token_id=0, shape=(1, 4), inputs=ALL)
+        batch_of(examples, [0, 1], classify(shape=(1, 4)))
     with pytest.raises(ValueError, match="at least one example"):
-        collate(examples, [], task=CLASSIFY, pad_token_id=0, shape=(1, 4), inputs=ALL)
+        batch_of(examples, [], classify(shape=(1, 4)))
 
 
 def test_static_shapes_are_read_from_the_graph() -> None:
@@ -124,45 +144,40 @@ def test_static_shapes_are_read_from_the_graph() -> None:
 
 
 IMAGE = ImageSpec(height=2, width=1, channels=1, resize=None, resample="nearest", mean=(0.5,), std=(0.5,))
-PIXELS = inputs("pixel_values", "labels")
 
 
-def image(top: int, bottom: int, label: int) -> EncodedImage:
-    return EncodedImage(pixels=np.array([[[top], [bottom]]], np.uint8), labels=np.array(label, np.int64))
+def pixels(batch: int | str = "batch") -> tuple[TensorSpec, ...]:
+    return (
+        TensorSpec(name="pixel_values", dtype="float32", shape=(batch, 1, 2, 1)),
+        *inputs("labels", shape=(batch,), pad=-100),
+    )
 
 
-def manifest(task: TaskSpec, text: TextSpec | None, image: ImageSpec | None) -> Manifest:
-    base = BaseModelSpec(id="b", revision=None, sha256="", architecture="", licence=None, dtypes={})
-    return Manifest(
-        base=base, task=task, text=text, image=image, peft_config={}, layout=Layout(()), graphs={}, parity=(), tools={},
-        files={},
-    )  # fmt: skip
+def image(top: int, bottom: int, label: int | None) -> Encoded:
+    return encoded_image(np.array([[[top], [bottom]]], np.uint8), label)
 
 
 def test_images_are_normalized_and_padded_with_zeros() -> None:
-    chosen = [image(0, 255, 1), image(51, 0, -100)]
-    batch = collate_images(chosen, image=IMAGE, batch=3, inputs=PIXELS)
+    chosen = [image(0, 255, 1), image(51, 0, None)]
+    batch = batch_of(chosen, [0, 1], pixels(3), image=IMAGE)
     np.testing.assert_allclose(batch["pixel_values"][:, 0, :, 0], [[-1, 1], [-0.6, -1], [0, 0]], atol=1e-6)
     assert batch["pixel_values"].dtype == np.float32
     assert batch["labels"].tolist() == [1, -100, -100]
     assert batch["labels"].dtype == np.int64
-    assert labelled_count(batch) == 1
-    assert list(collate_images(chosen, image=IMAGE, batch=None, inputs=PIXELS[:1])) == ["pixel_values"]
+    assert list(batch_of(chosen, [0, 1], pixels()[:1], image=IMAGE)) == ["pixel_values"]
+    assert list(batch_of(chosen, [0, 1], pixels()[1:], image=IMAGE)) == ["labels"]
     with pytest.raises(ValueError, match="2 examples for a graph whose batch is 1"):
-        collate_images(chosen, image=IMAGE, batch=1, inputs=PIXELS)
+        batch_of(chosen, [0, 1], pixels(1), image=IMAGE)
     with pytest.raises(ValueError, match="at least one example"):
-        collate_images([], image=IMAGE, batch=None, inputs=PIXELS)
+        batch_of([], [], pixels(), image=IMAGE)
 
 
-def test_the_manifest_says_what_a_batch_is_made_of() -> None:
-    looks = manifest(TaskSpec(name="image-classification", labels=("dark", "light")), None, IMAGE)
-    text = TextSpec(max_length=9, pad_token_id=3, stop_token_ids=(), special_tokens={}, chat_template=None)
-    reads = manifest(CLASSIFY, text, None)
+def test_the_graph_s_inputs_say_what_a_batch_is_made_of() -> None:
     images, texts = [image(0, 0, 0), image(255, 255, 1)], [encoded([5, 6], 1), encoded([7], 0)]
-    batch = batch_of(images, [1], looks, inputs("pixel_values", "labels", shape=(2, 1, 2, 1)))
+    batch = batch_of(images, [1], pixels(2), image=IMAGE)
     assert batch["pixel_values"].reshape(2, 2).tolist() == [[1, 1], [0, 0]]
     assert batch["labels"].tolist() == [1, -100]
-    assert batch_of(texts, [1, 0], reads, ALL)["input_ids"].tolist() == [[7, 3], [5, 6]]
-    for examples, other in ((images, reads), (texts, looks)):
-        with pytest.raises(TypeError, match=f"the examples were not encoded for {other.task.name}"):
-            batch_of(examples, [0], other, ALL)
+    assert batch_of(texts, [1, 0], classify(pad=3))["input_ids"].tolist() == [[7, 3], [5, 6]]
+    # Nothing stands in for what examples of another task do not have.
+    assert list(batch_of(images, [0], classify(), image=IMAGE)) == ["labels"]
+    assert list(batch_of(texts, [0], pixels(), image=IMAGE)) == ["labels"]

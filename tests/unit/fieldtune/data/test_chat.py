@@ -3,8 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from fieldtune.data.chat import render
-from fieldtune.data.examples import Message
+from fieldtune.data.chat import Message, render
 from fieldtune.errors import InvalidData
 
 TURNS = (Message(role="user", content="a < b & 'ü'"), Message(role="assistant", content="  yes\n"))

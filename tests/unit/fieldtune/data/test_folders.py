@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from fieldtune.data.examples import ImageExample
 from fieldtune.data.folders import image_files, read_folder
+from fieldtune.data.images import ImageExample
 from fieldtune.data.labels import LabelIndex
 from fieldtune.errors import InvalidData
 

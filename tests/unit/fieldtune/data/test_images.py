@@ -8,8 +8,7 @@ import pytest
 
 from fieldtune.bundle.manifest import ImageSpec
 from fieldtune.data import images
-from fieldtune.data.examples import ImageExample, TextExample
-from fieldtune.data.images import encode_images, fit_image, is_file, is_folder, load_images, normalize, read_image
+from fieldtune.data.images import encoded_image, fit_image, is_file, is_folder, load_images, normalize, read_image
 from fieldtune.errors import FieldtuneError, InvalidData
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -151,16 +150,15 @@ def test_every_image_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert lines[-1].strip() == "… and 6 more"
 
 
-def test_examples_keep_their_labels(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", noise(4, 4, 3))
-    path = tmp_path / "a.npy"
-    encoded = encode_images([ImageExample(path=path, label=1), ImageExample(path=path)], spec())
-    assert [int(example.labels) for example in encoded.examples] == [1, -100]
-    assert [example.pixels.dtype for example in encoded.examples] == [np.uint8] * 2
-    assert encoded.lengths.tolist() == [1, 1]
-    assert (encoded.truncated, encoded.dropped) == (0, 0)
-    with pytest.raises(TypeError, match="ImageExample only"):
-        encode_images([TextExample(text="x")], spec())
+def test_an_image_keeps_its_pixels_and_its_label() -> None:
+    pixels = noise(3, 4, 4)
+    found, unknown = encoded_image(pixels, 1), encoded_image(pixels)
+    np.testing.assert_array_equal(found.arrays["pixel_values"], pixels)
+    assert found.arrays["pixel_values"].dtype == np.uint8
+    assert [int(example.arrays["labels"]) for example in (found, unknown)] == [1, -100]
+    assert [example.weight for example in (found, unknown)] == [1, 0]
+    assert [example.length for example in (found, unknown)] == [1, 1]
+    assert not found.truncated
 
 
 class TestWithPillow:

@@ -3,9 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from fieldtune.bundle.manifest import GraphSpec
 from fieldtune.errors import FieldtuneError, InvalidBundle, ProviderUnavailable
 from fieldtune.runtime.providers import ProviderChoice, SessionSettings
-from fieldtune.runtime.session import open_session, run_session
+from fieldtune.runtime.session import check_runtime, open_session, run_session
 
 pytest.importorskip("onnxruntime")
 
@@ -105,8 +106,19 @@ def test_a_graph_for_a_later_runtime(tmp_path):
     model = onnx.load(path)
     model.ir_version = 99
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(InvalidBundle, match=r"IR version.*min_ort"):
+    with pytest.raises(InvalidBundle, match=r"IR version.*copy or build the bundle again"):
         open_session(path, CHOICE)
+
+
+def test_a_graph_that_needs_a_later_runtime_is_refused_before_it_is_opened(tmp_path):
+    needs = GraphSpec(
+        path="g.onnx", nodes="", opset=18, ir_version=8, min_ort="99.2", inputs=(), outputs=(), adapter_inputs=()
+    )
+    with pytest.raises(
+        ProviderUnavailable, match=r"g\.onnx: needs ONNX Runtime 99\.2 or later \(opset 18, IR version 8\)"
+    ):
+        check_runtime(needs, tmp_path / "g.onnx")
+    check_runtime(dataclasses.replace(needs, min_ort="1.16.3"), tmp_path / "g.onnx")
 
 
 def test_an_operator_that_the_runtime_does_not_have(tmp_path):

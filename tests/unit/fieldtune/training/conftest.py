@@ -10,6 +10,7 @@ from fieldtune.bundle.layout import Layout
 from fieldtune.bundle.manifest import BaseModelSpec, GraphSpec, Manifest, TaskSpec, TensorSpec, TextSpec
 from fieldtune.hardware import load_profile
 from fieldtune.runtime.providers import choose_provider
+from fieldtune.tasks.interface import Figure
 from fieldtune.training.backends.choice import BackendChoice
 from fieldtune.training.config import TrainConfig
 from fieldtune.training.evaluation import Evaluation
@@ -54,16 +55,11 @@ def evaluation():
     """The function that makes an evaluation."""
 
     def make(loss, accuracy):
-        return Evaluation(
-            examples=10,
-            labels=10,
-            loss=loss,
-            accuracy=accuracy,
-            majority_accuracy=0.6,
-            token_accuracy=None,
-            perplexity=None,
-            seconds=0.5,
+        figures = (
+            Figure(name="accuracy", value=accuracy, unit="%"),
+            Figure(name="majority_accuracy", value=0.6, unit="%", better=None, title="majority class"),
         )
+        return Evaluation(examples=10, labels=10, loss=loss, figures=figures, seconds=0.5)
 
     return make
 

@@ -39,3 +39,15 @@ def test_without_an_evaluation_the_last_is_kept():
     history.steps.append(StepRecord(step=3, epoch=1, loss=1, labels=1, learning_rate=1, gradient_norm=1))
     assert history.last_step == 3
     assert history.kept(Snapshot(3, _theta(1))).step == 3
+
+
+def test_a_copy_does_not_grow(evaluation):
+    history = History(config=TrainConfig(), good=Snapshot(0, _theta(0)))
+    history.add_time(1, 1.0, Counts(0, 0, 0.0, emulated=False), Counts(1, 1, 0.5, emulated=False))
+    copy = history.copy()
+    history.steps.append(StepRecord(step=1, epoch=1, loss=1, labels=1, learning_rate=1, gradient_norm=1))
+    history.add_time(1, 1.0, Counts(1, 1, 0.5, emulated=False), Counts(2, 2, 1.0, emulated=False))
+    history.add_evaluation(evaluation(0.3, 0.5), Snapshot(1, _theta(1)), 0.1)
+    assert (copy.steps, copy.evaluations, copy.best) == ([], [], None)
+    assert [(record.steps, record.seconds) for record in copy.epochs] == [(1, 1.0)]
+    assert history.epochs[0].steps == 2

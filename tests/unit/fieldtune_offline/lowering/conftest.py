@@ -55,7 +55,7 @@ def lower(program, inputs):
     build = GraphBuilder()
     lowered = lower_program(program, inputs, build, given={}, names=weights.names)
     outputs = {f"y{index}": result for index, result in enumerate(lowered.outputs)}
-    graph = _close("test", build, lowered.inputs, [], outputs, lowered, weights.tensors)
+    graph = _close("test", build, lowered.inputs, [], outputs, lowered, weights.tensors, {})
     for value in graph.unbound:
         value.const_value = ir.tensor(weights.tensors[value.name].detach().numpy(), name=value.name)
     return ir.to_proto(graph.model)

@@ -15,6 +15,7 @@ from fieldtune_offline import BuildSpec, LoraSpec
 from fieldtune_offline.methods.adapting import adapt
 from fieldtune_offline.models import load_base
 from fieldtune_offline.quiet import quiet_loading
+from fieldtune_offline.tasks.table import task_class
 
 CLASSIFIER, LM = "text-classification", "text-generation"
 PREFIX = "base_model.model."
@@ -81,7 +82,8 @@ def adapted(tiny_models, tmp_path):
             adapter=adapter,
             seed=seed,
         )
-        return adapt(load_base(spec, task), spec, task)
+        kind = task_class(task)
+        return adapt(load_base(spec, kind), spec, kind)
 
     return run
 

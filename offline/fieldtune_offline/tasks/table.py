@@ -1,0 +1,32 @@
+"""Which tasks there are: a line each."""
+
+from fieldtune.errors import UnsupportedModel
+from fieldtune_offline.tasks.image_classification import ImageClassification
+from fieldtune_offline.tasks.interface import Task
+from fieldtune_offline.tasks.text_classification import TextClassification
+from fieldtune_offline.tasks.text_generation import TextGeneration
+
+_TASKS: tuple[type[Task], ...] = (
+    ImageClassification,
+    TextClassification,
+    TextGeneration,
+)
+
+
+def task_class(name: str) -> type[Task]:
+    """Return the class of a task.
+
+    Args:
+        name: optimum's name of it, or a synonym that optimum knows.
+
+    Raises:
+        UnsupportedModel: no such task, or one that is not supported.
+    """
+    from optimum.exporters.tasks import TasksManager
+
+    canonical = str(TasksManager.map_from_synonym(name))
+    found = next((task for task in _TASKS if task.name == canonical), None)
+    if found is None:
+        known = "known, but not supported" if canonical in TasksManager.get_all_tasks() else "unknown"
+        raise UnsupportedModel(f"task {name!r} is {known}; supported: {', '.join(task.name for task in _TASKS)}")
+    return found
