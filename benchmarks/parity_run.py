@@ -28,7 +28,7 @@ from contenders import parameter_groups, peft_model
 from fieldtune import Bundle, HardwareProfile, TrainConfig, load_profile, open_bundle, train_adapter
 from fieldtune.data import EncodedSet, collate, encode_examples, load_examples, load_tokenizer, plan_evaluation
 from fieldtune.training.plan import count_steps, plan_steps, settle
-from fieldtune_offline import BuildSpec, LoraSpec
+from fieldtune_offline import BuildSpec, MethodSpec
 
 LABELS = ("negative", "positive")
 HEAD_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
@@ -183,7 +183,7 @@ def prepare(seed: int, arguments: argparse.Namespace) -> Setting:
         model=str(model),
         task="text-classification",
         labels=LABELS,
-        lora=LoraSpec(target_modules=("query", "value")),
+        method=MethodSpec(target_modules=("query", "value")),
         out=cache / "bundles" / f"benchmark-reviews-{seed}",
         seed=seed,
     )

@@ -81,7 +81,7 @@ class EvaluationGraph:
     """
 
     def __init__(self, bundle: Bundle, choice: ProviderChoice, graph: str = "eval") -> None:
-        self._manifest = bundle.manifest
+        self._bundle = bundle
         self._session, self.placement = open_graph(bundle, graph, choice)
         self._outputs = ("loss_sum", "logits" if _classifies(bundle.manifest) else "correct")
 
@@ -91,7 +91,7 @@ class EvaluationGraph:
         Raises:
             AdapterMismatch: it does not fit; every mismatch is listed.
         """
-        fed = inference_inputs(adapter, self._manifest)
+        fed = inference_inputs(adapter, self._bundle)
 
         def run(batch: Batch) -> Evaluated:
             loss, found = run_session(self._session, self._outputs, {**batch, **fed})

@@ -134,8 +134,8 @@ def image(top: int, bottom: int, label: int) -> EncodedImage:
 def manifest(task: TaskSpec, text: TextSpec | None, image: ImageSpec | None) -> Manifest:
     base = BaseModelSpec(id="b", revision=None, sha256="", architecture="", licence=None, dtypes={})
     return Manifest(
-        base=base, task=task, text=text, image=image, peft_config={}, layout=Layout(()), graphs={}, parity=(), tools={},
-        files={},
+        base=base, task=task, method="lora", text=text, image=image, peft_config={}, layout=Layout(()), graphs={},
+        parity=(), tools={}, files={},
     )  # fmt: skip
 
 

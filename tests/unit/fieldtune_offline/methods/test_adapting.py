@@ -11,8 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 from fieldtune.adapters.adapter import AdapterCard
 from fieldtune.errors import InvalidAdapter, UnsupportedModel
-from fieldtune_offline import BuildSpec, LoraSpec
-from fieldtune_offline.methods.adapting import adapt
+from fieldtune_offline import BuildSpec, MethodSpec
+from fieldtune_offline.methods.adapting import adapt, checkpoint_name
 from fieldtune_offline.models import load_base
 from fieldtune_offline.quiet import quiet_loading
 
@@ -77,7 +77,7 @@ def adapted(tiny_models, tmp_path):
             task=task,
             out=tmp_path / "out",
             labels=labels if labels is not None else ("a", "b", "c") if task == CLASSIFIER else (),
-            lora=LoraSpec(**lora),
+            method=MethodSpec(**lora),
             adapter=adapter,
             seed=seed,
         )
@@ -90,8 +90,15 @@ def keys(adapted):
     return [parameter.key for parameter in adapted.layout.parameters]
 
 
+def kind(parameter):
+    """What a tensor is: a part of LoRA's, a bias, or a saved one."""
+    if parameter.replaces is not None or parameter.rank_axis is None:
+        return "bias" if parameter.optional else "saved"
+    return parameter.key.removesuffix(".weight").rpartition(".")[2].lower()
+
+
 def modules(adapted, role):
-    return {parameter.module for parameter in adapted.layout.parameters if parameter.role == role}
+    return {parameter.module for parameter in adapted.layout.parameters if kind(parameter) == role}
 
 
 def layer(adapted, name):
@@ -205,7 +212,7 @@ def test_patterns_give_modules_their_own_rank_and_alpha(adapted):
         rank=4, alpha=8, target_modules=("query", "value"),
         settings={"rank_pattern": {"value": 2}, "alpha_pattern": {"layer.1.attention.self.query": 5}},
     )  # fmt: skip
-    shapes = {(p.module.rsplit(".", 1)[-1], p.shape) for p in result.layout.parameters if p.role == "lora_a"}
+    shapes = {(p.module.rsplit(".", 1)[-1], p.shape) for p in result.layout.parameters if kind(p) == "lora_a"}
     assert shapes == {("query", (4, 32)), ("value", (2, 32))}
     scales = {
         (number, name): layer(result, f"bert.encoder.layer.{number}.attention.self.{name}").scaling["default"]
@@ -252,8 +259,8 @@ def test_a_new_head_is_saved_and_repeats_by_its_seed(adapted):
 def test_an_embedding(adapted):
     result = adapted(LM, target_modules=("embed_tokens",), rank=3)
     (a, b) = result.layout.parameters
-    assert (a.key, a.role, a.shape) == (f"{PREFIX}model.embed_tokens.lora_embedding_A", "lora_embedding_a", (3, 262))
-    assert (b.key, b.role, b.shape) == (f"{PREFIX}model.embed_tokens.lora_embedding_B", "lora_embedding_b", (32, 3))
+    assert (a.key, kind(a), a.shape) == (f"{PREFIX}model.embed_tokens.lora_embedding_A", "lora_embedding_a", (3, 262))
+    assert (b.key, kind(b), b.shape) == (f"{PREFIX}model.embed_tokens.lora_embedding_B", "lora_embedding_b", (32, 3))
 
 
 def test_a_tied_head_and_its_embedding_get_an_adapter_each(adapted):
@@ -419,3 +426,15 @@ def test_a_pickled_adapter_is_refused(adapted, stored):
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(InvalidAdapter, match="a pickle, which is never read"):
         adapted(adapter=folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("base_model.model.classifier.weight", "classifier.weight"),
+        ("base_model.model.layer.0.query.base_layer.bias", "layer.0.query.bias"),
+        ("base_model.model.norm.modules_to_save.bias", "norm.bias"),
+    ],
+)
+def test_names_are_those_of_a_checkpoint(key, name):
+    assert checkpoint_name(key) == name
