@@ -177,7 +177,7 @@ def _own(model: Any, name: str) -> tuple[str, Any, str, torch.Tensor] | None:
     for end in range(len(path) - 1, 0, -1):
         layer = model.get_submodule(".".join(path[:end]))
         if isinstance(layer, BaseTunerLayer):
-            if path[end] not in layer.adapter_layer_names:
+            if path[end] == "base_layer":
                 return None
             part = ".".join(step for step in path[end:] if step != "default")
             return ".".join(path[:end]).removeprefix(PREFIX), layer, part, model.get_parameter(name)

@@ -36,7 +36,7 @@ class Lora(Method):
     }
 
     @property
-    def fold(self) -> Fold:
+    def fold(self) -> Fold | None:
         """W + (alpha / rank) · B A."""
         return fold_lora
 
@@ -76,9 +76,8 @@ class Lora(Method):
             if isinstance(module, Conv2d) and module.get_base_layer().groups != 1
         ]
         if faults:
-            raise UnsupportedModel(
-                f"LoRA is supported on linear layers, embeddings and convolutions in one group only{listed(faults)}"
-            )
+            known = "linear layers, embeddings and convolutions in one group only"
+            raise UnsupportedModel(f"{self.title} is supported on {known}{listed(faults)}")
 
     def facts(self, layer: Any, part: str, tensor: torch.Tensor) -> Facts:
         """Return the facts of an A, a B or the bias after B."""

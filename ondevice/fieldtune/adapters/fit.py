@@ -45,9 +45,9 @@ def check_fits(adapter: Adapter, manifest: Manifest, *, for_training: bool) -> N
 
 
 def _method_faults(adapter: Adapter, manifest: Manifest, method: Method) -> list[str]:
-    if manifest.merged or method.owns(adapter.config):
-        return []
     found = method_of(adapter.config)
+    if manifest.merged or found is method:
+        return []
     kind = found.title if found else f"the type {adapter.config.get('peft_type')!r}"
     return [f"an adapter of {kind}; the bundle was built for {method.title}"]
 
