@@ -31,7 +31,6 @@ class Lora(Method):
     })  # fmt: skip
     reasons: ClassVar[Mapping[str, str]] = {
         "lora_dropout": "dropout would make the graph random; set it to 0",
-        "use_dora": "the magnitude of each column is not part of the graphs yet",
         "init_lora_weights": "it rewrites the base's weights, which a bundle shares between adapters",
     }
 

@@ -14,7 +14,6 @@ from fieldtune.files.fields import Table
 
 # Every setting of peft 0.21's LoraConfig that makes the forward pass another than W x + (alpha / rank) B A x.
 _UNSUPPORTED = {
-    "use_dora": "DoRA rescales the base weight",
     "use_qalora": "QALoRA pools the input of A",
     "alora_invocation_tokens": "aLoRA applies from an invocation on only",
     "arrow_config": "Arrow routes between adapters",

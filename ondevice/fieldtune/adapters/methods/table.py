@@ -8,6 +8,7 @@ from fieldtune.adapters.methods.interface import Method
 from fieldtune.errors import InvalidBundle
 
 _MODULES = {
+    "dora": "fieldtune.adapters.methods.dora",
     "lora": "fieldtune.adapters.methods.lora",
 }
 """Name → module; of methods that share a type of PEFT's, the one that asks for more comes first."""

@@ -29,7 +29,6 @@ REFUSED = {
     "eva_config": {"rho": 2.0},
     "corda_config": {"corda_method": "kpm"},
     "lora_ga_config": {"direction": "ArB2r"},
-    "use_dora": True,
     "velora_config": {"num_groups": 4},
     "alora_invocation_tokens": [1],
     "use_qalora": True,
@@ -58,6 +57,7 @@ HONOURED = {
 }
 # What says where a configuration comes from, what PEFT sets by the kind of layer, and the set-up of refused fields.
 SILENT = {
+    "use_dora",  # makes it another method
     "fan_in_fan_out",
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
     "megatron_core", "qalora_group_size",
@@ -136,8 +136,8 @@ def test_a_field_that_is_honoured_reaches_the_model(adapted, field, value):
 
 
 def test_every_fault_of_a_configuration_is_listed(adapted):
-    with pytest.raises(UnsupportedModel, match=r"(?s)lora_dropout=0\.5: dropout would.*use_dora=True: the magnitude"):
-        adapted(target_modules=("query",), settings={"lora_dropout": 0.5, "use_dora": True})
+    with pytest.raises(UnsupportedModel, match=r"(?s)lora_dropout=0\.5: dropout would.*use_qalora=True: not supp"):
+        adapted(target_modules=("query",), settings={"lora_dropout": 0.5, "use_qalora": True})
 
 
 def test_an_unknown_field_is_refused_with_the_nearest(adapted):
@@ -373,7 +373,7 @@ QUERY = f"{PREFIX}bert.encoder.layer.0.attention.self.query"
 @pytest.mark.parametrize(
     ("config", "tensors", "message"),
     [
-        ({"use_dora": True}, None, "use_dora"),
+        ({"use_dora": True}, None, "lora_magnitude_vector: missing"),
         ({"lora_dropout": 0.1}, None, r"lora_dropout=0\.1: dropout"),
         ({"init_lora_weights": "pissa"}, None, "init_lora_weights"),
         ({"peft_type": "IA3"}, None, "IA3"),
