@@ -64,14 +64,15 @@ def _new(base: BaseModel, spec: BuildSpec, task: str, method: Method) -> Any:
                 named = last_blocks(base.model, targeted, spec.split).among(targeted)
                 torch.manual_seed(spec.seed)
                 model = get_peft_model(model.unload(), method.narrowed(asked, named))
-    except (ValueError, NotImplementedError, re.error) as error:
+    except (ValueError, TypeError, NotImplementedError, re.error) as error:
         raise UnsupportedModel(f"{spec.model}: PEFT refuses the adapter: {error}") from error
     check_targeted(model.targeted_module_names, asked)
     config = model.peft_config["default"]
     config.base_model_name_or_path = spec.model
-    for field in ("target_modules", "exclude_modules"):
-        if isinstance(getattr(config, field), set):
-            setattr(config, field, sorted(getattr(config, field)))  # a set is written in another order each time
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, set):
+            setattr(config, field.name, sorted(value))  # a set is written in another order each time
     if config.modules_to_save:
         # PEFT adds the usual names of heads to the list, whether they are in it or not.
         config.modules_to_save = list(dict.fromkeys(config.modules_to_save))
@@ -86,7 +87,7 @@ def _stored(base: BaseModel, spec: BuildSpec, task: str, method: Method) -> Any:
     try:
         with quiet_loading():
             return PeftModel.from_pretrained(base.model, str(spec.adapter), is_trainable=True)
-    except (RuntimeError, ValueError, OSError, KeyError) as error:
+    except (RuntimeError, ValueError, TypeError, OSError, KeyError) as error:
         raise InvalidAdapter(f"{spec.adapter}: does not fit {spec.model}: {error}") from error
 
 
@@ -110,10 +111,11 @@ def _check_blocks(adapted: Adapted, base: BaseModel, count: int) -> None:
     last = set(last_blocks(base.model, adapted.model.targeted_module_names, count).among(trained))
     below = [module for module in trained if module not in last]
     if below:
+        biases = method_named(adapted.method).biases
+        advice = f"take --bias {biases[-1]} in place of all, and " if biases else ""
         raise UnsupportedModel(
-            f"--split {count} trains in the last {count} block(s) only, and these would be trained below them; take "
-            f"--bias {method_named(adapted.method).biases[-1]} in place of all, and leave them out of "
-            f"--modules-to-save{listed(below)}"
+            f"--split {count} trains in the last {count} block(s) only, and these would be trained below them; {advice}"
+            f"leave them out of --modules-to-save{listed(below)}"
         )
 
 
