@@ -31,6 +31,7 @@ from fieldtune_offline.cli import main as fieldtune_offline
 from fieldtune_offline.merge import merge_adapter
 from fieldtune_offline.methods.peft_config import new_config
 from fieldtune_offline.methods.table import method_named
+from fieldtune_offline.ort_training.export import export_ort_training
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import MergeSpec
 
@@ -54,8 +55,16 @@ CASES = {
     "dora-embedding": ("lm", {"name": "dora", "target_modules": ("embed_tokens", "down_proj")}, {"alpha": 3}),
     "dora-conv1d": ("gpt2", {"name": "dora", "target_modules": ("c_attn", "c_proj")}, {"rank": 2, "alpha": 3}),
     "dora-convolutions": ("vision", {"name": "dora", "target_modules": ("convolution",)}, {"rank": 3}),
+    "ia3-linear": ("classifier", {"name": "ia3", "target_modules": ("query", "dense"),
+                                  "feedforward_modules": ("dense",)}, {}),
+    "ia3-default": ("classifier", {"name": "ia3"}, {}),
+    "ia3-tied": ("lm", {"name": "ia3", "target_modules": ("lm_head", "k_proj")}, {}),
+    "ia3-conv1d": ("gpt2", {"name": "ia3", "target_modules": ("c_attn", "c_fc"), "feedforward_modules": ("c_fc",)}, {}),
+    "ia3-convolutions": ("vision", {"name": "ia3", "target_modules": ("convolution",)}, {}),
 }  # fmt: skip
-FIRST = {name: next(case for case, (_, settings, _) in CASES.items() if settings["name"] == name) for name in ("dora",)}
+FIRST = {
+    name: next(case for case, (_, settings, _) in CASES.items() if settings["name"] == name) for name in ("dora", "ia3")
+}
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +295,7 @@ def test_inspect_says_the_method(built, capsys, name):
         assert title in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["dora"])
+@pytest.mark.parametrize("name", ["dora", "ia3"])
 def test_a_method_without_a_fold_is_not_merged(built, tmp_path, name):
     _, bundle = built(FIRST[name])
     with pytest.raises(UnsupportedModel, match=r"bundle: adapts by .*, whose adapters cannot be folded"):
@@ -305,11 +314,41 @@ def test_a_method_without_official_artifacts(built, tmp_path, capsys, name):
     assert title in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("case", ["ia3-linear"])
+def test_official_artifacts_compute_the_same(built, training_tool, case):
+    if not training_tool:
+        pytest.skip("the tool for the official training artifacts cannot be installed here")
+    _, bundle = built(case)
+    for record in export_ort_training(bundle).ort_training.parity:
+        assert record.gradient_relative <= 2e-4
+
+
+def test_a_split_narrows_feedforward_modules_too(tiny_models, tmp_path):
+    method = MethodSpec(name="ia3", target_modules=("query", "dense"), feedforward_modules=("dense",))
+    manifest = build_bundle(
+        BuildSpec(model=str(tiny_models / "classifier"), task="text-classification", labels=LABELS, sequence=16,
+                  split=1, out=tmp_path / "bundle", method=method)
+    )  # fmt: skip
+    own = [p for p in manifest.layout.parameters if p.replaces is None]
+    assert {p.axes for p in own if p.module.endswith("query")} == {("out_features", "one")}
+    assert {p.axes for p in own if p.module.endswith("dense")} == {("one", "in_features")}
+    assert not [p.module for p in own if "layer.0" in p.module]
+    assert not any(p.decay for p in own)
+
+
 @pytest.mark.parametrize(
     ("settings", "config", "message"),
     [
         ({"name": "dora"}, {"lora_bias": True, "target_modules": ["query"]}, "lora_bias"),
         ({"name": "dora"}, {"lora_dropout": 0.1, "target_modules": ["query"]}, r"lora_dropout=0\.1: dropout"),
+        (
+            {"name": "ia3"},
+            {"target_modules": ["word_embeddings"]},
+            "PEFT refuses the adapter: .*Embedding",
+        ),
+        ({"name": "ia3"}, {"r": 3}, r"IA3Config has no field 'r'"),
+        ({"name": "ia3", "rank": 3, "bias": "all"}, {}, "--rank, --bias: IA³ has no such setting"),
+        ({"name": "ia3"}, {"peft_type": "LORA"}, "--method ia3, and .*peft.json is of LoRA: leave --method out"),
     ],
 )
 def test_settings_that_are_refused(tiny_models, tmp_path, settings, config, message):

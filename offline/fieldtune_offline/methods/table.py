@@ -7,6 +7,7 @@ from fieldtune_offline.methods.interface import Method
 _MODULES = {
     "lora": "fieldtune_offline.methods.lora",
     "dora": "fieldtune_offline.methods.dora",
+    "ia3": "fieldtune_offline.methods.ia3",
 }
 
 

@@ -10,6 +10,7 @@ from fieldtune.errors import InvalidBundle
 _MODULES = {
     "dora": "fieldtune.adapters.methods.dora",
     "lora": "fieldtune.adapters.methods.lora",
+    "ia3": "fieldtune.adapters.methods.ia3",
 }
 """Name → module; of methods that share a type of PEFT's, the one that asks for more comes first."""
 DEFAULT = "lora"

@@ -147,7 +147,7 @@ def test_an_unknown_field_is_refused_with_the_nearest(adapted):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "not a JSON file"), ("[]", "expected a JSON object"), ('{"peft_type": "IA3"}', "peft_type is IA3")],
+    [("{", "not a JSON file"), ("[]", "expected a JSON object"), ('{"peft_type": "OFT"}', "peft_type is OFT")],
 )
 def test_a_configuration_that_is_none(adapted, tmp_path, text, message):
     (tmp_path / "broken.json").write_text(text)
@@ -376,7 +376,7 @@ QUERY = f"{PREFIX}bert.encoder.layer.0.attention.self.query"
         ({"use_dora": True}, None, "lora_magnitude_vector: missing"),
         ({"lora_dropout": 0.1}, None, r"lora_dropout=0\.1: dropout"),
         ({"init_lora_weights": "pissa"}, None, "init_lora_weights"),
-        ({"peft_type": "IA3"}, None, "IA3"),
+        ({"peft_type": "OFT"}, None, "OFT"),
         ({"task_type": "CAUSAL_LM"}, None, "task_type is CAUSAL_LM; expected SEQ_CLS"),
         ({"r": 5}, None, "size mismatch"),
         ({"target_modules": ["key"]}, None, r"query\.lora_A\.weight: belongs to nothing"),
