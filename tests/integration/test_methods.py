@@ -61,9 +61,14 @@ CASES = {
     "ia3-tied": ("lm", {"name": "ia3", "target_modules": ("lm_head", "k_proj")}, {}),
     "ia3-conv1d": ("gpt2", {"name": "ia3", "target_modules": ("c_attn", "c_fc"), "feedforward_modules": ("c_fc",)}, {}),
     "ia3-convolutions": ("vision", {"name": "ia3", "target_modules": ("convolution",)}, {}),
+    # 5 does not divide the 32 inputs; one adapter's rank is smaller, the other's larger than the bundle's.
+    "miss-linear": ("classifier", {"name": "miss", "rank": 5, "target_modules": ("query", "dense"),
+                                   "bias": "MiSS_only"}, {"rank": 3}),
+    "miss-tied": ("lm", {"name": "miss", "rank": 4, "target_modules": ("lm_head", "q_proj")}, {"rank": 9}),
 }  # fmt: skip
 FIRST = {
-    name: next(case for case, (_, settings, _) in CASES.items() if settings["name"] == name) for name in ("dora", "ia3")
+    name: next(case for case, (_, settings, _) in CASES.items() if settings["name"] == name)
+    for name in ("dora", "ia3", "miss")
 }
 
 
@@ -295,7 +300,7 @@ def test_inspect_says_the_method(built, capsys, name):
         assert title in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["dora", "ia3"])
+@pytest.mark.parametrize("name", ["dora", "ia3", "miss"])
 def test_a_method_without_a_fold_is_not_merged(built, tmp_path, name):
     _, bundle = built(FIRST[name])
     with pytest.raises(UnsupportedModel, match=r"bundle: adapts by .*, whose adapters cannot be folded"):
@@ -303,7 +308,7 @@ def test_a_method_without_a_fold_is_not_merged(built, tmp_path, name):
     assert not (tmp_path / "merged").exists()
 
 
-@pytest.mark.parametrize("name", ["dora"])
+@pytest.mark.parametrize("name", ["dora", "miss"])
 def test_a_method_without_official_artifacts(built, tmp_path, capsys, name):
     folder, bundle = built(FIRST[name])
     assert fieldtune_offline(["export-ort", str(bundle)]) == 1
@@ -312,6 +317,23 @@ def test_a_method_without_official_artifacts(built, tmp_path, capsys, name):
     flags = ("--task", "text-classification", "--out", str(tmp_path / "out"), "--ort-training", "--method", name)
     assert fieldtune_offline(["build", str(folder), *flags]) == 1
     assert title in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["dora", "miss"])
+def test_training_takes_the_bundles_own_rank_only(built, tmp_path, name):
+    folder, bundle = built(FIRST[name])
+    _adapter_of_peft(FIRST[name], folder, tmp_path / "theirs")
+    with pytest.raises(AdapterMismatch, match=r"rank \d in .*; training continues only at the bundle's own rank, \d: "):
+        to_theta(read_adapter(tmp_path / "theirs"), open_bundle(bundle).manifest)
+
+
+def test_a_rank_that_the_settings_do_not_say(built, tmp_path):
+    _, bundle = built("miss-linear")
+    shutil.copytree(bundle / "adapter", tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "r": 7}))
+    with pytest.raises(AdapterMismatch, match=r"query\.miss_block: rank 5; adapter_config.json says 7"):
+        inference_inputs(read_adapter(tmp_path / "adapter"), open_bundle(bundle))
 
 
 @pytest.mark.parametrize("case", ["ia3-linear"])
@@ -346,6 +368,14 @@ def test_a_split_narrows_feedforward_modules_too(tiny_models, tmp_path):
             {"target_modules": ["word_embeddings"]},
             "PEFT refuses the adapter: .*Embedding",
         ),
+        (
+            {"name": "miss"},
+            {"target_modules": ["query"], "init_weights": "bat"},
+            "init_weights='bat': the update depends",
+        ),
+        ({"name": "miss"}, {"target_modules": ["query"], "miss_dropout": 0.5}, r"miss_dropout=0\.5: dropout"),
+        ({"name": "miss"}, {"target_modules": ["word_embeddings"]}, "PEFT refuses the adapter: .*Embedding"),
+        ({"name": "miss", "alpha": 3}, {}, "--alpha: MiSS has no such setting"),
         ({"name": "ia3"}, {"r": 3}, r"IA3Config has no field 'r'"),
         ({"name": "ia3", "rank": 3, "bias": "all"}, {}, "--rank, --bias: IA³ has no such setting"),
         ({"name": "ia3"}, {"peft_type": "LORA"}, "--method ia3, and .*peft.json is of LoRA: leave --method out"),
@@ -361,7 +391,11 @@ def test_settings_that_are_refused(tiny_models, tmp_path, settings, config, mess
 
 @pytest.mark.parametrize(
     ("name", "config", "message"),
-    [("dora", {"use_qalora": True, "init_lora_weights": "pissa"}, "(?s)use_qalora: .*init_lora_weights 'pissa'")],
+    [
+        ("dora", {"use_qalora": True, "init_lora_weights": "pissa"}, "(?s)use_qalora: .*init_lora_weights 'pissa'"),
+        ("miss", {"init_weights": "bat"}, "init_weights 'bat': the update depends on the base weight"),
+        ("miss", {"init_weights": "mini"}, "init_weights 'mini': the matrix is stored once"),
+    ],
 )
 def test_settings_that_the_device_refuses(built, tmp_path, name, config, message):
     _, bundle = built(FIRST[name])

@@ -8,6 +8,7 @@ _MODULES = {
     "lora": "fieldtune_offline.methods.lora",
     "dora": "fieldtune_offline.methods.dora",
     "ia3": "fieldtune_offline.methods.ia3",
+    "miss": "fieldtune_offline.methods.miss",
 }
 
 

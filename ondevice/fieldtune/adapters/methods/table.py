@@ -11,6 +11,7 @@ _MODULES = {
     "dora": "fieldtune.adapters.methods.dora",
     "lora": "fieldtune.adapters.methods.lora",
     "ia3": "fieldtune.adapters.methods.ia3",
+    "miss": "fieldtune.adapters.methods.miss",
 }
 """Name → module; of methods that share a type of PEFT's, the one that asks for more comes first."""
 DEFAULT = "lora"

@@ -104,7 +104,7 @@ def test_a_config_that_is_not_a_table_or_not_lora(folder):
     with pytest.raises(InvalidAdapter, match="the key 'peft_type' is missing"):
         read_adapter(folder)
     (folder / "adapter_config.json").write_text('{"peft_type": "OFT"}')
-    with pytest.raises(InvalidAdapter, match="'peft_type' is 'OFT'; expected .*'LORA'"):
+    with pytest.raises(InvalidAdapter, match=r"'peft_type' is 'OFT'; expected .*'LORA'"):
         read_adapter(folder)
 
 
