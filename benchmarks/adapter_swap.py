@@ -31,7 +31,7 @@ from fieldtune.bundle.opening import Bundle
 from fieldtune.compilation.compiling import compile_prefix
 from fieldtune.hardware import HardwareProfile
 from fieldtune.serving.runner import Runner
-from fieldtune_offline import BuildSpec, LoraSpec
+from fieldtune_offline import BuildSpec, MethodSpec
 from swaps import time_swaps
 
 MOST_MS = 10
@@ -45,7 +45,7 @@ def build(cache: Path) -> Path:
         model=str(asset("efficientnet-lite0", cache)),
         task="image-classification",
         labels=tuple(sorted(labels)),
-        lora=LoraSpec(target_modules=("expand", "project")),
+        method=MethodSpec(target_modules=("expand", "project")),
         split=2,
         target=("vek280", "kv260"),
         calibration=examples,

@@ -62,7 +62,7 @@ def bundle(name: str, spec: BuildSpec) -> Path:
     """
     half = (REPOSITORY / "offline" / "fieldtune_offline").rglob("*.py")
     sources = [path for path in sorted(half) if "cli" not in path.parts]
-    settings = [] if spec.lora.peft_config is None else [spec.lora.peft_config]
+    settings = [] if spec.method.peft_config is None else [spec.method.peft_config]
     profiles = sorted((REPOSITORY / "hw_profiles").glob("*.toml")) if spec.target else []
     read = [Path(path).read_bytes() for path in (*sources, *settings, *profiles)]
     key = hashlib.sha256(b"".join([repr(spec).encode(), *read])).hexdigest()

@@ -26,7 +26,7 @@ from fieldtune.compilation.compiling import compile_prefix
 from fieldtune.data import EncodedSet
 from fieldtune.tasks import open_task
 from fieldtune.training.evaluation import evaluate
-from fieldtune_offline import BuildSpec, LoraSpec
+from fieldtune_offline import BuildSpec, MethodSpec
 
 ADAPTED = {"target_modules": r"blocks\.1[345]\.(expand|project)|head", "r": 8, "lora_alpha": 16}
 POINT = 0.01
@@ -70,7 +70,7 @@ def prepare(seed: int, arguments: argparse.Namespace) -> Setting:
         model=str(model),
         task="image-classification",
         labels=tuple(dict.fromkeys(first)),
-        lora=LoraSpec(peft_config=settings),
+        method=MethodSpec(peft_config=settings),
         trust_remote_code=True,
         split="auto",
         target=(arguments.target,),

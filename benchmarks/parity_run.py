@@ -30,7 +30,7 @@ from fieldtune.data import EncodedSet
 from fieldtune.data.batches import batch_of, plan_evaluation
 from fieldtune.tasks import open_task
 from fieldtune.training.plan import count_steps, plan_steps, settle
-from fieldtune_offline import BuildSpec, LoraSpec
+from fieldtune_offline import BuildSpec, MethodSpec
 
 LABELS = ("negative", "positive")
 HEAD_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
@@ -178,7 +178,7 @@ def prepare(seed: int, arguments: argparse.Namespace) -> Setting:
         model=str(model),
         task="text-classification",
         labels=LABELS,
-        lora=LoraSpec(target_modules=("query", "value")),
+        method=MethodSpec(target_modules=("query", "value")),
         out=cache / "bundles" / f"benchmark-reviews-{seed}",
         seed=seed,
     )

@@ -34,7 +34,7 @@ from typing import Any
 from common import REPOSITORY, THREADS, asset, bundle, machine_line, parser, save, say, table
 from splits import LABELS, SPLITS, split_bundle
 
-from fieldtune_offline import BuildSpec, LoraSpec
+from fieldtune_offline import BuildSpec, MethodSpec
 
 BASE = "tiny-classifier"
 TOKENS = 4096
@@ -55,7 +55,7 @@ class Subject:
 
     task: str
     labels: tuple[str, ...]
-    lora: LoraSpec
+    method: MethodSpec
 
 
 GENERATOR = "smollm2"
@@ -64,17 +64,17 @@ SUBJECTS = {
     "minilm": Subject(
         task="text-classification",
         labels=LABELS,
-        lora=LoraSpec(target_modules=("query", "value")),
+        method=MethodSpec(target_modules=("query", "value")),
     ),
     "smollm2": Subject(
         task="text-generation",
         labels=(),
-        lora=LoraSpec(target_modules=("q_proj", "v_proj")),
+        method=MethodSpec(target_modules=("q_proj", "v_proj")),
     ),
     "efficientnet-lite0": Subject(
         task="image-classification",
         labels=LABELS,
-        lora=LoraSpec(target_modules=("blocks\\.1[345]\\.(expand|project)|head",)),
+        method=MethodSpec(target_modules=("blocks\\.1[345]\\.(expand|project)|head",)),
     ),
 }
 SIZES = {
@@ -117,18 +117,18 @@ def built(name: str, cache: Path) -> Path:
         return split_bundle(name.removesuffix(SPLIT), cache)
     subject, model = SUBJECTS[name], asset(name, cache)
     if name == "efficientnet-lite0":
-        # PEFT reads one string as a pattern, which the fields of LoraSpec cannot say.
+        # PEFT reads one string as a pattern, which the fields of MethodSpec cannot say.
         config = cache.resolve() / "benchmarks" / f"{name}-lora.json"
         config.parent.mkdir(parents=True, exist_ok=True)
-        config.write_text(json.dumps({"target_modules": subject.lora.target_modules[0], "r": 8, "lora_alpha": 16}))
-        lora = LoraSpec(peft_config=config)
+        config.write_text(json.dumps({"target_modules": subject.method.target_modules[0], "r": 8, "lora_alpha": 16}))
+        method = MethodSpec(peft_config=config)
     else:
-        lora = subject.lora
+        method = subject.method
     spec = BuildSpec(
         model=str(model),
         task=subject.task,
         labels=subject.labels,
-        lora=lora,
+        method=method,
         trust_remote_code=name == "efficientnet-lite0",
         out=cache / "bundles" / f"memory-{name}",
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from common import asset, bundle
 
-from fieldtune_offline import BuildSpec, LoraSpec
+from fieldtune_offline import BuildSpec, MethodSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,7 @@ def split_bundle(name: str, cache: Path) -> Path:
         model=str(asset(name, cache)),
         task=split.task,
         labels=LABELS,
-        lora=LoraSpec(target_modules=split.target_modules),
+        method=MethodSpec(target_modules=split.target_modules),
         split=split.blocks,
         sequence=split.sequence,
         trust_remote_code=True,

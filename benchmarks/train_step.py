@@ -37,7 +37,7 @@ from common import (
 )
 from contenders import CONTENDERS
 
-from fieldtune_offline import BuildSpec, LoraSpec
+from fieldtune_offline import BuildSpec, MethodSpec
 
 BATCHES = 4
 """Different batches that the steps go round in."""
@@ -121,7 +121,7 @@ def commands(name: str, cache: Path) -> dict[str, list[object]]:
         model=str(model),
         task=subject.task,
         labels=subject.labels,
-        lora=LoraSpec(target_modules=subject.target_modules),
+        method=MethodSpec(target_modules=subject.target_modules),
         ort_training=True,
         out=cache / "bundles" / f"benchmark-{name}",
     )

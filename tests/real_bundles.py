@@ -19,10 +19,10 @@ sys.path[:0] = [str(REPOSITORY / "demo"), str(REPOSITORY / "tests")]
 import tiny_bundles  # noqa: E402
 
 import assets  # noqa: E402  (of the folders put on the path above)
-from fieldtune_offline import BuildSpec, LoraSpec, build_bundle  # noqa: E402
+from fieldtune_offline import BuildSpec, MethodSpec, build_bundle  # noqa: E402
 
-ENCODER = LoraSpec(rank=8, alpha=16, target_modules=("query", "value"))
-DECODER = LoraSpec(rank=8, alpha=16, target_modules=("q_proj", "v_proj"))
+ENCODER = MethodSpec(rank=8, alpha=16, target_modules=("query", "value"))
+DECODER = MethodSpec(rank=8, alpha=16, target_modules=("q_proj", "v_proj"))
 
 
 def spec(name: str, out: Path, cache: Path, *, official: bool) -> BuildSpec:
@@ -30,8 +30,8 @@ def spec(name: str, out: Path, cache: Path, *, official: bool) -> BuildSpec:
     folder = out / name
     if name == "real-minilm":
         return BuildSpec(model=str(assets.fetch("minilm", cache)), task="text-classification", out=folder,
-                         labels=("no", "yes"), lora=ENCODER, overwrite=True, ort_training=official)  # fmt: skip
-    return BuildSpec(model=str(assets.fetch("smollm2", cache)), task="text-generation", out=folder, lora=DECODER,
+                         labels=("no", "yes"), method=ENCODER, overwrite=True, ort_training=official)  # fmt: skip
+    return BuildSpec(model=str(assets.fetch("smollm2", cache)), task="text-generation", out=folder, method=DECODER,
                      overwrite=True, ort_training=official)  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from fieldtune.adapters.arrays import from_theta, to_theta
 from fieldtune.adapters.directory import initial_adapter, write_adapter
 from fieldtune.bundle.opening import open_bundle
 from fieldtune.errors import ExportError
-from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
+from fieldtune_offline import BuildSpec, MethodSpec, build_bundle
 from fieldtune_offline.merge import merge_adapter
 from fieldtune_offline.ort_training.export import training_python
 from fieldtune_offline.spec import MergeSpec
@@ -156,27 +156,28 @@ def build_all(out: Path) -> None:
     decoder(models_folder / "lm")
     vision(models_folder / "vision")
     pictures(models_folder / "pictures")
-    every = LoraSpec(rank=4, alpha=8, target_modules=("query", "value"))
-    linear = LoraSpec(rank=4, alpha=8, target_modules=("q_proj", "v_proj", "down_proj"))
+    every = MethodSpec(rank=4, alpha=8, target_modules=("query", "value"))
+    linear = MethodSpec(rank=4, alpha=8, target_modules=("q_proj", "v_proj", "down_proj"))
     labels = ("negative", "positive")
     specs = [
         BuildSpec(model=str(models_folder / "classifier"), task="text-classification", out=out / "tiny-classifier",
-                  labels=labels, lora=every, overwrite=True),
+                  labels=labels, method=every, overwrite=True),
         BuildSpec(model=str(models_folder / "classifier"), task="text-classification", out=out / "static-classifier",
-                  labels=labels, lora=every, batch=4, sequence=16, overwrite=True),
+                  labels=labels, method=every, batch=4, sequence=16, overwrite=True),
         BuildSpec(model=str(models_folder / "vision"), task="image-classification", out=out / "tiny-vision",
-                  labels=("dark", "light"), lora=LoraSpec(rank=4, alpha=8, target_modules=("convolution",)),
+                  labels=("dark", "light"), method=MethodSpec(rank=4, alpha=8, target_modules=("convolution",)),
                   overwrite=True),
         BuildSpec(model=str(models_folder / "vision"), task="image-classification", out=out / "static-vision",
-                  labels=("dark", "light"), lora=LoraSpec(rank=4, alpha=8, target_modules=("convolution",)), batch=4,
-                  overwrite=True),
+                  labels=("dark", "light"), method=MethodSpec(rank=4, alpha=8, target_modules=("convolution",)),
+                  batch=4, overwrite=True),
         BuildSpec(model=str(models_folder / "vision"), task="image-classification", out=out / "split-vision",
-                  labels=("dark", "light"), lora=LoraSpec(rank=4, alpha=8, target_modules=("convolution",)), split=1,
+                  labels=("dark", "light"), method=MethodSpec(rank=4, alpha=8, target_modules=("convolution",)),
+                  split=1,
                   target=("vek280", "kv260", "ryzen-ai-strix"), calibration=models_folder / "pictures",
                   calibration_examples=40, overwrite=True),
         BuildSpec(model=str(models_folder / "classifier"), task="text-classification", out=out / "split-classifier",
-                  labels=labels, lora=every, sequence=16, split=1, overwrite=True),
-        BuildSpec(model=str(models_folder / "lm"), task="text-generation", out=out / "tiny-lm", lora=linear,
+                  labels=labels, method=every, sequence=16, split=1, overwrite=True),
+        BuildSpec(model=str(models_folder / "lm"), task="text-generation", out=out / "tiny-lm", method=linear,
                   overwrite=True),
     ]  # fmt: skip
     for spec in specs:

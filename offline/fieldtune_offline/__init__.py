@@ -6,15 +6,15 @@ from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fieldtune_offline.build import build_bundle
-    from fieldtune_offline.spec import BuildSpec, LoraSpec
+    from fieldtune_offline.spec import BuildSpec, MethodSpec
 
-__all__ = ["BuildSpec", "LoraSpec", "build_bundle"]
+__all__ = ["BuildSpec", "MethodSpec", "build_bundle"]
 
 __getattr__ = lazy_names(
     __name__,
     {
         "BuildSpec": "fieldtune_offline.spec",
-        "LoraSpec": "fieldtune_offline.spec",
+        "MethodSpec": "fieldtune_offline.spec",
         "build_bundle": "fieldtune_offline.build",
     },
 )

@@ -13,12 +13,14 @@ class Adapted:
 
     Attributes:
         model: a peft.PeftModel in evaluation mode; exactly the adapter's parameters require gradients.
-        config: its LoraConfig.
+        config: PEFT's configuration of it.
+        method: name of how it adapts.
         names: PEFT key → the name of the parameter in ``model``.
         layout: where each PEFT tensor lies in theta.
     """
 
     model: Any
     config: Any
+    method: str
     names: Mapping[str, str]
     layout: Layout

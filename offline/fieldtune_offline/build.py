@@ -20,7 +20,7 @@ from fieldtune.bundle.manifest import (
     TaskSpec,
     TextSpec,
 )
-from fieldtune.bundle.opening import TOKENIZER_NAME, file_spec
+from fieldtune.bundle.opening import TOKENIZER_NAME, Bundle, file_spec
 from fieldtune.errors import UnsupportedModel
 from fieldtune.files.output_folder import output_folder
 from fieldtune.tasks.interface import Task as DeviceTask
@@ -31,11 +31,12 @@ from fieldtune_offline.accelerators.targets import add_targets, load_targets
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.graph import Graph
 from fieldtune_offline.graphs import adapted_graph, gradient_graph
-from fieldtune_offline.methods.adapting import adapt
+from fieldtune_offline.methods.adapting import adapt, with_weights_named
+from fieldtune_offline.methods.choosing import chosen_method
 from fieldtune_offline.modalities.text import text_spec
 from fieldtune_offline.models import BaseModel, load_base
 from fieldtune_offline.node_table import node_table
-from fieldtune_offline.ort_training.export import add_ort_training, training_python
+from fieldtune_offline.ort_training.export import add_ort_training, check_method, training_python
 from fieldtune_offline.parity.split import check_split
 from fieldtune_offline.parity.whole import check_parity, open_sessions
 from fieldtune_offline.passes.split_prefix import Split, split_prefix
@@ -64,7 +65,7 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         report: called with one line at the start of each stage.
 
     Raises:
-        ValueError: a size that is too small, or settings that exclude each other.
+        ValueError: a size that is too small, a method that is unknown, or settings that exclude each other.
         UnsupportedModel: a model, task or adapter setting that is not supported.
         InvalidAdapter: ``spec.adapter`` is not a PEFT adapter for this base.
         InvalidProfile: a target that is no hardware profile.
@@ -78,6 +79,9 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
     kind = task_class(spec.task)
     spec = checked_spec(spec, kind)
     targets = load_targets(spec.target)
+    method = chosen_method(spec)
+    if spec.ort_training:
+        check_method(method, spec.model)
     # What could be missing on this machine shows before the minutes of a build.
     training = training_python(report) if spec.ort_training else None
     quantizer = choose_quantizer(spec.quantizer, report)
@@ -99,11 +103,13 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         manifest = _manifest(task_spec, base, adapted, text, graphs, split, staging)
         report("comparing with torch on stock ONNX Runtime")
         initial = read_adapter(staging / ADAPTER_NAME)
-        parity = _compared(staging / "graphs", adapted, task, manifest, initial, _parity_shapes(spec, base))
+        parity = _compared(Bundle(staging, manifest), adapted, task, initial, _parity_shapes(spec, base))
         manifest = dataclasses.replace(manifest, parity=parity)
         if calibration is not None:
             if spec.adapter is not None or not base.new_modules:
-                calibration = dataclasses.replace(calibration, adapter=inference_inputs(initial, manifest))
+                calibration = dataclasses.replace(
+                    calibration, adapter=inference_inputs(initial, Bundle(staging, manifest))
+                )
             manifest = add_targets(staging, manifest, targets, calibration, report, quantizer)
         if training:
             manifest = add_ort_training(staging, manifest, initial, training, report)
@@ -168,11 +174,11 @@ def _split(spec: BuildSpec, graphs: Sequence[Graph], report: Report) -> Split | 
 
 
 def _compared(
-    folder: Path, adapted: Adapted, task: Task, manifest: Manifest, initial: Adapter, shapes: list[tuple[int, int]]
+    bundle: Bundle, adapted: Adapted, task: Task, initial: Adapter, shapes: list[tuple[int, int]]
 ) -> tuple[ParitySpec, ...]:
-    parity = check_parity(open_sessions(folder), adapted, task, manifest, initial, shapes)
-    if manifest.split is not None:
-        check_split(folder, adapted, task, manifest, initial, shapes)
+    parity = check_parity(open_sessions(bundle.root / "graphs"), adapted, task, bundle, initial, shapes)
+    if bundle.manifest.split is not None:
+        check_split(bundle, adapted, task, initial, shapes)
     return parity
 
 
@@ -221,10 +227,11 @@ def _manifest(
             dtypes=base.dtypes,
         ),
         task=task,
+        method=adapted.method,
         text=text,
         image=base.image,
         peft_config=peft_config,
-        layout=adapted.layout,
+        layout=with_weights_named(adapted, {name: held for graph in graphs for name, held in graph.weights.items()}),
         graphs={graph.name: graph.spec("graphs") for graph in graphs},
         parity=(),
         tools={name: tool_version(name) for name in _TOOLS},

@@ -20,7 +20,7 @@ def gradient_graph(source: Traceable, adapted: Adapted, static: frozenset[str]) 
     ``theta`` and ``grad_sum`` are float32 of shape (layout.size,); the sums are over the labels that count, so that
     microbatches add up exactly and the loop divides once.
     """
-    program, inputs = trace_gradient(source, static)
+    program, inputs = trace_gradient(source, adapted, static)
     weights = program_weights(program, source.model_path)
     build = GraphBuilder()
     theta, pieces = split_theta(build, adapted.layout)
@@ -41,22 +41,21 @@ def gradient_graph(source: Traceable, adapted: Adapted, static: frozenset[str]) 
 def adapted_graph(name: str, source: Traceable, adapted: Adapted, static: frozenset[str]) -> Graph:
     """Return a forward graph that takes the adapter as named inputs with defaults and a symbolic rank.
 
-    LoRA's defaults are zeros of rank 1 (the base alone); a saved head's default is the initial one.
+    The defaults are the base alone, with the initial head: zeros of rank 1, or what the method says.
     """
-    program, inputs = trace_adapted(source, adapted, static)
+    program, inputs, carried = trace_adapted(source, adapted, static)
     build = GraphBuilder()
     weights = program_weights(program, f"module.{source.model_path}")
     lowered = lower_program(program, inputs, build, given={}, names=weights.names)
     count = len(source.inputs)
-    parameters = dict(adapted.model.named_parameters())
     held = dict(weights.tensors)
     adapter = list(lowered.inputs[count:])
-    for parameter, tensor in zip(adapted.layout.parameters, adapter, strict=True):
-        if parameter.rank_axis is None:
-            held[parameter.key] = parameters[adapted.names[parameter.key]]
+    for given, tensor in zip(carried, adapter, strict=True):
+        if given.default is not None:
+            held[given.key] = given.default
         else:
             shape = [dim if isinstance(dim, int) else 1 for dim in tensor.dims]
-            tensor.value.const_value = ir.tensor(torch.zeros(shape).numpy(), name=parameter.key)
+            tensor.value.const_value = ir.tensor(torch.zeros(shape).numpy(), name=given.key)
     outputs = dict(zip(source.outputs, lowered.outputs, strict=True))
     return _close(name, build, list(lowered.inputs[:count]), adapter, outputs, lowered, held, source.pads)
 

@@ -24,19 +24,19 @@ from fieldtune.bundle.manifest import (
 )
 from fieldtune.bundle.opening import Bundle, file_spec, open_bundle
 from fieldtune.data.batches import static_shape
-from fieldtune.errors import ExportError
+from fieldtune.errors import ExportError, UnsupportedModel
 from fieldtune.files.output_folder import output_folder
 from fieldtune.tasks.table import open_task
 from fieldtune_offline.accelerators.calibration_data import Calibration, read_calibration
 from fieldtune_offline.accelerators.int8 import choose_quantizer
 from fieldtune_offline.accelerators.targets import add_targets, load_targets
 from fieldtune_offline.graph import Graph
+from fieldtune_offline.methods.table import method_named
 from fieldtune_offline.node_table import node_table
 from fieldtune_offline.ort_training.export import FOLDER as ORT_TRAINING
 from fieldtune_offline.parity.merge import check_merge
 from fieldtune_offline.passes.drop_adapter import drop_adapter
-from fieldtune_offline.passes.fold_lora import fold_lora
-from fieldtune_offline.passes.merged_tensor import MergedTensor, held_tensor
+from fieldtune_offline.passes.merged_tensor import Fold, MergedTensor, held_tensor
 from fieldtune_offline.passes.split_at_logits import check_cut, split_at_logits
 from fieldtune_offline.passes.split_prefix import Split
 from fieldtune_offline.spec import MergeSpec
@@ -53,7 +53,7 @@ Report = Callable[[str], None]
 
 
 def merge_adapter(spec: MergeSpec, report: Report = lambda _: None) -> Manifest:
-    """Fold an adapter into a bundle's weights: W + (alpha / rank) · B A (Hu et al. 2021, §4.1); return the manifest.
+    """Fold an adapter into a bundle's weights; return the manifest.
 
     Its heads, biases and label names take the place of the base's. No torch model is needed, and one weight at a time
     is in memory.
@@ -69,7 +69,8 @@ def merge_adapter(spec: MergeSpec, report: Report = lambda _: None) -> Manifest:
         InvalidProfile: a target that is no hardware profile.
         InvalidData: calibration examples that cannot be used; every one is named, up to 20.
         ExportError: no such calibration examples, a target without an accelerator, or AMD Quark cannot be installed.
-        UnsupportedModel: a target, and graphs that no accelerator takes.
+        UnsupportedModel: adapters of the bundle's method cannot be folded; or a target, and graphs that no accelerator
+            takes.
         PlacementRefused: the accelerator of a target would refuse the quantized network; with the rules' names.
         ParityError: the merged graphs compute something else; nothing is left behind.
         OutputError: ``out`` exists, or cannot be written.
@@ -78,7 +79,8 @@ def merge_adapter(spec: MergeSpec, report: Report = lambda _: None) -> Manifest:
     targets = load_targets(spec.target)
     quantizer = choose_quantizer(spec.quantizer, report)
     source, adapter = open_bundle(spec.bundle), read_adapter(spec.adapter)
-    fed = inference_inputs(adapter, source.manifest)
+    fed = inference_inputs(adapter, source)
+    _fold(source)
     task = dataclasses.replace(source.manifest.task, labels=adapter_labels(adapter, source.manifest))
     if targets:
         served = source.manifest.graphs["infer"]
@@ -144,11 +146,12 @@ def _kept(manifest: Manifest) -> list[str]:
 
 def _merged_graphs(opened: Bundle, fed: Mapping[str, FloatArray], staging: Path) -> tuple[list[Graph], str]:
     """Write the weights; return the graphs that are bound to them, and the digest of the weights."""
+    fold = _fold(opened)
     graphs: list[Graph] = []
     sources: dict[str, MergedTensor] = {}
     for name in _FORWARD:
         model = ir.load(opened.graph_path(name))
-        for tensor in drop_adapter(model, opened.manifest.layout, fold_lora):
+        for tensor in drop_adapter(model, opened.manifest.layout, fold):
             _add(sources, tensor)
         for value in model.graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
@@ -163,6 +166,17 @@ def _merged_graphs(opened: Bundle, fed: Mapping[str, FloatArray], staging: Path)
         held = graph.model.graph.initializers.values()
         bind_weights((value for value in held if value.name in slots), slots, path)
     return graphs, _digest(tensors)
+
+
+def _fold(source: Bundle) -> Fold:
+    """Return what takes adapters of a bundle's method out of its graphs."""
+    method = method_named(source.manifest.method)
+    if method.fold is None:
+        raise UnsupportedModel(
+            f"{source.root}: adapts by {method.title}, whose adapters cannot be folded into weights here; serve the "
+            "bundle with the adapter beside it, or merge the adapter with PEFT and build a bundle from the merged model"
+        )
+    return method.fold
 
 
 def _write_graphs(graphs: Sequence[Graph], weights: Path) -> None:

@@ -10,17 +10,26 @@ CALIBRATION_EXAMPLES = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class LoraSpec:
-    """The adapter to add (Hu et al. 2021), in the terms of PEFT's LoraConfig."""
+class MethodSpec:
+    """How the model is adapted, in the terms of PEFT's configurations; what is left out is the method's own default.
 
-    rank: int = 8
-    """LoRA's rank r."""
+    These are the settings of all methods together: one that the chosen method does not have is refused by its name.
+    """
 
-    alpha: int = 16
-    """LoRA's alpha: the update is scaled by alpha / rank."""
+    name: Annotated[str | None, tyro.conf.arg(name="method", metavar="METHOD")] = None
+    """How the model is adapted; left out, as --peft-config or --adapter says, else by LoRA."""
+
+    rank: int | None = None
+    """Rank of the update, of methods that have one."""
+
+    alpha: int | None = None
+    """What the update is scaled by, over the rank, of methods that scale it."""
 
     target_modules: tuple[str, ...] = ()
     """Modules to adapt, by name or suffix, or all-linear; left out, PEFT's choice for the model."""
+
+    feedforward_modules: tuple[str, ...] = ()
+    """Those of the modules whose input is adapted in place of their output, of methods that tell them apart."""
 
     modules_to_save: tuple[str, ...] = ()
     """Modules to train whole and save with the adapter, beside a new head."""
@@ -28,11 +37,11 @@ class LoraSpec:
     rslora: bool = False
     """Scale by alpha / sqrt(rank) (Kalajdzievski 2023)."""
 
-    bias: Literal["none", "all", "lora_only"] = "none"
-    """Biases to train."""
+    bias: Annotated[str | None, tyro.conf.arg(metavar="BIAS")] = None
+    """Biases to train: none, all, or those of the adapted modules, as PEFT names that for the method."""
 
     peft_config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """JSON file with any fields of LoraConfig; what it says wins over the settings above."""
+    """JSON file with any fields of the method's configuration; what it says wins over the settings above."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +70,7 @@ class BuildSpec:
     """Static sequence length in tokens; left out, it may vary."""
 
     seed: int = 0
-    """Seed of a new head and of lora_A."""
+    """Seed of a new head and a new adapter."""
 
     split: Literal["none", "auto"] | int = "none"
     """Cut the frozen part off, to run once a sample: auto where that is cheapest; N adapts the last N blocks only."""
@@ -87,7 +96,7 @@ class BuildSpec:
     overwrite: bool = False
     """Replace the bundle if it exists."""
 
-    lora: LoraSpec = LoraSpec()
+    method: MethodSpec = MethodSpec()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

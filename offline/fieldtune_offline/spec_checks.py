@@ -21,8 +21,8 @@ def checked_spec(spec: BuildSpec, task: type[Task]) -> BuildSpec:
         value = getattr(spec, name)
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; expected at least 1")
-    if spec.lora.rank < 1:
-        raise ValueError(f"rank is {spec.lora.rank}; expected at least 1")
+    if spec.method.rank is not None and spec.method.rank < 1:
+        raise ValueError(f"rank is {spec.method.rank}; expected at least 1")
     check_calibration(spec)
     if spec.target:
         spec = dataclasses.replace(spec, split="auto") if spec.split == "none" else spec

@@ -3,8 +3,7 @@
 No weight is copied and nothing is computed: torch traces with tensors that have shapes only.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,20 +11,20 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from fieldtune.bundle.layout import Layout
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.lowering import Input
 from fieldtune_offline.lowering.padding import differentiable_padding
+from fieldtune_offline.methods.interface import ServingInput
+from fieldtune_offline.methods.table import method_named
 from fieldtune_offline.quiet import quiet_tracing
 from fieldtune_offline.tasks.interface import Traceable
 
-RANK_AXIS = "rank"
 _MODEL_ERRORS = (AttributeError, IndexError, RuntimeError, TypeError, ValueError)
 """What a model's own code raises where it meets what it was not written for, such as PEFT's layers."""
 
 
-def trace_gradient(source: Traceable, static: frozenset[str]) -> tuple[ExportedProgram, list[Input]]:
+def trace_gradient(source: Traceable, adapted: Adapted, static: frozenset[str]) -> tuple[ExportedProgram, list[Input]]:
     """Trace forward and backward: outputs of the module, then the gradient of each parameter that requires one.
 
     The first output is the loss.
@@ -36,7 +35,8 @@ def trace_gradient(source: Traceable, static: frozenset[str]) -> tuple[ExportedP
     from torch.export.experimental import _export_forward_backward
 
     inputs = [Input(name, _without(axes, static)) for name, axes in source.inputs]
-    program = differentiable_padding(_export(source.module, dict(source.batch), inputs))
+    with method_named(adapted.method).training(adapted.model):
+        program = differentiable_padding(_export(source.module, dict(source.batch), inputs))
     with quiet_tracing():
         try:
             joint = _export_forward_backward(program, joint_loss_index=0)
@@ -45,67 +45,37 @@ def trace_gradient(source: Traceable, static: frozenset[str]) -> tuple[ExportedP
     return joint, inputs
 
 
-def trace_adapted(source: Traceable, adapted: Adapted, static: frozenset[str]) -> tuple[ExportedProgram, list[Input]]:
-    """Trace forward with the adapter as inputs, LoRA's matrices transposed: A (in, rank), B (rank, out), rank symbolic.
+def trace_adapted(
+    source: Traceable, adapted: Adapted, static: frozenset[str]
+) -> tuple[ExportedProgram, list[Input], list[ServingInput]]:
+    """Trace forward with the adapter as inputs, which the method describes; the rank is symbolic.
 
-    A convolution's A and B keep PEFT's form: (rank, in, height, width) and (out, rank, 1, 1).
-
-    ``alpha / rank`` is taken out of the graph; whoever feeds B multiplies it in.
+    Returns:
+        The program, all its inputs, and those of the adapter, which come last.
 
     Raises:
         UnsupportedModel: as for ``trace_gradient``.
     """
-    tensors = dict(adapted.model.named_parameters())
-    adapter: dict[str, torch.Tensor] = {}
     inputs = [Input(name, _without(axes, static)) for name, axes in source.inputs]
-    for parameter in adapted.layout.parameters:
-        tensor = tensors[adapted.names[parameter.key]].detach()
-        if parameter.rank_axis is None:
-            adapter[parameter.key] = tensor.clone()
-            inputs.append(Input(parameter.key, (None,) * tensor.ndim))
-        else:
-            # One rank for the trace, whatever rank_pattern says; neither 0 nor 1, which torch would fix.
-            shape = [3 if axis == parameter.rank_axis else size for axis, size in enumerate(tensor.shape)]
-            axes = tuple(RANK_AXIS if axis == parameter.rank_axis else None for axis in range(tensor.ndim))
-            zeros = torch.zeros(shape)
-            if parameter.is_matrix:
-                zeros, axes = zeros.T.contiguous(), axes[::-1]
-            adapter[parameter.key] = zeros
-            inputs.append(Input(parameter.key, axes))
-    module = _WithAdapter(source, adapted.layout, adapted.names)
-    with _unit_scales(adapted.model):
-        program = _export(module, {"batch": dict(source.batch), "adapter": adapter}, inputs)
+    method = method_named(adapted.method)
+    with method.serving(adapted.model):
+        carried = method.serving_inputs(adapted)
+        inputs += [Input(given.key, given.axes) for given in carried]
+        adapter = {given.key: given.example for given in carried}
+        program = _export(_WithAdapter(source, carried), {"batch": dict(source.batch), "adapter": adapter}, inputs)
         with quiet_tracing():
-            return program.run_decompositions(), inputs
+            return program.run_decompositions(), inputs, carried
 
 
 class _WithAdapter(nn.Module):
-    def __init__(self, source: Traceable, layout: Layout, names: Mapping[str, str]) -> None:
+    def __init__(self, source: Traceable, carried: Sequence[ServingInput]) -> None:
         super().__init__()
         self.module = source.module
-        self._layout = layout
-        self._names = {key: f"{source.model_path}.{name}" for key, name in names.items()}
+        self._carried = tuple((given.key, f"{source.model_path}.{given.name}", given.transposed) for given in carried)
 
     def forward(self, batch: dict[str, Any], adapter: dict[str, torch.Tensor]) -> Any:
-        tensors = {
-            self._names[p.key]: adapter[p.key].T if p.is_matrix else adapter[p.key] for p in self._layout.parameters
-        }
+        tensors = {name: adapter[key].T if transposed else adapter[key] for key, name, transposed in self._carried}
         return torch.func.functional_call(self.module, tensors, kwargs=batch)
-
-
-@contextmanager
-def _unit_scales(model: nn.Module) -> Iterator[None]:
-    from peft.tuners.lora import LoraLayer
-
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    before = [dict(layer.scaling) for layer in layers]
-    try:
-        for layer in layers:
-            layer.scaling = dict.fromkeys(layer.scaling, 1.0)
-        yield
-    finally:
-        for layer, scaling in zip(layers, before, strict=True):
-            layer.scaling = scaling
 
 
 def _export(module: nn.Module, arguments: dict[str, Any], inputs: Sequence[Input]) -> ExportedProgram:

@@ -11,7 +11,7 @@ import transformers
 
 from fieldtune.bundle.opening import open_bundle
 from fieldtune.errors import UnsupportedModel
-from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
+from fieldtune_offline import BuildSpec, MethodSpec, build_bundle
 from fieldtune_offline.quiet import quiet_loading
 
 pytestmark = pytest.mark.slow
@@ -75,8 +75,8 @@ def model(tiny_models, tmp_path):
 def build(folder, out, kind, targets=("all-linear",), **changes):
     task = "text-classification" if kind == "classifier" else "text-generation"
     labels = ("a", "b") if kind == "classifier" else ()
-    lora = LoraSpec(target_modules=targets)
-    return build_bundle(BuildSpec(model=str(folder), task=task, out=out, labels=labels, lora=lora, **changes))
+    lora = MethodSpec(target_modules=targets)
+    return build_bundle(BuildSpec(model=str(folder), task=task, out=out, labels=labels, method=lora, **changes))
 
 
 CASES = [

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from fieldtune.bundle.opening import open_bundle
 from fieldtune.errors import OutputError, ParityError, UnsupportedModel
-from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
+from fieldtune_offline import BuildSpec, MethodSpec, build_bundle
 
 BUNDLES = ("tiny-classifier", "static-classifier", "tiny-lm")
 GRAPHS = ("gradient", "eval", "infer")
@@ -37,7 +37,7 @@ def spec(tiny_models, tmp_path):
         settings = {
             "model": str(tiny_models / "classifier"), "task": "text-classification",
             "out": tmp_path / "made" / "bundle", "labels": ("negative", "positive"),
-            "lora": LoraSpec(rank=2, target_modules=("query",)),
+            "method": MethodSpec(rank=2, target_modules=("query",)),
         }  # fmt: skip
         return BuildSpec(**{**settings, **changes})
 
@@ -129,7 +129,7 @@ def test_weights_are_stored_once_and_under_the_checkpoints_names(bundle, tiny_bu
         for name in names:
             np.testing.assert_array_equal(held[prefix + name], checkpoint.get_tensor(name), err_msg=name)
     beside = set(held) - {prefix + name for name in names}
-    saved = {p.key for p in bundle.manifest.layout.parameters if p.role == "saved"}
+    saved = {p.key for p in bundle.manifest.layout.parameters if p.replaces}
     # Beside the checkpoint: a head's default, and buffers that models compute.
     assert {name.rsplit(".", 1)[-1] for name in beside - saved} <= {"position_ids", "token_type_ids", "inv_freq"}
 
@@ -194,11 +194,12 @@ def test_adapter_inputs_have_a_symbolic_rank(bundle):
         by_key = {tensor.name: tensor.shape for tensor in bundle.manifest.graphs[name].adapter_inputs}
         assert list(by_key) == [parameter.key for parameter in bundle.manifest.layout.parameters]
         for parameter in bundle.manifest.layout.parameters:
-            expected = {
-                "lora_a": (parameter.shape[-1], "rank"),
-                "lora_b": ("rank", parameter.shape[0]),
-            }.get(parameter.role, parameter.shape)
-            assert by_key[parameter.key] == expected
+            ranked = parameter.rank_axis is not None
+            expected = tuple(
+                "rank" if axis == parameter.rank_axis else size for axis, size in enumerate(parameter.shape)
+            )
+            assert by_key[parameter.key] == (expected[::-1] if ranked else expected)
+            assert parameter.transposed == ranked
     assert not bundle.manifest.graphs["gradient"].adapter_inputs
 
 
@@ -349,11 +350,11 @@ def test_the_same_build_twice_is_the_same_bundle_and_replaces_whole(tiny_bundles
     out.mkdir()
     (out / "manifest.json").write_text("{}")
     (out / "stray.txt").write_text("of an earlier bundle")
-    lora = LoraSpec(rank=4, alpha=8, target_modules=("query", "value"))
+    lora = MethodSpec(rank=4, alpha=8, target_modules=("query", "value"))
     again = build_bundle(
         BuildSpec(
             model=str(tiny_bundles / "models" / "classifier"), task="text-classification", out=out, overwrite=True,
-            labels=("negative", "positive"), lora=lora, ort_training=first.manifest.ort_training is not None,
+            labels=("negative", "positive"), method=lora, ort_training=first.manifest.ort_training is not None,
         )
     )  # fmt: skip
     assert not (out / "stray.txt").exists()
@@ -386,7 +387,7 @@ def test_an_output_that_exists_is_refused_before_any_work(spec):
         ({"task": "text-generation"}, "labels negative, positive for text-generation, which has no classes"),
         ({"task": "text-generation", "labels": ()}, "keeps no key-value cache"),
         ({"sequence": 65}, "takes up to 64 tokens; a sequence of 65 was asked for"),
-        ({"lora": LoraSpec(target_modules=("querry",))}, "'querry'; nearest: query"),
+        ({"method": MethodSpec(target_modules=("querry",))}, "'querry'; nearest: query"),
     ],
 )
 def test_what_cannot_be_built_is_refused_by_name(spec, changes, message):
@@ -442,7 +443,7 @@ def test_a_path_that_is_no_model_directory_is_refused(spec, name, message):
 
 
 def test_sizes_below_1_are_a_callers_mistake(spec):
-    for changes in ({"batch": 0}, {"sequence": 0}, {"lora": LoraSpec(rank=0)}):
+    for changes in ({"batch": 0}, {"sequence": 0}, {"method": MethodSpec(rank=0)}):
         with pytest.raises(ValueError, match="expected at least 1"):
             build_bundle(spec(**changes))
 

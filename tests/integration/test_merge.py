@@ -32,7 +32,7 @@ from fieldtune.errors import (
     ParityError,
     UnsupportedModel,
 )
-from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
+from fieldtune_offline import BuildSpec, MethodSpec, build_bundle
 from fieldtune_offline.cli import main
 from fieldtune_offline.merge import merge_adapter
 from fieldtune_offline.ort_training.export import export_ort_training
@@ -104,8 +104,8 @@ def build(tiny, tiny_models, tmp_path):
         (tmp_path / "peft.json").write_text(json.dumps(settings))
         task = TASKS.get(kind, "text-generation")
         labels = ("a", "b", "c") if kind in TASKS else ()
-        lora = LoraSpec(peft_config=tmp_path / "peft.json")
-        build_bundle(BuildSpec(model=str(folder), task=task, labels=labels, out=tmp_path / "bundle", lora=lora))
+        lora = MethodSpec(peft_config=tmp_path / "peft.json")
+        build_bundle(BuildSpec(model=str(folder), task=task, labels=labels, out=tmp_path / "bundle", method=lora))
         return folder, tmp_path / "bundle"
 
     return make
@@ -185,7 +185,7 @@ def test_a_merged_bundle_answers_as_the_bundle_with_the_adapter(tiny_bundles, no
     manifest = _merge(source.root, adapter, tmp_path / "merged")
     merged = open_bundle(tmp_path / "merged")
     assert merged.manifest == manifest
-    fed = inference_inputs(read_adapter(adapter), source.manifest)
+    fed = inference_inputs(read_adapter(adapter), source)
     fixed = source.manifest.graphs["infer"].inputs[0].shape
     feeds, _ = _feeds(source.root)
     if isinstance(fixed[0], int):

@@ -15,7 +15,7 @@ from fieldtune.bundle.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS
 from fieldtune.bundle.node_tables import read_node_table
 from fieldtune.bundle.opening import open_bundle
 from fieldtune.errors import ParityError, UnsupportedModel
-from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
+from fieldtune_offline import BuildSpec, MethodSpec, build_bundle
 
 SPLITS = ("split-vision", "split-classifier")
 
@@ -57,7 +57,7 @@ def test_suffixes_fed_by_the_prefix_compute_what_the_whole_graphs_compute(bundle
     theta = (0.1 * random.standard_normal(bundle.manifest.layout.size)).astype(np.float32)
     initial = read_adapter(bundle.adapter_path)
     adapter = from_theta(theta, bundle.manifest, initial, bundle.manifest.task.labels, None)
-    arrays = {**batch(bundle, rows), **inference_inputs(adapter, bundle.manifest), "theta": theta}
+    arrays = {**batch(bundle, rows), **inference_inputs(adapter, bundle), "theta": theta}
     opened = sessions(bundle)
     boundary = run(opened[PREFIX_GRAPH], arrays)
     assert list(boundary) == [tensor.name for tensor in bundle.manifest.split.boundary]
@@ -108,7 +108,7 @@ def test_weights_are_in_the_bundle_once(bundle, tiny_bundles):
 def spec(tiny_models, out, **changes):
     fields = {
         "model": str(tiny_models / "classifier"), "task": "text-classification", "out": out, "labels": ("no", "yes"),
-        "sequence": 16, "split": 1, "lora": LoraSpec(rank=2, target_modules=("query",)), **changes,
+        "sequence": 16, "split": 1, "method": MethodSpec(rank=2, target_modules=("query",)), **changes,
     }  # fmt: skip
     return BuildSpec(**fields)
 
@@ -120,20 +120,28 @@ def spec(tiny_models, out, **changes):
         ({"batch": 4}, ValueError, "leave --batch out"),
         ({"split": 0}, ValueError, "at least 1 block"),
         ({"split": 2}, UnsupportedModel, "bert.encoder.layer has 2 blocks; --split 2 would leave none"),
-        ({"split": "auto", "lora": LoraSpec(target_modules=("word_embeddings",))}, UnsupportedModel, "nothing worth"),
-        ({"lora": LoraSpec(target_modules=("bert.encoder.layer.0.output.dense",))}, UnsupportedModel, "none of the"),
         (
-            {"lora": LoraSpec(target_modules=("query",), bias="all")},
+            {"split": "auto", "method": MethodSpec(target_modules=("word_embeddings",))},
+            UnsupportedModel,
+            "nothing worth",
+        ),
+        (
+            {"method": MethodSpec(target_modules=("bert.encoder.layer.0.output.dense",))},
+            UnsupportedModel,
+            "none of the",
+        ),
+        (
+            {"method": MethodSpec(target_modules=("query",), bias="all")},
             UnsupportedModel,
             r"below them[^$]* - bert\.emb",
         ),
         (
-            {"lora": LoraSpec(target_modules=("query",), modules_to_save=("LayerNorm",))},
+            {"method": MethodSpec(target_modules=("query",), modules_to_save=("LayerNorm",))},
             UnsupportedModel,
             r"below them[^$]*encoder\.layer\.0\.output\.LayerNorm$",
         ),
         ({"adapter": Path("kitchen")}, ValueError, "says where a new adapter goes, and kitchen has its own .* auto"),
-        ({"lora": LoraSpec(target_modules=("pooler.dense",))}, UnsupportedModel, "in no numbered blocks"),
+        ({"method": MethodSpec(target_modules=("pooler.dense",))}, UnsupportedModel, "in no numbered blocks"),
     ],
 )
 def test_what_cannot_be_split_is_refused(tiny_models, tmp_path, changes, kind, words):
@@ -143,13 +151,13 @@ def test_what_cannot_be_split_is_refused(tiny_models, tmp_path, changes, kind, w
 
 
 def test_biases_of_the_adapted_layers_are_trained_in_the_last_block_only(tiny_models, tmp_path):
-    lora = LoraSpec(rank=2, target_modules=("query",), bias="lora_only")
-    layout = build_bundle(spec(tiny_models, tmp_path / "bundle", lora=lora)).layout
+    lora = MethodSpec(rank=2, target_modules=("query",), bias="lora_only")
+    layout = build_bundle(spec(tiny_models, tmp_path / "bundle", method=lora)).layout
     assert {parameter.module for parameter in layout.parameters} == {
         "bert.encoder.layer.1.attention.self.query",
         "classifier",
     }
-    assert [parameter.role for parameter in layout.parameters].count("bias") == 1
+    assert sum(parameter.optional for parameter in layout.parameters) == 1
 
 
 def test_a_language_model_is_refused_by_name(tiny_models, tmp_path):
@@ -175,7 +183,7 @@ def test_a_prefix_that_computes_something_else_is_not_written(tiny_models, tmp_p
 
 
 def test_auto_cuts_below_the_first_adapted_module(tiny_models, tmp_path):
-    lora = LoraSpec(rank=2, target_modules=("layer.1.attention.self.query",))
-    manifest = build_bundle(spec(tiny_models, tmp_path / "bundle", split="auto", lora=lora))
+    lora = MethodSpec(rank=2, target_modules=("layer.1.attention.self.query",))
+    manifest = build_bundle(spec(tiny_models, tmp_path / "bundle", split="auto", method=lora))
     assert [tensor.shape for tensor in manifest.split.boundary] == [("batch", 16, 32)]
     assert dataclasses.asdict(open_bundle(tmp_path / "bundle").manifest) == dataclasses.asdict(manifest)

@@ -25,7 +25,7 @@ from fieldtune.hardware import load_profile
 from fieldtune.placement.plan import plan_placement
 from fieldtune.placement.rules import check_rules
 from fieldtune.tasks import open_task
-from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
+from fieldtune_offline import BuildSpec, MethodSpec, build_bundle
 from fieldtune_offline.accelerators.accuracy import measure_accuracy, open_prefixes
 from fieldtune_offline.accelerators.calibration_data import Calibration, read_calibration
 from fieldtune_offline.accelerators.int8 import planned_table
@@ -157,7 +157,7 @@ def always(bundle, label, out):
 @pytest.mark.parametrize(("label", "share"), [(0, 13 / 27), (1, 14 / 27)])
 def test_what_is_measured_is_the_bundles_adapter(copied, tmp_path, label, share):
     bundle = copied("split-classifier")
-    adapter = inference_inputs(read_adapter(always(bundle, label, tmp_path / "adapter")), bundle.manifest)
+    adapter = inference_inputs(read_adapter(always(bundle, label, tmp_path / "adapter")), bundle)
     accuracy = added(bundle, "kv260", calibration(bundle, 27, adapter=adapter)).manifest.targets["kv260"].accuracy
     assert (accuracy.before, accuracy.after) == (share, share)
 
@@ -180,7 +180,8 @@ def test_calibration_examples_that_cannot_be_used_are_named_before_anything_is_t
     image = models / "pictures" / "dark" / "00.npy"
     spec = BuildSpec(
         model=str(models / "vision"), task="image-classification", labels=("dark", "light"), split=1,
-        lora=LoraSpec(target_modules=("convolution",)), target=("kv260",), calibration=table, out=tmp_path / "bundle",
+        method=MethodSpec(target_modules=("convolution",)), target=("kv260",), calibration=table,
+        out=tmp_path / "bundle",
     )  # fmt: skip
     for row, words in (
         ({"image": str(image), "label": "dusk"}, "dusk"),

@@ -15,7 +15,7 @@ from fieldtune.adapters.arrays import inference_inputs
 from fieldtune.adapters.directory import read_adapter
 from fieldtune.bundle.opening import open_bundle
 from fieldtune.errors import UnsupportedModel
-from fieldtune_offline import BuildSpec, LoraSpec, build_bundle
+from fieldtune_offline import BuildSpec, MethodSpec, build_bundle
 from fieldtune_offline.quiet import quiet_loading
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -120,7 +120,7 @@ def _check(manifest):
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "settings", "targets"), FAMILIES.values(), ids=FAMILIES)
 def test_a_family_builds_and_passes_parity(model, tmp_path, family, settings, targets):
-    manifest = _build(model(family, settings), tmp_path / "bundle", lora=LoraSpec(rank=4, target_modules=targets))
+    manifest = _build(model(family, settings), tmp_path / "bundle", method=MethodSpec(rank=4, target_modules=targets))
     _check(manifest)
     assert len(manifest.layout.parameters) >= 4
     assert manifest.text is None
@@ -133,7 +133,7 @@ def test_a_family_builds_and_passes_parity(model, tmp_path, family, settings, ta
 def test_efficientnet_lite_brings_its_own_code_and_padding(efficientnet_lite, tmp_path):
     lora = tmp_path / "lora.json"
     lora.write_text(json.dumps({"target_modules": r"blocks\.1[45]\.(expand|project)|head", "r": 4}))
-    changes = {"lora": LoraSpec(peft_config=lora), "out": tmp_path / "bundle"}
+    changes = {"method": MethodSpec(peft_config=lora), "out": tmp_path / "bundle"}
     with pytest.raises(UnsupportedModel, match=r"brings Python code of its own .*--trust-remote-code"):
         _build(efficientnet_lite, **changes)
     manifest = _build(efficientnet_lite, trust_remote_code=True, **changes)
@@ -151,14 +151,14 @@ def test_efficientnet_lite_brings_its_own_code_and_padding(efficientnet_lite, tm
     depthwise = tmp_path / "depthwise.json"
     depthwise.write_text(json.dumps({"target_modules": r"blocks\.15\.depthwise", "r": 1920}))
     with pytest.raises(UnsupportedModel, match=r"blocks\.15\.depthwise: a convolution in 1152 groups|group"):
-        _build(efficientnet_lite, tmp_path / "depth", trust_remote_code=True, lora=LoraSpec(peft_config=depthwise))
+        _build(efficientnet_lite, tmp_path / "depth", trust_remote_code=True, method=MethodSpec(peft_config=depthwise))
     assert not (tmp_path / "depth").exists()
 
 
 def test_convolution_adapters_of_any_rank_are_served_as_peft_serves_them(model, tmp_path):
     family, settings, targets = FAMILIES["ResNet-basic"]
     folder = model(family, settings)
-    _build(folder, tmp_path / "bundle", lora=LoraSpec(rank=4, target_modules=targets))
+    _build(folder, tmp_path / "bundle", method=MethodSpec(rank=4, target_modules=targets))
     bundle = open_bundle(tmp_path / "bundle")
     session = onnxruntime.InferenceSession(bundle.graph_path("infer"))
     images = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
@@ -178,7 +178,7 @@ def test_convolution_adapters_of_any_rank_are_served_as_peft_serves_them(model, 
             ).eval()
         with torch.no_grad():
             expected = again(pixel_values=torch.from_numpy(images)).logits.numpy()
-        fed = inference_inputs(read_adapter(tmp_path / f"adapter{rank}"), bundle.manifest)
+        fed = inference_inputs(read_adapter(tmp_path / f"adapter{rank}"), bundle)
         (found,) = session.run(["logits"], {"pixel_values": images, **fed})
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
@@ -203,5 +203,5 @@ def test_what_a_device_cannot_prepare_is_refused(model, tmp_path, preprocessor, 
     if preprocessor is None:
         (folder / "preprocessor_config.json").unlink()
     with pytest.raises(UnsupportedModel, match=message):
-        _build(folder, tmp_path / "bundle", lora=LoraSpec(target_modules=("convolution",)))
+        _build(folder, tmp_path / "bundle", method=MethodSpec(target_modules=("convolution",)))
     assert not (tmp_path / "bundle").exists()

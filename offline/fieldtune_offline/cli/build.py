@@ -44,11 +44,13 @@ def run(command: Build, console: "Console") -> int:
     from fieldtune.cli.results import print_json, print_tables
     from fieldtune.cli.usage import UsageError
     from fieldtune_offline.build import build_bundle
+    from fieldtune_offline.methods.choosing import chosen_method
     from fieldtune_offline.spec_checks import checked_spec
     from fieldtune_offline.tasks.table import task_class
 
     try:
         checked_spec(command.spec, task_class(command.spec.task))
+        chosen_method(command.spec)
     except ValueError as error:
         raise UsageError(str(error)) from error
     report = stage_printer(console)

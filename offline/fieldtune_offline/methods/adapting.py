@@ -10,13 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from fieldtune.adapters.adapter import Adapter
+from fieldtune.adapters.adapter import PREFIX, Adapter
 from fieldtune.adapters.directory import read_adapter
-from fieldtune.bundle.layout import Layout, ParameterSpec, Role
+from fieldtune.bundle.layout import BaseWeight, Layout, ParameterSpec
 from fieldtune.errors import InvalidAdapter, UnsupportedModel, listed
 from fieldtune_offline.adapted import Adapted
+from fieldtune_offline.methods.choosing import chosen_method
+from fieldtune_offline.methods.interface import Method
 from fieldtune_offline.methods.last_blocks import last_blocks
-from fieldtune_offline.methods.lora import check_config, check_names, check_targeted, new_config, stored_config
+from fieldtune_offline.methods.peft_config import check_config, check_names, check_targeted, new_config, stored_config
+from fieldtune_offline.methods.table import method_named
 from fieldtune_offline.models import BaseModel
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
@@ -27,14 +30,16 @@ def adapt(base: BaseModel, spec: BuildSpec, task: type[Task]) -> Adapted:
     """Put the adapter on the base: a new one, or an existing one read from a PEFT directory.
 
     Raises:
+        ValueError: a method that is unknown, or settings that it does not have.
         UnsupportedModel: a setting that is not supported, or targets that match nothing or no layer of a known kind.
         InvalidAdapter: ``spec.adapter`` is not a PEFT adapter for this base.
     """
-    model = _stored(base, spec, task) if spec.adapter is not None else _new(base, spec, task)
+    method = chosen_method(spec)
+    model = _stored(base, spec, task, method) if spec.adapter is not None else _new(base, spec, task, method)
     model.eval()
-    _check_layers(model)
+    method.check_layers(model)
     names = _keys(model)
-    adapted = Adapted(model, model.peft_config["default"], names, _layout(model, names))
+    adapted = Adapted(model, model.peft_config["default"], method.name, names, _layout(model, names, method))
     if spec.adapter is not None:
         _check_stored(adapted, base, read_adapter(spec.adapter))
     if isinstance(spec.split, int):
@@ -42,11 +47,11 @@ def adapt(base: BaseModel, spec: BuildSpec, task: type[Task]) -> Adapted:
     return adapted
 
 
-def _new(base: BaseModel, spec: BuildSpec, task: type[Task]) -> Any:
+def _new(base: BaseModel, spec: BuildSpec, task: type[Task], method: Method) -> Any:
     from peft import get_peft_model
 
-    config = new_config(base, spec, task)
-    check_config(config, str(spec.lora.peft_config or "the adapter"))
+    config = new_config(method, spec.method, task, base.new_modules)
+    check_config(method, config, str(spec.method.peft_config or "the adapter"))
     asked = copy.deepcopy(config)  # PEFT fills it in
     torch.manual_seed(spec.seed)
     try:
@@ -59,31 +64,31 @@ def _new(base: BaseModel, spec: BuildSpec, task: type[Task]) -> Any:
                 targeted = model.targeted_module_names
                 named = last_blocks(base.model, targeted, spec.split).among(targeted)
                 torch.manual_seed(spec.seed)
-                model = get_peft_model(model.unload(), dataclasses.replace(asked, target_modules=named))
-    except (ValueError, NotImplementedError, re.error) as error:
+                model = get_peft_model(model.unload(), method.narrowed(asked, named))
+    except (ValueError, TypeError, NotImplementedError, re.error) as error:
         raise UnsupportedModel(f"{spec.model}: PEFT refuses the adapter: {error}") from error
     check_targeted(model.targeted_module_names, asked)
     config = model.peft_config["default"]
     config.base_model_name_or_path = spec.model
-    for field in ("target_modules", "exclude_modules"):
-        if isinstance(getattr(config, field), set):
-            setattr(config, field, sorted(getattr(config, field)))  # a set is written in another order each time
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, set):
+            setattr(config, field.name, sorted(value))  # a set is written in another order each time
     if config.modules_to_save:
         # PEFT adds the usual names of heads to the list, whether they are in it or not.
         config.modules_to_save = list(dict.fromkeys(config.modules_to_save))
     return model
 
 
-def _stored(base: BaseModel, spec: BuildSpec, task: type[Task]) -> Any:
+def _stored(base: BaseModel, spec: BuildSpec, task: type[Task], method: Method) -> Any:
     from peft import PeftModel
 
     assert spec.adapter is not None
-    read_adapter(spec.adapter)  # refuses what is no adapter, damaged, pickled or not plain LoRA
-    check_config(stored_config(spec.adapter, task), str(spec.adapter))
+    check_config(method, stored_config(method, spec.adapter, task), str(spec.adapter))
     try:
         with quiet_loading():
             return PeftModel.from_pretrained(base.model, str(spec.adapter), is_trainable=True)
-    except (RuntimeError, ValueError, OSError, KeyError) as error:
+    except (RuntimeError, ValueError, TypeError, OSError, KeyError) as error:
         raise InvalidAdapter(f"{spec.adapter}: does not fit {spec.model}: {error}") from error
 
 
@@ -93,7 +98,7 @@ def _check_stored(adapted: Adapted, base: BaseModel, stored: Adapter) -> None:
     faults = [f"{key}: missing" for key in adapted.names if key not in found]
     known = _saved(adapted.model)
     faults += [f"{key}: belongs to nothing that is trained" for key in sorted(found - set(known))]
-    saved = [f".{parameter.module}." for parameter in adapted.layout.parameters if parameter.role == "saved"]
+    saved = [f".{p.module}." for p in adapted.layout.parameters if _is_saved(adapted.names[p.key])]
     for module in base.new_modules:
         if not any(f".{module}." in path for path in saved):
             faults.append(f"{module}: the base has no weights for it, and the adapter brings none (modules_to_save)")
@@ -107,30 +112,11 @@ def _check_blocks(adapted: Adapted, base: BaseModel, count: int) -> None:
     last = set(last_blocks(base.model, adapted.model.targeted_module_names, count).among(trained))
     below = [module for module in trained if module not in last]
     if below:
+        biases = method_named(adapted.method).biases
+        advice = f"take --bias {biases[-1]} in place of all, and " if biases else ""
         raise UnsupportedModel(
-            f"--split {count} trains in the last {count} block(s) only, and these would be trained below them; take "
-            f"--bias lora_only in place of all, and leave them out of --modules-to-save{listed(below)}"
-        )
-
-
-def _check_layers(model: nn.Module) -> None:
-    from peft.tuners.lora import Conv2d, Embedding, Linear, LoraLayer
-
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
-    faults = [
-        f"{name}: {type(module).__name__}"
-        for name, module in layers.items()
-        if type(module) not in (Linear, Embedding, Conv2d)
-    ]
-    # A depthwise A would be as large as the kernel that it adapts, and its gradient has no ONNX operator.
-    faults += [
-        f"{name}: a convolution in {module.get_base_layer().groups} groups"
-        for name, module in layers.items()
-        if isinstance(module, Conv2d) and module.get_base_layer().groups != 1
-    ]
-    if faults:
-        raise UnsupportedModel(
-            f"LoRA is supported on linear layers, embeddings and convolutions in one group only{listed(faults)}"
+            f"--split {count} trains in the last {count} block(s) only, and these would be trained below them; {advice}"
+            f"leave them out of --modules-to-save{listed(below)}"
         )
 
 
@@ -163,46 +149,122 @@ def _keys(model: Any) -> dict[str, str]:
     return {by_storage[tensor.data_ptr()]: name for name, tensor in trained.items()}
 
 
-def _layout(model: Any, names: Mapping[str, str]) -> Layout:
+def _is_saved(name: str) -> bool:
+    """Whether a parameter of the model is in a module that is trained whole."""
+    return ".modules_to_save." in name
+
+
+def _layout(model: Any, names: Mapping[str, str], method: Method) -> Layout:
     parameters: list[ParameterSpec] = []
     offset = 0
     tensors = dict(model.named_parameters())
     for key, name in names.items():
-        tensor = tensors[name]
-        specification = ParameterSpec(
-            key=key,
-            role=_role(key, name),
-            module=_module(key),
-            shape=tuple(tensor.shape),
-            offset=offset,
-            decay=tensor.ndim >= 2,  # biases and norms are vectors
-        )
+        own = _own(model, name)
+        specification = _specification(model, key, name, offset) if own is None else _fed(method, key, offset, *own)
+        assert specification.shape == tuple(tensors[name].shape)
         parameters.append(specification)
         offset += specification.size
     return Layout(tuple(parameters))
 
 
-def _role(key: str, name: str) -> Role:
-    if ".modules_to_save." in name:
-        return "saved"
-    for part, role in _ROLE_OF_PART:
-        if part in key:
-            return "bias" if key.endswith(".bias") else role
-    return "bias"
+def _own(model: Any, name: str) -> tuple[str, Any, str, torch.Tensor] | None:
+    """Return the layer that a parameter of the method's own belongs to, with its path, and the parameter's part of it.
+
+    None for what belongs to the base.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if _is_saved(name):
+        return None
+    path = name.split(".")
+    for end in range(len(path) - 1, 0, -1):
+        layer = model.get_submodule(".".join(path[:end]))
+        if isinstance(layer, BaseTunerLayer):
+            if path[end] == "base_layer":
+                return None
+            part = ".".join(step for step in path[end:] if step != "default")
+            return ".".join(path[:end]).removeprefix(PREFIX), layer, part, model.get_parameter(name)
+    return None
 
 
-_ROLE_OF_PART: tuple[tuple[str, Role], ...] = (
-    (".lora_embedding_A", "lora_embedding_a"),
-    (".lora_embedding_B", "lora_embedding_b"),
-    (".lora_A.", "lora_a"),
-    (".lora_B.", "lora_b"),
-)
+def _fed(
+    method: Method, key: str, offset: int, module: str, layer: Any, part: str, tensor: torch.Tensor
+) -> ParameterSpec:
+    """Return the specification of a tensor of the method's own."""
+    facts = method.facts(layer, part, tensor)
+    weight = None if facts.weight_axes is None else BaseWeight(name=f"{module}.weight", axes=facts.weight_axes)
+    return ParameterSpec(
+        key=key,
+        module=module,
+        axes=facts.axes,
+        shape=tuple(tensor.shape),
+        offset=offset,
+        decay=facts.decay,
+        transposed=facts.transposed,
+        scaled=facts.scaled,
+        optional=facts.optional,
+        weight=weight,
+    )
 
 
-def _module(key: str) -> str:
-    path = key.removeprefix("base_model.model.")
-    for part, _ in _ROLE_OF_PART:
-        path = path.split(part.rstrip("."))[0]
+def _specification(model: Any, key: str, name: str, offset: int) -> ParameterSpec:
+    """Return the specification of a tensor that takes the place of one of the base's."""
+    owner, _, leaf = name.rpartition(".")
+    tensor = model.get_parameter(name)
+    module = key.removeprefix(PREFIX)
     for suffix in (".weight", ".bias", ".base_layer"):
-        path = path.removesuffix(suffix)
-    return path
+        module = module.removesuffix(suffix)
+    return ParameterSpec(
+        key=key,
+        module=module,
+        axes=_axes(model.get_submodule(owner), leaf, tensor.ndim),
+        shape=tuple(tensor.shape),
+        offset=offset,
+        decay=tensor.ndim >= 2,  # biases and norms are vectors
+        optional=not _is_saved(name),
+        replaces=checkpoint_name(key),
+    )
+
+
+def checkpoint_name(key: str) -> str:
+    """Return the name that a checkpoint has for a saved tensor or a bias, by its PEFT key."""
+    return key.removeprefix(PREFIX).replace(".base_layer.", ".").replace(".modules_to_save.", ".")
+
+
+def _axes(owner: nn.Module, leaf: str, count: int) -> tuple[str, ...]:
+    from transformers.pytorch_utils import Conv1D
+
+    if count == 1:
+        return ("features",)
+    if leaf == "weight" and count == 2:
+        for kind, axes in (
+            (nn.Linear, ("out_features", "in_features")),
+            (nn.Embedding, ("num_embeddings", "embedding_dim")),
+            (Conv1D, ("in_features", "out_features")),
+        ):
+            if isinstance(owner, kind):
+                return axes
+    if isinstance(owner, nn.Conv2d) and count == 4:
+        return ("out_channels", "in_channels", "height", "width")
+    return tuple(f"axis_{number}" for number in range(count))
+
+
+def with_weights_named(adapted: Adapted, held: Mapping[str, torch.Tensor]) -> Layout:
+    """Return the layout with the names that the written weights have: tied ones have one name.
+
+    Args:
+        adapted: the model.
+        held: name → tensor of everything that is written to graphs/weights.safetensors.
+    """
+    names = {tensor.data_ptr(): name for name, tensor in held.items()}
+    parameters: list[ParameterSpec] = []
+    for p in adapted.layout.parameters:
+        if p.weight is not None:
+            tensor = adapted.model.get_submodule(f"{PREFIX}{p.module}").get_base_layer().weight
+            name = names.get(tensor.data_ptr())
+            if name is None:
+                raise UnsupportedModel(f"{p.module}: no graph reads its weight as the checkpoint has it")
+            parameters.append(dataclasses.replace(p, weight=dataclasses.replace(p.weight, name=name)))
+        else:
+            parameters.append(p)
+    return Layout(tuple(parameters))

@@ -20,6 +20,8 @@ from fieldtune.errors import ExportError, UnsupportedModel
 from fieldtune.files.output_folder import output_folder
 from fieldtune.training.backends import training_api
 from fieldtune_offline.environments import Environment, environment_python
+from fieldtune_offline.methods.interface import Method
+from fieldtune_offline.methods.table import method_named
 from fieldtune_offline.ort_training import generate
 from fieldtune_offline.ort_training.forward import forward_model, frozen_parameters
 from fieldtune_offline.ort_training.probes import Probes
@@ -57,6 +59,7 @@ def export_ort_training(bundle: Path, adapter: Path | None = None, report: Repor
     """
     opened = open_bundle(bundle)
     opened.check_trainable()
+    check_method(method_named(opened.manifest.method), str(bundle))
     python = training_python(report)
     kept = {name: spec for name, spec in opened.manifest.files.items() if not name.startswith(f"{FOLDER}/")}
     # The copy, a checkpoint of the same weights, and the forward graph while the tool runs.
@@ -70,6 +73,19 @@ def export_ort_training(bundle: Path, adapter: Path | None = None, report: Repor
         manifest = add_ort_training(staging, opened.manifest, start, python, report)
         (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
+
+
+def check_method(method: Method, where: str) -> None:
+    """Check that the official artifacts can be made for a method.
+
+    Raises:
+        UnsupportedModel: what its eval.onnx takes is made of theta on the device.
+    """
+    if not method.official:
+        raise UnsupportedModel(
+            f"{where}: the official training artifacts cannot be made for {method.title}, whose adapters eval.onnx "
+            "takes in another form than they are trained in; train it with the portable backend"
+        )
 
 
 def training_python(report: Report) -> Path:

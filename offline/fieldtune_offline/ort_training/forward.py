@@ -1,7 +1,7 @@
 """The forward graph that ONNX Runtime differentiates: eval.onnx with the adapter as trainable initializers.
 
-eval.onnx takes A and B transposed, B scaled, of any rank. Here they stand as PEFT stores them, because these are the
-parameters that AdamW steps on, with a node or two between each and the place where it was fed.
+eval.onnx takes the adapter's matrices transposed, scaled, of any rank. Here they stand as PEFT stores them, because
+these are the parameters that AdamW steps on, with a node or two between each and the place where it was fed.
 """
 
 from pathlib import Path
@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from fieldtune.adapters.adapter import Adapter, lora_modules
-from fieldtune.adapters.arrays import is_scaled, to_theta
-from fieldtune.adapters.fit import scales
+from fieldtune.adapters.adapter import Adapter, adapted_modules
+from fieldtune.adapters.arrays import to_theta
+from fieldtune.adapters.methods.table import method_named
 from fieldtune.bundle.layout import ParameterSpec
 from fieldtune.bundle.manifest import Manifest
 from fieldtune.errors import UnsupportedModel
@@ -36,8 +36,7 @@ def forward_model(root: Path, manifest: Manifest, adapter: Adapter) -> ir.Model:
     model = ir.load(root / manifest.graphs["eval"].path)
     graph = model.graph
     values = manifest.layout.views(to_theta(adapter, manifest))
-    scale = scales(adapter, lora_modules(manifest))
-    ranks = [p.shape[p.rank_axis] for p in manifest.layout.parameters if p.rank_axis is not None]
+    scale = method_named(manifest.method).scales(adapter, adapted_modules(manifest))
     front: list[ir.Node] = []
     for parameter in manifest.layout.parameters:
         fed = next(value for value in graph.inputs if value.name == parameter.key)
@@ -46,8 +45,8 @@ def forward_model(root: Path, manifest: Manifest, adapter: Adapter) -> ir.Model:
         fed.name = f"{parameter.key}.fed"
         held = _initializer(parameter.key, values[parameter.key])
         graph.register_initializer(held)
-        factor = scale[parameter.module] if is_scaled(parameter) else 1.0
-        nodes = _nodes(held, parameter, factor, max(ranks, default=0), graph)
+        factor = scale[parameter.module] if parameter.scaled else 1.0
+        nodes = _nodes(held, parameter, factor, manifest.layout.rank, graph)
         ir.convenience.replace_all_uses_with(fed, nodes[-1].outputs[0] if nodes else held)
         front += nodes
     graph.insert_before(graph[0], front)
@@ -90,7 +89,7 @@ def _nodes(held: ir.Value, parameter: ParameterSpec, factor: float, rank: int, g
         graph.register_initializer(widths)
         nodes.append(ir.node("Pad", [value, widths], name=f"{parameter.key}.Pad"))
         value = nodes[-1].outputs[0]
-    if parameter.is_matrix:
+    if parameter.transposed:
         nodes.append(ir.node("Transpose", [value], {"perm": [1, 0]}, name=f"{parameter.key}.Transpose"))
         value = nodes[-1].outputs[0]
     if factor != 1.0:

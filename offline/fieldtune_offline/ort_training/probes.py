@@ -24,6 +24,8 @@ from fieldtune_offline.parity.whole import (
 from fieldtune_offline.tasks.interface import Arrays
 
 _LOSS = "loss"
+_TOKENS = "num_embeddings"
+"""The name of an axis of tokens."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,8 +75,8 @@ class Probes:
             return {"index": 0, "axes": axes}
         index = self.manifest.text.pad_token_id
         for parameter in self.manifest.layout.parameters:
-            axis = {"lora_embedding_a": 1, "saved": 0}.get(parameter.role)
-            if axis is None or len(parameter.shape) != 2 or parameter.shape[axis] <= index:
+            axis = parameter.axes.index(_TOKENS) if _TOKENS in parameter.axes else None
+            if axis is None or parameter.shape[axis] <= index:
                 continue
             if not any(np.take(gradients[parameter.key], index, axis).any() for gradients in self.expected):
                 axes[parameter.key] = axis

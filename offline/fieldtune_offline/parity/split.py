@@ -1,7 +1,6 @@
 """Parity of a split: prefix and suffix together compute what the whole graph computes, and each row for itself."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy.typing as npt
 from fieldtune.adapters.adapter import Adapter
 from fieldtune.adapters.arrays import from_theta, inference_inputs
 from fieldtune.bundle.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS, Manifest
+from fieldtune.bundle.opening import Bundle
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.parity.whole import compare_gradients, open_session, perturbed, relative_difference
@@ -24,20 +24,18 @@ _Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def check_split(
-    folder: Path,
+    bundle: Bundle,
     adapted: Adapted,
     task: Task,
-    manifest: Manifest,
     initial: Adapter,
     shapes: Sequence[tuple[int, int]],
 ) -> None:
     """Compare the suffix graphs, fed by the prefix, with the whole graphs, at a perturbed adapter.
 
     Args:
-        folder: of the graphs as written.
+        bundle: what is being built, as far as it is written.
         adapted: the torch model.
         task: gives batches.
-        manifest: of the bundle being built.
         initial: its adapter, as read back from its folder.
         shapes: (batch, sequence) to compare at.
 
@@ -45,10 +43,11 @@ def check_split(
         ParityError: a difference above its tolerance; every one is listed.
     """
     names = [PREFIX_GRAPH, *SUFFIX_GRAPHS, *SUFFIX_GRAPHS.values()]
-    sessions = {name: open_session(folder / f"{name}.onnx") for name in names}
+    sessions = {name: open_session(bundle.root / "graphs" / f"{name}.onnx") for name in names}
     faults: list[str] = []
+    manifest = bundle.manifest
     with perturbed(adapted) as theta:
-        fed = inference_inputs(from_theta(theta, manifest, initial, manifest.task.labels, None), manifest)
+        fed = inference_inputs(from_theta(theta, manifest, initial, manifest.task.labels, None), bundle)
         for seed, (batch, sequence) in enumerate(shapes):
             arrays = {name: tensor.numpy() for name, tensor in task.batch(batch, sequence, seed).items()}
             boundary = _run(sessions[PREFIX_GRAPH], arrays)

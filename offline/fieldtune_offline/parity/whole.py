@@ -1,6 +1,6 @@
 """Parity: stock ONNX Runtime computes what torch computes, or there is no bundle.
 
-Compared at a perturbed adapter (at PEFT's default B = 0 every gradient of lora_A is zero, which proves nothing), with
+Compared at a perturbed adapter (at LoRA's default B = 0 every gradient of A is zero, which proves nothing), with
 padding and masked labels, against transformers' own loss and torch's autograd.
 """
 
@@ -17,7 +17,8 @@ import torch
 from fieldtune.adapters.adapter import Adapter
 from fieldtune.adapters.arrays import from_theta, inference_inputs
 from fieldtune.bundle.layout import FloatArray
-from fieldtune.bundle.manifest import Manifest, ParitySpec
+from fieldtune.bundle.manifest import ParitySpec
+from fieldtune.bundle.opening import Bundle
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.tasks.interface import Batch, Task
@@ -103,7 +104,7 @@ def check_parity(
     sessions: Sessions,
     adapted: Adapted,
     task: Task,
-    manifest: Manifest,
+    bundle: Bundle,
     initial: Adapter,
     shapes: Sequence[tuple[int, int]],
 ) -> tuple[ParitySpec, ...]:
@@ -113,7 +114,7 @@ def check_parity(
         sessions: of the graphs as written.
         adapted: the torch model.
         task: gives batches and torch's answers.
-        manifest: of the bundle being built.
+        bundle: what is being built, as far as it is written.
         initial: its adapter, as read back from its folder.
         shapes: to compare at.
 
@@ -123,7 +124,8 @@ def check_parity(
     faults: list[str] = []
     records: list[ParitySpec] = []
     with perturbed(adapted) as theta:
-        adapter = inference_inputs(from_theta(theta, manifest, initial, manifest.task.labels, None), manifest)
+        moved = from_theta(theta, bundle.manifest, initial, bundle.manifest.task.labels, None)
+        adapter = inference_inputs(moved, bundle)
         for seed, (batch, sequence) in enumerate(shapes):
             where = f"batch {batch}, sequence {sequence}"
             comparison = _Comparison(sessions, adapted, task, theta, adapter, where, faults)

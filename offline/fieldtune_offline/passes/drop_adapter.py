@@ -15,7 +15,6 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from fieldtune.adapters.adapter import PREFIX
 from fieldtune.bundle.layout import Layout
 from fieldtune.errors import ExportError
 from fieldtune_offline.passes.merged_tensor import Fold, MergedTensor, held_tensor, unbound
@@ -39,28 +38,23 @@ def drop_adapter(model: ir.Model, layout: Layout, fold: Fold) -> list[MergedTens
     for tensor, value in fold(graph, fed, layout):
         merged[tensor.name] = tensor
         made.append(value)
-    adapter = [fed[parameter.key] for parameter in layout.parameters if parameter.key in fed]
+    adapter = [value for value in fed.values() if value.const_value is not None]  # what has a default
     for value in adapter:
         graph.inputs.remove(value)
     _drop_unused(graph)
-    own = {parameter.key for parameter in layout.parameters if parameter.role not in ("saved", "bias")}
-    left = [str(value.name) for value in adapter if value.uses() and value.name in own]
+    names = {parameter.key: parameter.replaces for parameter in layout.parameters if parameter.replaces is not None}
+    left = [str(value.name) for value in adapter if value.uses() and value.name not in names]
     if left:
         raise ExportError(f"{graph.name}.onnx: still reads {', '.join(left)}; build the bundle again with this release")
     for value in adapter:
         if value.uses():
             key = str(value.name)
-            name = checkpoint_name(key)
+            name = names[key]
             merged[name] = dataclasses.replace(held_tensor(graph.initializers.pop(key), key=key), name=name)
             made.append(unbound(name, value))
             ir.convenience.replace_all_uses_with(value, made[-1])
     _register(graph, made)
     return list(merged.values())
-
-
-def checkpoint_name(key: str) -> str:
-    """Return the name that a checkpoint of the merged model has for a saved tensor or a bias, by its PEFT key."""
-    return key.removeprefix(PREFIX).replace(".base_layer.", ".").replace(".modules_to_save.", ".")
 
 
 def _drop_unused(graph: ir.Graph) -> None:

@@ -77,12 +77,11 @@ def fold_lora(graph: ir.Graph, fed: Mapping[str, ir.Value], layout: Layout) -> l
         ExportError: a branch of another form than builds make.
     """
     folded: list[tuple[MergedTensor, ir.Value]] = []
-    keys = {(p.module, p.role, p.key.endswith(_LORA_BIAS)): p for p in layout.parameters}
+    seconds = {p.module: p for p in layout.parameters if p.rank_axis == 1}
+    biases = {p.module: p for p in layout.parameters if p.key.endswith(_LORA_BIAS)}
     for first in layout.parameters:
-        if first.role not in ("lora_a", "lora_embedding_a"):
-            continue
-        second = keys[first.module, "lora_b" if first.role == "lora_a" else "lora_embedding_b", False]
-        folded += _fold(graph, fed, first, second, keys.get((first.module, "bias", True)))
+        if first.rank_axis == 0:
+            folded += _fold(graph, fed, first, seconds[first.module], biases.get(first.module))
     return folded
 
 

@@ -44,7 +44,7 @@ class AdapterCard:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Adapter:
-    """One LoRA adapter as PEFT stores it.
+    """One adapter as PEFT stores it.
 
     Attributes:
         config: adapter_config.json as it is, unknown keys and their order included.
@@ -68,9 +68,9 @@ PREFIX = "base_model.model."
 """What PEFT puts before a module's path in the keys of adapter_model.safetensors."""
 
 
-def lora_modules(manifest: Manifest) -> tuple[str, ...]:
-    """Return the paths of the modules that LoRA is applied to, in the layout's order."""
-    return tuple(dict.fromkeys(p.module for p in manifest.layout.parameters if p.rank_axis is not None))
+def adapted_modules(manifest: Manifest) -> tuple[str, ...]:
+    """Return the paths of the modules that the method is applied to, in the layout's order."""
+    return tuple(dict.fromkeys(p.module for p in manifest.layout.parameters if p.replaces is None))
 
 
 def same_parameter(key: str) -> str:

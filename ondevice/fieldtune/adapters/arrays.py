@@ -5,15 +5,13 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from fieldtune.adapters.adapter import Adapter, AdapterCard, lora_modules, same_parameter
-from fieldtune.adapters.fit import check_fits, scales
+from fieldtune.adapters.adapter import Adapter, AdapterCard, same_parameter
+from fieldtune.adapters.fit import check_fits
+from fieldtune.adapters.methods.table import method_named
 from fieldtune.adapters.tensors import StoredTensor
-from fieldtune.bundle.layout import FloatArray, ParameterSpec
+from fieldtune.bundle.layout import FloatArray
 from fieldtune.bundle.manifest import Manifest
-
-_LORA_BIAS = ".lora_B.bias"
+from fieldtune.bundle.opening import Bundle
 
 
 def to_theta(adapter: Adapter, manifest: Manifest) -> FloatArray:
@@ -65,12 +63,12 @@ def from_theta(
     )
 
 
-def inference_inputs(adapter: Adapter, manifest: Manifest, *, least_rank: int = 0) -> dict[str, FloatArray]:
-    """Return what infer.onnx is fed for this adapter, by input name (the PEFT key), float32 and contiguous.
+def inference_inputs(adapter: Adapter, bundle: Bundle, *, least_rank: int = 0) -> dict[str, FloatArray]:
+    """Return what infer.onnx is fed for this adapter, by input name, float32 and contiguous.
 
-    A goes in as (in_features, rank) and B as (rank, out_features), an embedding's pair as (num_embeddings, rank) and
-    (rank, embedding_dim): PEFT's tensors transposed. A convolution's pair goes in as PEFT has it.
-    alpha / rank is folded into B, and into B's bias if it has one.
+    What that is, the adapter's method says; for most by the facts of the bundle's layout. A matrix with a rank goes in
+    transposed, (in_features, rank) or (rank, out_features), a convolution's pair as PEFT has it, and alpha / rank is
+    folded in.
     The graph has one symbolic rank, so every pair is zero-padded to the adapter's largest: zeros add nothing. Padded to
     the bundle's, adapters of any lower rank have equal shapes, and one takes another's place without any new buffer.
     Heads and biases go in as they are. A base bias that the adapter leaves alone is not in the result: the graph's
@@ -78,41 +76,16 @@ def inference_inputs(adapter: Adapter, manifest: Manifest, *, least_rank: int = 
 
     Args:
         adapter: the adapter.
-        manifest: of the bundle.
+        bundle: the bundle.
         least_rank: to pad every pair to, unless the adapter has a larger rank, which it keeps.
 
     Raises:
         AdapterMismatch: if the adapter does not fit the bundle; every mismatch is listed.
         InvalidAdapter: if a setting of adapter_config.json has another type.
+        InvalidBundle: if the bundle's method is not known.
     """
-    check_fits(adapter, manifest, for_training=False)
-    scale = scales(adapter, lora_modules(manifest))
-    stored = adapter.tensors.tensors
-    ranks = [stored[p.key].shape[p.rank_axis] for p in manifest.layout.parameters if p.rank_axis is not None]
-    rank = max([*ranks, least_rank])
-    inputs: dict[str, FloatArray] = {}
-    for p in manifest.layout.parameters:
-        if p.key not in stored:
-            # Without lora_bias there is nothing to add after B; any other bias is the base's.
-            if p.key.endswith(_LORA_BIAS):
-                inputs[p.key] = np.zeros(p.shape, np.float32)
-            continue
-        values = stored[p.key].float32()
-        if is_scaled(p):
-            values *= np.float32(scale[p.module])
-        if p.rank_axis is not None:
-            widths = [(0, 0)] * values.ndim
-            widths[p.rank_axis] = (0, rank - values.shape[p.rank_axis])
-            values = np.pad(values, widths)
-        if p.is_matrix:
-            values = np.ascontiguousarray(values.T)
-        inputs[p.key] = values
-    return inputs
-
-
-def is_scaled(parameter: ParameterSpec) -> bool:
-    """Whether alpha / rank applies to a parameter where it is fed: B, and the bias after it."""
-    return parameter.role in ("lora_b", "lora_embedding_b") or parameter.key.endswith(_LORA_BIAS)
+    check_fits(adapter, bundle.manifest, for_training=False)
+    return method_named(bundle.manifest.method, bundle.manifest.base.id).feeds(adapter, bundle, least_rank=least_rank)
 
 
 def _stored(key: str, values: FloatArray, dtype: str) -> StoredTensor:

@@ -1,7 +1,8 @@
-"""PEFT adapter directories, read and written without PEFT: LoRA only, nothing pickled, nothing lost on the way through.
+"""PEFT adapter directories, read and written without PEFT: nothing pickled, nothing lost on the way through.
 
-A directory is adapter_config.json (PEFT's LoraConfig), adapter_model.safetensors, and, optionally, fieldtune.json: the
-card, which says what PEFT's two files do not (the digest of the base, the task, the names of the labels). Format 1.0.
+A directory is adapter_config.json (fields of PEFT's configuration), adapter_model.safetensors, and, optionally,
+fieldtune.json: the card, which says what PEFT's two files do not (the digest of the base, the task, the names of the
+labels). Format 1.0.
 """
 
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldtune.adapters.adapter import CARD_VERSION, Adapter, AdapterCard
+from fieldtune.adapters.methods.table import all_methods, method_of
 from fieldtune.adapters.tensors import TensorFile, read_tensors
 from fieldtune.bundle.opening import Bundle
 from fieldtune.errors import InvalidAdapter, OutputError, listed
@@ -21,30 +23,13 @@ TENSORS_NAME = "adapter_model.safetensors"
 CARD_NAME = "fieldtune.json"
 README_NAME = "README.md"
 
-# Every setting of peft 0.21's LoraConfig that makes the forward pass another than W x + (alpha / rank) B A x.
-_UNSUPPORTED = {
-    "use_dora": "DoRA rescales the base weight",
-    "use_qalora": "QALoRA pools the input of A",
-    "alora_invocation_tokens": "aLoRA applies from an invocation on only",
-    "arrow_config": "Arrow routes between adapters",
-    "use_bdlora": "BD-LoRA stores block-diagonal factors",
-    "kasa_config": "KaSA truncates the base weight",
-    "monteclora_config": "MonteCLoRA samples its factors",
-    "velora_config": "VeLoRA has a backward pass of its own",
-    "trainable_token_indices": "single rows of an embedding are replaced",
-    "target_parameters": "parameters without a module are adapted",
-    "layer_replication": "layers of the base are repeated",
-}
-# These initializations subtract what they put into A and B from the base weight, and again whenever PEFT loads them.
-_BASE_CHANGING_INITS = ("pissa", "corda", "olora", "lora_ga", "loftq")
-
 
 def read_adapter(path: str | Path) -> Adapter:
     """Read a PEFT directory.
 
     Raises:
-        InvalidAdapter: not a LoRA adapter, a file that is missing or corrupt, or settings that are not supported; every
-            such setting is listed.
+        InvalidAdapter: not an adapter of a method that is known, a file that is missing or corrupt, or settings that
+            are not supported; every such setting is listed.
         UnsupportedFormat: a fieldtune.json in another major version.
     """
     root = Path(path)
@@ -126,13 +111,14 @@ def _read_json(path: Path) -> Any:
 def _check_config(config: object, where: Path) -> None:
     peft_type = Table(config, where, InvalidAdapter).text("peft_type")
     assert isinstance(config, Mapping)
-    if peft_type != "LORA":
-        raise InvalidAdapter(f"{where}: 'peft_type' is {peft_type!r}; expected 'LORA', the only kind that is supported")
-    faults = [f"{key}: {why}" for key, why in _UNSUPPORTED.items() if config.get(key)]
-    init = str(config.get("init_lora_weights")).lower()
-    if init.startswith(_BASE_CHANGING_INITS):
-        advice = "" if init == "loftq" else "; save it with path_initial_model_for_weight_conversion to get plain LoRA"
-        faults.append(f"init_lora_weights {init!r}: the base weight is changed on loading{advice}")
+    method = method_of(config)
+    if method is None:
+        known = " or ".join(dict.fromkeys(repr(method.peft_type) for method in all_methods()))
+        raise InvalidAdapter(
+            f"{where}: 'peft_type' is {peft_type!r}; expected {known}: the device knows "
+            f"{', '.join(method.title for method in all_methods())}"
+        )
+    faults = method.setting_faults(config)
     if faults:
         raise InvalidAdapter(f"{where}: settings that are not supported on the device{listed(faults)}")
 
@@ -156,8 +142,13 @@ def _readme(adapter: Adapter) -> str:
     base = adapter.config.get("base_model_name_or_path")
     # A JSON string is a YAML string, too, whatever is in the name.
     front = [f"base_model: {json.dumps(base)}"] if base else []
-    lines = ["---", *front, "library_name: peft", "tags:", "- lora", "- fieldtune", "---", ""]
-    lines += [f"# LoRA adapter for {base or 'a base model'}", ""]
+    method = method_of(adapter.config)
+    tags: tuple[str, ...] = ("fieldtune",)
+    title = "Adapter"
+    if method is not None:
+        tags, title = (method.name, *tags), f"{method.title} adapter"
+    lines = ["---", *front, "library_name: peft", "tags:", *(f"- {tag}" for tag in tags), "---", ""]
+    lines += [f"# {title} for {base or 'a base model'}", ""]
     if adapter.card:
         labels = f", labels {', '.join(adapter.card.labels)}" if adapter.card.labels else ""
         lines += [f"Task: {adapter.card.task}{labels}.", ""]

@@ -134,6 +134,26 @@ def read_tensors(path: Path) -> TensorFile:
     return parse_tensors(data, str(path))
 
 
+def read_tensor(path: Path, name: str) -> FloatArray:
+    """Read one tensor of a safetensors file as float32, and of the file no more than its header beside it.
+
+    Raises:
+        InvalidAdapter: the file cannot be read, or has no such tensor.
+    """
+    try:
+        with path.open("rb") as file:
+            (header_bytes,) = struct.unpack("<Q", file.read(8))
+            entry = json.loads(file.read(header_bytes))[name]
+            start, end = entry["data_offsets"]
+            file.seek(8 + header_bytes + start)
+            data = file.read(end - start)
+        return StoredTensor(dtype=str(entry["dtype"]), shape=tuple(entry["shape"]), data=data).float32()
+    except OSError as error:
+        raise InvalidAdapter(f"{path}: cannot be read ({error.strerror})") from error
+    except (struct.error, ValueError, KeyError, TypeError) as error:
+        raise InvalidAdapter(f"{path}: holds no whole tensor {name!r} ({error}); copy or build it again") from error
+
+
 def parse_tensors(data: bytes, where: str) -> TensorFile:
     """Read the bytes of a safetensors file; ``where`` is what the message calls it.
 

@@ -3,35 +3,59 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
-Role = Literal["lora_a", "lora_b", "lora_embedding_a", "lora_embedding_b", "saved", "bias"]
-ROLES: tuple[Role, ...] = ("lora_a", "lora_b", "lora_embedding_a", "lora_embedding_b", "saved", "bias")
+RANK = "rank"
+"""The name of the axis that is as long as an adapter's rank."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class BaseWeight:
+    """A frozen weight that has to be read whenever an adapter is loaded.
+
+    Attributes:
+        name: of the tensor in graphs/weights.safetensors.
+        axes: a name for each of its axes.
+    """
+
+    name: str
+    axes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ParameterSpec:
-    """One trainable tensor.
+    """One trainable tensor, and how eval.onnx and infer.onnx are fed it.
 
     Attributes:
         key: its key in PEFT's ``adapter_model.safetensors``; also its input's name in eval.onnx and infer.onnx.
-        role: which part of the adapter it is.
         module: the base module that it belongs to, as PEFT names it in ``target_modules`` (dotted path).
-        shape: as PEFT stores it; LoRA's A is (rank, in_features), B is (out_features, rank).
+        axes: a name for each axis of ``shape``; ``rank`` where the adapter's rank is.
+        shape: as PEFT stores it.
         offset: of its first element in theta, in elements.
         decay: whether weight decay applies; biases and norms are exempt.
+        transposed: whether it is fed transposed; it has two axes then.
+        scaled: whether the scale that the method gives its module is multiplied in where it is fed.
+        optional: whether an adapter may come without it, if its settings say so.
+        replaces: the checkpoint's name of the tensor of the base that it stands in for: of a saved head, of a bias;
+            None for a tensor of the method's own.
+        weight: what of the base its values are made with where it is fed; None where nothing is.
     """
 
     key: str
-    role: Role
     module: str
+    axes: tuple[str, ...]
     shape: tuple[int, ...]
     offset: int
     decay: bool
+    transposed: bool = False
+    scaled: bool = False
+    optional: bool = False
+    replaces: str | None = None
+    weight: BaseWeight | None = None
 
     @property
     def size(self) -> int:
@@ -40,15 +64,8 @@ class ParameterSpec:
 
     @property
     def rank_axis(self) -> int | None:
-        """Which axis of ``shape`` is LoRA's rank; None for a tensor without one."""
-        if self.role in ("lora_a", "lora_embedding_a"):
-            return 0
-        return 1 if self.role in ("lora_b", "lora_embedding_b") else None
-
-    @property
-    def is_matrix(self) -> bool:
-        """Whether it is an A or B with two axes, which eval.onnx and infer.onnx take transposed."""
-        return self.rank_axis is not None and len(self.shape) == 2
+        """Which axis of ``shape`` is the adapter's rank; None for a tensor without one."""
+        return self.axes.index(RANK) if RANK in self.axes else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,7 +81,7 @@ class Layout:
 
     @property
     def rank(self) -> int:
-        """LoRA's rank, the largest one of all tensors; 0 where none has one."""
+        """The adapter's rank, the largest one of all tensors; 0 where none has one."""
         return max((p.shape[p.rank_axis] for p in self.parameters if p.rank_axis is not None), default=0)
 
     def views(self, theta: FloatArray) -> dict[str, FloatArray]:

@@ -1,8 +1,8 @@
 """manifest.json: what is in a bundle.
 
 The dev box fills these dataclasses and writes them; ``manifest_reading`` reads them.
-Format 1.1: 1.0 and ``ort_training``; 1.2: ``split``, ``targets`` and ``merged``; 1.3: ``after_half_up`` of a target's
-accuracy, and why there is none. A reader refuses another major version and warns on a later minor one.
+Format 2.0: ``method``, and facts of each tensor in ``layout`` in place of its role. A reader refuses another major
+version and warns on a later minor one.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from fieldtune.bundle.layout import Layout
 from fieldtune.bundle.precision import ActivationType, Precision
 
-FORMAT_VERSION = "1.3"
+FORMAT_VERSION = "2.0"
 MANIFEST_NAME = "manifest.json"
 WEIGHTS_NAME = "graphs/weights.safetensors"
 ADAPTER_NAME = "adapter"
@@ -318,10 +318,12 @@ class Manifest:
 
     ``text`` or ``image`` says what goes in; ``ort_training`` and ``split`` are None unless asked for. ``targets`` has
     the name of a hardware profile → the prefix made for it. With ``merged``, ``layout`` and ``peft_config`` are empty.
+    ``method`` is the name of how the base is adapted, as ``fieldtune-offline build --method`` has it.
     """
 
     base: BaseModelSpec
     task: TaskSpec
+    method: str
     text: TextSpec | None
     image: ImageSpec | None
     peft_config: Mapping[str, Any]

@@ -3,7 +3,7 @@
 import json
 from typing import get_args
 
-from fieldtune.bundle.layout import ROLES, Layout, ParameterSpec
+from fieldtune.bundle.layout import BaseWeight, Layout, ParameterSpec
 from fieldtune.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -31,6 +31,8 @@ from fieldtune.bundle.precision import ActivationType, Precision
 from fieldtune.errors import InvalidBundle
 from fieldtune.files.fields import Table, check_version
 
+_AGAIN = "build it again: fieldtune-offline build MODEL --task TASK --out DIR"
+
 
 def read_manifest(text: str, where: str = MANIFEST_NAME) -> Manifest:
     """Read the text of a manifest.
@@ -44,11 +46,12 @@ def read_manifest(text: str, where: str = MANIFEST_NAME) -> Manifest:
     except ValueError as error:
         raise InvalidBundle(f"{where}: not JSON ({error}); build the bundle again or copy it again") from error
     table = Table(data, where, InvalidBundle)
-    later = check_version(table.text("format_version"), FORMAT_VERSION, where)
+    later = check_version(table.text("format_version"), FORMAT_VERSION, where, again=_AGAIN)
     manifest = Manifest(
         format_version=table.text("format_version"),
         base=_base(table.table("base")),
         task=_task(table.table("task")),
+        method=table.text("method"),
         text=_text(table.optional_table("text")),
         image=_image(table.optional_table("image")),
         peft_config=table.plain("peft_config"),
@@ -121,20 +124,39 @@ def _layout(tables: list[Table], where: str) -> Layout:
     parameters: list[ParameterSpec] = []
     offset = 0
     for table in tables:
-        role = table.choice("role", ROLES)
         parameter = ParameterSpec(
             key=table.text("key"),
-            role=next(known for known in ROLES if known == role),
             module=table.text("module"),
+            axes=table.texts("axes"),
             shape=table.sizes("shape"),
             offset=table.integer("offset"),
             decay=table.flag("decay"),
+            transposed=table.flag("transposed"),
+            scaled=table.flag("scaled"),
+            optional=table.flag("optional"),
+            replaces=table.optional_text("replaces"),
+            weight=_base_weight(table.optional_table("weight")),
         )
+        _check_axes(parameter, where)
         if parameter.offset != offset:
             raise InvalidBundle(f"{where}: layout of {parameter.key!r} starts at {parameter.offset}; expected {offset}")
         offset += parameter.size
         parameters.append(parameter)
     return Layout(tuple(parameters))
+
+
+def _base_weight(table: Table | None) -> BaseWeight | None:
+    return None if table is None else BaseWeight(name=table.text("name"), axes=table.texts("axes"))
+
+
+def _check_axes(parameter: ParameterSpec, where: str) -> None:
+    axes, shape = parameter.axes, parameter.shape
+    if len(axes) != len(shape):
+        raise InvalidBundle(f"{where}: {parameter.key!r} has {len(axes)} 'axes' and a 'shape' of {len(shape)}")
+    if len(set(axes)) != len(axes):
+        raise InvalidBundle(f"{where}: {parameter.key!r} has two axes of one name: {', '.join(axes)}")
+    if parameter.transposed and len(shape) != 2:
+        raise InvalidBundle(f"{where}: {parameter.key!r} is 'transposed' and has {len(shape)} axes; expected 2")
 
 
 def _graph(table: Table) -> GraphSpec:

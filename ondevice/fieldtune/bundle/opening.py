@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path, PurePosixPath
 
-from fieldtune.bundle.manifest import ADAPTER_NAME, MANIFEST_NAME, FileSpec, ImageSpec, Manifest, TextSpec
+from fieldtune.bundle.manifest import (
+    ADAPTER_NAME,
+    MANIFEST_NAME,
+    WEIGHTS_NAME,
+    FileSpec,
+    ImageSpec,
+    Manifest,
+    TextSpec,
+)
 from fieldtune.bundle.manifest_reading import read_manifest
 from fieldtune.errors import CorruptFile, InvalidBundle, listed
 
@@ -34,6 +42,11 @@ class Bundle:
     def adapter_path(self) -> Path:
         """The folder of the initial adapter."""
         return self.root / ADAPTER_NAME
+
+    @property
+    def weights_path(self) -> Path:
+        """The file of the frozen weights."""
+        return self.root / WEIGHTS_NAME
 
     def check_trainable(self) -> None:
         """Check that there is something to train.

@@ -72,7 +72,10 @@ def run(command: Inspect, _console: "Console") -> int:
 
 def bundle_facts(bundle: "Bundle") -> dict[str, Any]:
     """Return what a bundle holds, its files verified, for machines."""
+    from fieldtune.adapters.methods.table import method_named
+
     manifest = bundle.manifest
+    method = method_named(manifest.method, str(bundle.root))
     return {
         "kind": "bundle",
         "path": bundle.root,
@@ -82,7 +85,8 @@ def bundle_facts(bundle: "Bundle") -> dict[str, Any]:
         "text": manifest.text
         and {"max_length": manifest.text.max_length, "chat_template": manifest.text.chat_template is not None},
         "image": manifest.image,
-        "adapter": _settings(manifest.peft_config),
+        "method": manifest.method,
+        "adapter": method.settings(manifest.peft_config),
         "parameters": manifest.layout.size,
         "graphs": {
             name: {
@@ -107,7 +111,11 @@ def bundle_facts(bundle: "Bundle") -> dict[str, Any]:
 
 def adapter_facts(adapter: "Adapter") -> dict[str, Any]:
     """Return what an adapter is, for machines."""
+    from fieldtune.adapters.methods.table import method_of
+
     card, tensors = adapter.card, adapter.tensors.tensors
+    method = method_of(adapter.config)
+    assert method is not None  # read_adapter refuses any other
     return {
         "kind": "adapter",
         "path": adapter.where,
@@ -115,22 +123,14 @@ def adapter_facts(adapter: "Adapter") -> dict[str, Any]:
         "base_sha256": card.base_sha256 if card else None,
         "task": card.task if card else adapter.config.get("task_type"),
         "labels": card.labels if card else (),
-        "adapter": _settings(adapter.config),
+        "method": method.name,
+        "adapter": method.settings(adapter.config),
         "tensors": len(tensors),
         "parameters": sum(math.prod(tensor.shape) for tensor in tensors.values()),
         "dtypes": dict(Counter(tensor.dtype for tensor in tensors.values())),
         "size_bytes": sum(len(tensor.data) for tensor in tensors.values()),
         "training": card.training if card else None,
     }
-
-
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of adapter_config.json that say what is adapted, and how strongly."""
-    named = {"rank": "r", "alpha": "lora_alpha", "targets": "target_modules", "saved": "modules_to_save"}
-    found = {name: config.get(key) for name, key in named.items()}
-    more = ("rank_pattern", "alpha_pattern", "use_rslora", "bias", "lora_bias")
-    found |= {key: config[key] for key in more if config.get(key) not in (None, {}, False, "none")}
-    return found
 
 
 def _operators(bundle: "Bundle", graph: "GraphSpec") -> dict[str, int]:
@@ -145,6 +145,7 @@ def _operators(bundle: "Bundle", graph: "GraphSpec") -> dict[str, int]:
 
 
 def _bundle_tables(bundle: "Bundle", facts: Mapping[str, Any]) -> "list[Table]":
+    from fieldtune.adapters.methods.table import method_named
     from fieldtune.cli.results import new_table
 
     manifest = bundle.manifest
@@ -159,10 +160,12 @@ def _bundle_tables(bundle: "Bundle", facts: Mapping[str, Any]) -> "list[Table]":
         top.add_row("longest text", f"{manifest.text.max_length} tokens")
     if manifest.image:
         _add_image(top, manifest.image)
+    method = method_named(manifest.method)
+    top.add_row("method", method.title)
     _add_settings(top, facts["adapter"])
     if manifest.merged:
         top.add_row("merged adapter", f"{manifest.merged.adapter} (sha256 {manifest.merged.adapter_sha256[:12]}…)")
-        _add_settings(top, _settings(manifest.merged.peft_config))
+        _add_settings(top, method.settings(manifest.merged.peft_config))
     top.add_row("trainable parameters", f"{manifest.layout.size:,}")
     top.add_row("files", f"{len(manifest.files)}, {facts['size_bytes'] / 1e6:.1f} MB; every digest is right")
     if manifest.ort_training:
@@ -231,6 +234,7 @@ def _folded(specs: "tuple[TensorSpec, ...]") -> "list[tuple[TensorSpec, str]]":
 
 
 def _adapter_tables(facts: Mapping[str, Any]) -> "list[Table]":
+    from fieldtune.adapters.methods.table import method_named
     from fieldtune.cli.results import new_table
 
     table = new_table(f"Adapter {facts['path']}")
@@ -238,6 +242,7 @@ def _adapter_tables(facts: Mapping[str, Any]) -> "list[Table]":
     table.add_row("task", str(facts["task"] or "not known"))
     if facts["labels"]:
         table.add_row("labels", ", ".join(facts["labels"]))
+    table.add_row("method", method_named(facts["method"]).title)
     _add_settings(table, facts["adapter"])
     dtypes = ", ".join(f"{count} {dtype}" for dtype, count in facts["dtypes"].items())
     table.add_row("tensors", f"{facts['tensors']} ({dtypes})")

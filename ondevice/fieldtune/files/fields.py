@@ -182,8 +182,14 @@ def _plural(keys: list[str]) -> str:
     return "key" if len(keys) == 1 else "keys"
 
 
-def check_version(found: str, known: str, where: str) -> bool:
+def check_version(found: str, known: str, where: str, *, again: str = "build it again") -> bool:
     """Check a ``major.minor`` version: return whether it is a later minor one (after a warning).
+
+    Args:
+        found: the version in the file.
+        known: the version that is read here.
+        where: what the messages call the file.
+        again: what to do with a file of an earlier major version.
 
     Raises:
         UnsupportedFormat: another major version, or not of that form.
@@ -194,7 +200,7 @@ def check_version(found: str, known: str, where: str) -> bool:
         raise UnsupportedFormat(f"{where}: format_version is {found!r}; expected major.minor, as {known}") from None
     known_major, known_minor = (int(part) for part in known.split("."))
     if major != known_major:
-        advice = "update fieldtune" if major > known_major else "build it again"
+        advice = "update fieldtune" if major > known_major else again
         raise UnsupportedFormat(f"{where}: format_version is {found}; this fieldtune reads {known_major}.x: {advice}")
     if minor > known_minor:
         warnings.warn(

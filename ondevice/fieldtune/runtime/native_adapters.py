@@ -22,7 +22,7 @@ def native_adapter(inputs: Mapping[str, FloatArray]) -> "LoraAdapter":
     """Return ONNX Runtime's form of an adapter.
 
     Args:
-        inputs: as ``adapter_inputs.inference_inputs`` returns them; heads and biases are welcome, too.
+        inputs: as ``adapters.arrays.inference_inputs`` returns them; heads and biases are welcome, too.
 
     Raises:
         OutputError: the folder of temporary files cannot take it.

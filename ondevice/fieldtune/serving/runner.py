@@ -136,11 +136,11 @@ class Runner:
 
         Raises:
             AdapterMismatch: it does not fit the bundle; every mismatch is listed.
-            InvalidAdapter: it is not a LoRA adapter, or has settings that are not supported.
+            InvalidAdapter: it is no adapter of a method that is known, or has settings that are not supported.
         """
         read = adapter if isinstance(adapter, Adapter) else read_adapter(adapter)
         manifest = self.bundle.manifest
-        feeds = inference_inputs(read, manifest, least_rank=0 if self._prefix is None else manifest.layout.rank)
+        feeds = inference_inputs(read, self.bundle, least_rank=0 if self._prefix is None else manifest.layout.rank)
         native = None
         if self._native and feeds:
             try:

@@ -92,7 +92,7 @@ class EvaluationGraph:
     """
 
     def __init__(self, bundle: Bundle, choice: ProviderChoice, graph: str = "eval") -> None:
-        self._manifest = bundle.manifest
+        self._bundle = bundle
         self._session, self.placement = open_graph(bundle, graph, choice)
         self._others = other_outputs(bundle.manifest)
 
@@ -102,7 +102,7 @@ class EvaluationGraph:
         Raises:
             AdapterMismatch: it does not fit; every mismatch is listed.
         """
-        fed = inference_inputs(adapter, self._manifest)
+        fed = inference_inputs(adapter, self._bundle)
 
         def run(batch: Batch, _weight: float) -> Evaluated:
             loss, weight, *found = run_session(self._session, (*_SUMS, *self._others), {**batch, **fed})

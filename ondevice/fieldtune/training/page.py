@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from fieldtune.adapters.methods.table import method_of
 from fieldtune.placement.picture import placement_picture
 from fieldtune.tasks.interface import Figure
 from fieldtune.training.batch_source import SplitReport
@@ -197,8 +198,8 @@ def _model_rows(report: TrainReport) -> Rows:
     ]
     if subject.labels:
         rows.append(("labels", ", ".join(subject.labels)))
-    config = report.adapter.config
-    rows.append(("LoRA", f"rank {config.get('r')}, alpha {config.get('lora_alpha')}"))
+    if method := method_of(report.adapter.config):
+        rows.append((method.title, method.described(report.adapter.config)))
     rows.append(("trained parameters", f"{subject.parameters:,}"))
     return rows
 

@@ -232,7 +232,7 @@ def test_adapters_of_lower_ranks_have_the_shapes_of_the_bundles(bundle, profile,
         if parameter.rank_axis is not None
     }
     assert ranks == {served}
-    own = dataclasses.replace(padded, feeds=inference_inputs(adapter, bundle.manifest))
+    own = dataclasses.replace(padded, feeds=inference_inputs(adapter, bundle))
     random = np.random.default_rng(0)
     behind = runner.behind_prefix({"pixel_values": random.standard_normal((5, 3, 32, 32)).astype(np.float32)})
     found, expected, plain = (runner.run(behind, one)["logits"] for one in (padded, own, None))
@@ -246,7 +246,7 @@ def test_on_the_cpu_alone_adapters_keep_their_ranks(bundle):
     adapter = of_rank(bundle, 2, {"shortcut.convolution": 3})
     loaded = Runner(bundle, load_profile("cpu-generic"), native_adapters=False).load_adapter(adapter)
     shapes = {key: array.shape for key, array in loaded.feeds.items()}
-    assert shapes == {key: array.shape for key, array in inference_inputs(adapter, bundle.manifest).items()}
+    assert shapes == {key: array.shape for key, array in inference_inputs(adapter, bundle).items()}
     assert {shape[0] for key, shape in shapes.items() if ".lora_A." in key} == {3}
 
 

@@ -64,13 +64,18 @@ def test_a_graph_that_the_digests_do_not_cover_is_refused(copy):
 
 
 def test_versions_of_the_format(copy):
+    _edit(copy, lambda data: data.update(format_version="3.0"))
+    with pytest.raises(UnsupportedFormat, match=r"format_version is 3\.0; this fieldtune reads 2\.x: update fieldtune"):
+        open_bundle(copy)
+    _edit(copy, lambda data: data.update(format_version="1.3"))
+    with pytest.raises(
+        UnsupportedFormat, match=r"is 1\.3; .* reads 2\.x: build it again: fieldtune-offline build MODEL"
+    ):
+        open_bundle(copy)
+    _edit(copy, lambda data: data.update(format_version="2.9", later={}))
+    with pytest.warns(UserWarning, match=r"format 2\.9 is later than 2\.0"):
+        open_bundle(copy)
     _edit(copy, lambda data: data.update(format_version="2.0"))
-    with pytest.raises(UnsupportedFormat, match=r"format_version is 2\.0; this fieldtune reads 1\.x: update fieldtune"):
-        open_bundle(copy)
-    _edit(copy, lambda data: data.update(format_version="1.9", later={}))
-    with pytest.warns(UserWarning, match=r"format 1\.9 is later than 1\.3"):
-        open_bundle(copy)
-    _edit(copy, lambda data: data.update(format_version="1.0"))
     with pytest.raises(InvalidBundle, match="unknown key 'later'"):
         open_bundle(copy)
 

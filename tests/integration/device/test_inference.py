@@ -126,7 +126,7 @@ def test_padding_to_the_rank_of_a_compiled_graph_changes_no_bit(name):
     loaded = runner.load_adapter(adapter)
     expected = runner.run(inputs, loaded)["logits"]
     for rank in (4, 8, 16, 64):
-        padded = dataclasses.replace(loaded, feeds=inference_inputs(adapter, bundle.manifest, least_rank=rank))
+        padded = dataclasses.replace(loaded, feeds=inference_inputs(adapter, bundle, least_rank=rank))
         np.testing.assert_array_equal(runner.run(inputs, padded)["logits"], expected)
 
 

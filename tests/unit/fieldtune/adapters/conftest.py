@@ -29,12 +29,29 @@ CONFIG = {
     "inference_mode": False,
 }
 
+FACTS = {
+    "lora_a": {"axes": ("rank", "in_features"), "transposed": True},
+    "lora_b": {"axes": ("out_features", "rank"), "transposed": True, "scaled": True},
+    "lora_embedding_a": {"axes": ("rank", "num_embeddings"), "transposed": True},
+    "lora_embedding_b": {"axes": ("embedding_dim", "rank"), "transposed": True, "scaled": True},
+    "lora_bias": {"axes": ("out_features",), "scaled": True, "optional": True, "decay": False},
+    "bias": {"axes": ("features",), "optional": True, "decay": False},
+}
+
+
+def specification(key, kind, module, shape, offset):
+    """The specification of one tensor; of a saved one where its kind is "saved"."""
+    facts = FACTS.get(kind) or {"axes": ("out_features", "in_features")[: len(shape)]}
+    if kind in ("bias", "saved"):
+        facts = {**facts, "replaces": key.removeprefix("base_model.model.").replace(".base_layer.", ".")}
+    return ParameterSpec(key=key, module=module, shape=shape, offset=offset, **{"decay": True, **facts})
+
 
 def parameters(rank):
     return [
         (f"{QUERY}.lora_A.weight", "lora_a", "bert.query", (rank, IN)),
         (f"{QUERY}.lora_B.weight", "lora_b", "bert.query", (OUT, rank)),
-        (f"{QUERY}.lora_B.bias", "bias", "bert.query", (OUT,)),
+        (f"{QUERY}.lora_B.bias", "lora_bias", "bert.query", (OUT,)),
         (f"{QUERY}.base_layer.bias", "bias", "bert.query", (OUT,)),
         (f"{WORDS}.lora_embedding_A", "lora_embedding_a", "bert.words", (rank, VOCAB)),
         (f"{WORDS}.lora_embedding_B", "lora_embedding_b", "bert.words", (DIM, rank)),
@@ -45,14 +62,15 @@ def parameters(rank):
 
 def make_manifest(parameters, peft_config, labels=LABELS, task="text-classification"):
     specs, offset = [], 0
-    for key, role, module, shape in parameters:
-        specs.append(ParameterSpec(key=key, role=role, module=module, shape=shape, offset=offset, decay=role != "bias"))
+    for key, kind, module, shape in parameters:
+        specs.append(specification(key, kind, module, tuple(shape), offset))
         offset += specs[-1].size
     return Manifest(
         base=BaseModelSpec(
             id="some/base", revision=None, sha256="a" * 64, architecture="Bert", licence=None, dtypes={}
         ),
         task=TaskSpec(name=task, labels=labels),
+        method="lora",
         text=TextSpec(max_length=8, pad_token_id=0, stop_token_ids=(), special_tokens={}, chat_template=None),
         image=None,
         peft_config=peft_config,
@@ -66,7 +84,7 @@ def make_manifest(parameters, peft_config, labels=LABELS, task="text-classificat
 
 @pytest.fixture
 def manifest_of():
-    """The function that makes a manifest from (key, role, module, shape) rows and a configuration."""
+    """The function that makes a manifest from (key, kind, module, shape) rows and a configuration."""
     return make_manifest
 
 

@@ -1,13 +1,20 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fieldtune.adapters.arrays import from_theta, inference_inputs, to_theta
+from fieldtune.adapters.arrays import from_theta, to_theta
+from fieldtune.adapters.arrays import inference_inputs as bundle_inputs
 from fieldtune.adapters.tensors import StoredTensor
+from fieldtune.bundle.opening import Bundle
 from fieldtune.errors import AdapterMismatch
 
 QUERY, WORDS, HEAD = "base_model.model.bert.query", "base_model.model.bert.words", "base_model.model.classifier"
+
+
+def inference_inputs(adapter, manifest, **settings):
+    return bundle_inputs(adapter, Bundle(Path("nowhere"), manifest), **settings)
 
 
 def value(adapter, key):
@@ -145,7 +152,7 @@ def test_biases_that_the_adapter_leaves_alone(adapter, manifest, changed):
 
 
 def test_a_bundle_without_lora_has_only_its_head(adapter, manifest, changed):
-    head = [p for p in manifest.layout.parameters if p.role == "saved"]
+    head = [p for p in manifest.layout.parameters if p.replaces and not p.optional]
     shift = head[0].offset
     layout = type(manifest.layout)(tuple(dataclasses.replace(p, offset=p.offset - shift) for p in head))
     only = {key: None for key in adapter.tensors.tensors if "classifier" not in key}
@@ -163,7 +170,7 @@ def test_pairs_are_padded_to_the_least_rank(adapter, manifest):
         if parameter.rank_axis is None:
             np.testing.assert_array_equal(found, expected)
             continue
-        axis = 1 - parameter.rank_axis if parameter.is_matrix else parameter.rank_axis
+        axis = 1 - parameter.rank_axis if parameter.transposed else parameter.rank_axis
         kept, added = np.split(found, [expected.shape[axis]], axis=axis)
         np.testing.assert_array_equal(kept, expected)
         assert found.shape[axis] == 5

@@ -8,7 +8,9 @@ import pytest
 from fieldtune.adapters.adapter import PREFIX
 from fieldtune.adapters.arrays import from_theta, inference_inputs, to_theta
 from fieldtune.adapters.directory import read_adapter, write_adapter
-from fieldtune.adapters.fit import check_fits, scales
+from fieldtune.adapters.fit import check_fits
+from fieldtune.adapters.methods.lora import METHOD
+from fieldtune.bundle.opening import Bundle
 from fieldtune.errors import AdapterMismatch
 
 pytestmark = [
@@ -24,7 +26,7 @@ ROLES = {
     ".lora_B.weight": "lora_b",
     ".lora_embedding_A": "lora_embedding_a",
     ".lora_embedding_B": "lora_embedding_b",
-    ".lora_B.bias": "bias",
+    ".lora_B.bias": "lora_bias",
     ".base_layer.bias": "bias",
 }
 ATTENTION = ["query", "value"]
@@ -126,14 +128,14 @@ def test_scales_are_those_that_peft_applies(tmp_path, settings):
     model = adapted(bert(), tmp_path / "a", task_type="SEQ_CLS", **settings)
     expected = {name.removeprefix(PREFIX): layer.scaling["default"] for name, layer in lora_layers(model)}
     assert len(expected) >= 3
-    assert scales(read_adapter(tmp_path / "a"), expected) == pytest.approx(expected, rel=1e-15)
+    assert METHOD.scales(read_adapter(tmp_path / "a"), expected) == pytest.approx(expected, rel=1e-15)
 
 
 @pytest.mark.parametrize("settings", BERT.values(), ids=BERT.keys())
 def test_inference_inputs_multiply_to_what_peft_adds(tmp_path, manifest_of, settings):
     model = adapted(bert(), tmp_path / "a", task_type="SEQ_CLS", **settings)
     adapter = read_adapter(tmp_path / "a")
-    inputs = inference_inputs(adapter, manifest_for(adapter, manifest_of))
+    inputs = inference_inputs(adapter, Bundle(tmp_path, manifest_for(adapter, manifest_of)))
     layers = lora_layers(model)
     assert len(layers) >= 3
     for name, module in layers:

@@ -88,6 +88,7 @@ def bundle(tmp_path):
             Manifest(
                 base=BaseModelSpec(id="m", revision=None, sha256="", architecture="", licence=None, dtypes={}),
                 task=TaskSpec(name="image-classification", labels=("a", "b")),
+                method="lora",
                 text=None,
                 image=None,
                 peft_config={},

@@ -88,10 +88,13 @@ def bundle(tmp_path):
                 outputs=_specs(table, table.outputs),
                 adapter_inputs=(),
             )
-        parameter = ParameterSpec(key="a", role="lora_a", module="m", shape=(4, theta // 4), offset=0, decay=True)
+        parameter = ParameterSpec(
+            key="a", module="m", axes=("rank", "in_features"), shape=(4, theta // 4), offset=0, decay=True
+        )
         manifest = Manifest(
             base=BaseModelSpec(id="b", revision=None, sha256="a" * 64, architecture="B", licence="MIT", dtypes={}),
             task=TaskSpec(name="image-classification", labels=("no", "yes")),
+            method="lora",
             text=None,
             image=ImageSpec(
                 height=8, width=8, channels=3, resize=None, resample="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3

@@ -35,6 +35,7 @@ def manifest():
         return Manifest(
             base=base,
             task=TaskSpec(name="text-classification", labels=("no", "yes")),
+            method="lora",
             text=TextSpec(
                 max_length=max_length, pad_token_id=0, stop_token_ids=(), special_tokens={}, chat_template=None
             ),
@@ -75,7 +76,10 @@ def report(profile, manifest, evaluation):
         )
         made = TrainReport(
             adapter=Adapter(
-                config={"r": 4, "lora_alpha": 8}, tensors=TensorFile(tensors={}, metadata={}), card=None, where="x"
+                config={"peft_type": "LORA", "r": 4, "lora_alpha": 8},
+                tensors=TensorFile(tensors={}, metadata={}),
+                card=None,
+                where="x",
             ),
             kept_step=40,
             stopped="completed",

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 from fieldtune.adapters.adapter import AdapterCard
 from fieldtune.errors import InvalidAdapter, UnsupportedModel
-from fieldtune_offline import BuildSpec, LoraSpec
-from fieldtune_offline.methods.adapting import adapt
+from fieldtune_offline import BuildSpec, MethodSpec
+from fieldtune_offline.methods.adapting import adapt, checkpoint_name
 from fieldtune_offline.models import load_base
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.tasks.table import task_class
@@ -30,7 +30,6 @@ REFUSED = {
     "eva_config": {"rho": 2.0},
     "corda_config": {"corda_method": "kpm"},
     "lora_ga_config": {"direction": "ArB2r"},
-    "use_dora": True,
     "velora_config": {"num_groups": 4},
     "alora_invocation_tokens": [1],
     "use_qalora": True,
@@ -59,6 +58,7 @@ HONOURED = {
 }
 # What says where a configuration comes from, what PEFT sets by the kind of layer, and the set-up of refused fields.
 SILENT = {
+    "use_dora",  # makes it another method
     "fan_in_fan_out",
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
     "megatron_core", "qalora_group_size",
@@ -78,7 +78,7 @@ def adapted(tiny_models, tmp_path):
             task=task,
             out=tmp_path / "out",
             labels=labels if labels is not None else ("a", "b", "c") if task == CLASSIFIER else (),
-            lora=LoraSpec(**lora),
+            method=MethodSpec(**lora),
             adapter=adapter,
             seed=seed,
         )
@@ -92,8 +92,15 @@ def keys(adapted):
     return [parameter.key for parameter in adapted.layout.parameters]
 
 
+def kind(parameter):
+    """What a tensor is: a part of LoRA's, a bias, or a saved one."""
+    if parameter.replaces is not None or parameter.rank_axis is None:
+        return "bias" if parameter.optional else "saved"
+    return parameter.key.removesuffix(".weight").rpartition(".")[2].lower()
+
+
 def modules(adapted, role):
-    return {parameter.module for parameter in adapted.layout.parameters if parameter.role == role}
+    return {parameter.module for parameter in adapted.layout.parameters if kind(parameter) == role}
 
 
 def layer(adapted, name):
@@ -131,8 +138,8 @@ def test_a_field_that_is_honoured_reaches_the_model(adapted, field, value):
 
 
 def test_every_fault_of_a_configuration_is_listed(adapted):
-    with pytest.raises(UnsupportedModel, match=r"(?s)lora_dropout=0\.5: dropout would.*use_dora=True: the magnitude"):
-        adapted(target_modules=("query",), settings={"lora_dropout": 0.5, "use_dora": True})
+    with pytest.raises(UnsupportedModel, match=r"(?s)lora_dropout=0\.5: dropout would.*use_qalora=True: not supp"):
+        adapted(target_modules=("query",), settings={"lora_dropout": 0.5, "use_qalora": True})
 
 
 def test_an_unknown_field_is_refused_with_the_nearest(adapted):
@@ -142,7 +149,7 @@ def test_an_unknown_field_is_refused_with_the_nearest(adapted):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "not a JSON file"), ("[]", "expected a JSON object"), ('{"peft_type": "IA3"}', "peft_type is IA3")],
+    [("{", "not a JSON file"), ("[]", "expected a JSON object"), ('{"peft_type": "OFT"}', "peft_type is OFT")],
 )
 def test_a_configuration_that_is_none(adapted, tmp_path, text, message):
     (tmp_path / "broken.json").write_text(text)
@@ -207,7 +214,7 @@ def test_patterns_give_modules_their_own_rank_and_alpha(adapted):
         rank=4, alpha=8, target_modules=("query", "value"),
         settings={"rank_pattern": {"value": 2}, "alpha_pattern": {"layer.1.attention.self.query": 5}},
     )  # fmt: skip
-    shapes = {(p.module.rsplit(".", 1)[-1], p.shape) for p in result.layout.parameters if p.role == "lora_a"}
+    shapes = {(p.module.rsplit(".", 1)[-1], p.shape) for p in result.layout.parameters if kind(p) == "lora_a"}
     assert shapes == {("query", (4, 32)), ("value", (2, 32))}
     scales = {
         (number, name): layer(result, f"bert.encoder.layer.{number}.attention.self.{name}").scaling["default"]
@@ -254,8 +261,8 @@ def test_a_new_head_is_saved_and_repeats_by_its_seed(adapted):
 def test_an_embedding(adapted):
     result = adapted(LM, target_modules=("embed_tokens",), rank=3)
     (a, b) = result.layout.parameters
-    assert (a.key, a.role, a.shape) == (f"{PREFIX}model.embed_tokens.lora_embedding_A", "lora_embedding_a", (3, 262))
-    assert (b.key, b.role, b.shape) == (f"{PREFIX}model.embed_tokens.lora_embedding_B", "lora_embedding_b", (32, 3))
+    assert (a.key, kind(a), a.shape) == (f"{PREFIX}model.embed_tokens.lora_embedding_A", "lora_embedding_a", (3, 262))
+    assert (b.key, kind(b), b.shape) == (f"{PREFIX}model.embed_tokens.lora_embedding_B", "lora_embedding_b", (32, 3))
 
 
 def test_a_tied_head_and_its_embedding_get_an_adapter_each(adapted):
@@ -368,10 +375,10 @@ QUERY = f"{PREFIX}bert.encoder.layer.0.attention.self.query"
 @pytest.mark.parametrize(
     ("config", "tensors", "message"),
     [
-        ({"use_dora": True}, None, "use_dora"),
+        ({"use_dora": True}, None, "lora_magnitude_vector: missing"),
         ({"lora_dropout": 0.1}, None, r"lora_dropout=0\.1: dropout"),
         ({"init_lora_weights": "pissa"}, None, "init_lora_weights"),
-        ({"peft_type": "IA3"}, None, "IA3"),
+        ({"peft_type": "OFT"}, None, "OFT"),
         ({"task_type": "CAUSAL_LM"}, None, "task_type is CAUSAL_LM; expected SEQ_CLS"),
         ({"r": 5}, None, "size mismatch"),
         ({"target_modules": ["key"]}, None, r"query\.lora_A\.weight: belongs to nothing"),
@@ -421,3 +428,15 @@ def test_a_pickled_adapter_is_refused(adapted, stored):
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(InvalidAdapter, match="a pickle, which is never read"):
         adapted(adapter=folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("base_model.model.classifier.weight", "classifier.weight"),
+        ("base_model.model.layer.0.query.base_layer.bias", "layer.0.query.bias"),
+        ("base_model.model.norm.modules_to_save.bias", "norm.bias"),
+    ],
+)
+def test_names_are_those_of_a_checkpoint(key, name):
+    assert checkpoint_name(key) == name

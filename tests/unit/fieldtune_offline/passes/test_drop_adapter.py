@@ -5,11 +5,15 @@ import pytest
 
 from fieldtune.bundle.layout import Layout, ParameterSpec
 from fieldtune.errors import ExportError
-from fieldtune_offline.passes.drop_adapter import checkpoint_name, drop_adapter
+from fieldtune_offline.passes.drop_adapter import drop_adapter
 from fieldtune_offline.passes.fold_lora import fold_lora
 
 RANK, ROWS = 3, 4
 RNG = np.random.default_rng(0)
+AXES = {
+    ("a", 2): ("rank", "in"), ("b", 2): ("out", "rank"), ("a", 4): ("rank", "in", "height", "width"),
+    ("b", 4): ("out", "rank", "height", "width"), ("bias", 1): ("out",), ("saved", 2): ("out", "in"),
+}  # fmt: skip
 
 
 class Network:
@@ -31,7 +35,7 @@ class Network:
     def fill(self, name, shape):
         return self.held(name, RNG.normal(size=shape).astype(np.float32))
 
-    def feed(self, key, role, module, shape, peft_shape, *, rank=RANK):
+    def feed(self, key, kind, module, shape, peft_shape, *, rank=RANK, replaces=None):
         """Add an adapter input with a default of zeros, and what it is fed."""
         value = self.fill(key, [1 if size == "rank" else size for size in shape])
         value.shape = ir.Shape(shape)
@@ -39,7 +43,15 @@ class Network:
         offset = sum(parameter.size for parameter in self.layout)
         peft_shape = tuple(rank if size == "rank" else size for size in peft_shape)
         self.layout.append(
-            ParameterSpec(key=key, role=role, module=module, shape=peft_shape, offset=offset, decay=True)
+            ParameterSpec(
+                key=key,
+                module=module,
+                axes=AXES[kind, len(shape)],
+                shape=peft_shape,
+                offset=offset,
+                decay=True,
+                replaces=replaces,
+            )
         )
         self.fed[key] = RNG.normal(size=[rank if size == "rank" else size for size in shape]).astype(np.float32)
         return value
@@ -58,8 +70,8 @@ class Network:
         inputs = [x, weight, *([self.fill(f"{module}.bias", (out,))] if bias else [])]
         plain = self.op("Gemm", inputs, ("rows", out), alpha=1.0, beta=1.0, transA=0, transB=trans)
         key = f"base_model.model.{module}"
-        a = self.feed(f"{key}.lora_A.weight", "lora_a", module, (into, "rank"), ("rank", into))
-        b = self.feed(f"{key}.lora_B.weight", "lora_b", module, ("rank", out), (out, "rank"))
+        a = self.feed(f"{key}.lora_A.weight", "a", module, (into, "rank"), ("rank", into))
+        b = self.feed(f"{key}.lora_B.weight", "b", module, ("rank", out), (out, "rank"))
         more = [self.feed(f"{key}.lora_B.bias", "bias", module, (out,), (out,))] if lora_bias else []
         flags = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
         low = self.op("Gemm", [x, a], ("rows", "rank"), **flags)
@@ -148,8 +160,8 @@ def test_tied_weights_come_apart_where_one_of_them_is_adapted(adapted):
     hidden = network.op("Gather", [table, ids], ("rows", 5), axis=0)
     if "embed" in adapted:
         key = "base_model.model.embed"
-        a = network.feed(f"{key}.lora_embedding_A", "lora_embedding_a", "embed", (7, "rank"), ("rank", 7))
-        b = network.feed(f"{key}.lora_embedding_B", "lora_embedding_b", "embed", ("rank", 5), (5, "rank"))
+        a = network.feed(f"{key}.lora_embedding_A", "a", "embed", (7, "rank"), ("rank", 7))
+        b = network.feed(f"{key}.lora_embedding_B", "b", "embed", ("rank", 5), (5, "rank"))
         low = network.op("Gather", [a, ids], ("rows", "rank"), axis=0)
         # The rows are counted where the branch begins, and read again at the end.
         count = network.op("Shape", [low], (1,), ir.DataType.INT64, start=0, end=1)
@@ -175,14 +187,14 @@ def test_a_convolution_and_a_saved_head():
     flags = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "dilations": [1, 1], "group": 1}
     plain = network.op("Conv", [x, network.fill("conv.weight", (6, 3, 3, 3))], ("batch", 6, 4, 4), **flags)
     key = "base_model.model.conv"
-    a = network.feed(f"{key}.lora_A.weight", "lora_a", "conv", ("rank", 3, 3, 3), ("rank", 3, 3, 3))
-    b = network.feed(f"{key}.lora_B.weight", "lora_b", "conv", (6, "rank", 1, 1), (6, "rank", 1, 1))
+    a = network.feed(f"{key}.lora_A.weight", "a", "conv", ("rank", 3, 3, 3), ("rank", 3, 3, 3))
+    b = network.feed(f"{key}.lora_B.weight", "b", "conv", (6, "rank", 1, 1), (6, "rank", 1, 1))
     low = network.op("Conv", [x, a], ("batch", "rank", 4, 4), **flags)
     one = {"kernel_shape": [1, 1], "strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 1}
     high = network.op("Conv", [low, b], ("batch", 6, 4, 4), **one)
     image = network.op("Add", [plain, high], ("batch", 6, 4, 4))
     mean = network.op("ReduceMean", [image, network.held("axes", np.array([2, 3]))], ("batch", 6), keepdims=0)
-    head = network.feed("base_model.model.head.weight", "saved", "head", (2, 6), (2, 6))
+    head = network.feed("base_model.model.head.weight", "saved", "head", (2, 6), (2, 6), replaces="head.weight")
     logits = network.op("Gemm", [mean, head], ("batch", 2), alpha=1.0, beta=1.0, transA=0, transB=1)
     feeds = {"x": RNG.normal(size=(2, 3, 8, 8)).astype(np.float32)}
     graph, merged = _check(network, [x], {"logits": logits}, feeds)
@@ -197,7 +209,7 @@ def test_a_bias_that_the_adapter_leaves_alone_keeps_the_bundles_values():
     network = Network()
     x = network.source("x", ("rows", 5))
     key = "base_model.model.norm.base_layer.bias"
-    bias = network.feed(key, "bias", "norm", (5,), (5,))
+    bias = network.feed(key, "bias", "norm", (5,), (5,), replaces="norm.bias")
     before = bias.const_value.numpy().copy()
     model = network.model([x], {"y": network.op("Add", [x, bias], ("rows", 5))})
     (tensor,) = drop_adapter(model, Layout(tuple(network.layout)), fold_lora)
@@ -215,15 +227,3 @@ def test_a_branch_of_another_form_is_refused():
     model = network.model([x], {"y": y, "low": tangent})
     with pytest.raises(ExportError, match=r"net.layer: its adapter goes through Tanh_\d \(Tanh\)"):
         drop_adapter(model, Layout(tuple(network.layout)), fold_lora)
-
-
-@pytest.mark.parametrize(
-    ("key", "name"),
-    [
-        ("base_model.model.classifier.weight", "classifier.weight"),
-        ("base_model.model.layer.0.query.base_layer.bias", "layer.0.query.bias"),
-        ("base_model.model.norm.modules_to_save.bias", "norm.bias"),
-    ],
-)
-def test_names_are_those_of_a_checkpoint(key, name):
-    assert checkpoint_name(key) == name

@@ -26,6 +26,7 @@ def choose(
     manifest = Manifest(
         base=BaseModelSpec(id="", revision=None, sha256="", architecture="", licence=None, dtypes={}),
         task=TaskSpec(name="text-generation", labels=()),
+        method="lora",
         image=None,
         text=TextSpec(max_length=8, pad_token_id=0, stop_token_ids=(), special_tokens={}, chat_template=None),
         peft_config={}, layout=Layout(()), graphs={}, parity=(), tools={}, files={},

@@ -9,9 +9,13 @@ from fieldtune.training.backends.ort_checkpoint import read_adamw, read_paramete
 
 LAYOUT = Layout(
     (
-        ParameterSpec(key="q.lora_A.weight", role="lora_a", module="q", shape=(2, 3), offset=0, decay=True),
-        ParameterSpec(key="q.lora_B.weight", role="lora_b", module="q", shape=(4, 2), offset=6, decay=True),
-        ParameterSpec(key="head.bias", role="saved", module="head", shape=(2,), offset=14, decay=False),
+        ParameterSpec(
+            key="q.lora_A.weight", axes=("rank", "in_features"), module="q", shape=(2, 3), offset=0, decay=True
+        ),
+        ParameterSpec(
+            key="q.lora_B.weight", axes=("out_features", "rank"), module="q", shape=(4, 2), offset=6, decay=True
+        ),
+        ParameterSpec(key="head.bias", axes=("features",), module="head", shape=(2,), offset=14, decay=False),
     )
 )
 # Where a table begins, the identifier, a table without a field, and how far its list of fields lies before it.
@@ -69,9 +73,9 @@ def test_a_state_comes_back_bit_for_bit_and_leaves_the_rest_where_it_is(saved):
 def test_a_state_of_another_adapter_is_refused_with_every_parameter(saved):
     replace_adamw(saved, LAYOUT, _state(1, 0))
     first, _, third = LAYOUT.parameters
-    other = Layout((first, ParameterSpec(key="q.lora_B.weight", role="lora_b", module="q", shape=(5, 2), offset=6,
-                    decay=True), ParameterSpec(key="tail.bias", role="saved", module="tail", shape=third.shape,
-                    offset=16, decay=False)))  # fmt: skip
+    other = Layout((first, ParameterSpec(key="q.lora_B.weight", axes=("out_features", "rank"), module="q", shape=(5, 2),
+                    offset=6, decay=True), ParameterSpec(key="tail.bias", axes=("features",), module="tail",
+                    shape=third.shape, offset=16, decay=False)))  # fmt: skip
     with pytest.raises(CheckpointError) as caught:
         read_adamw(saved, other)
     message = str(caught.value)

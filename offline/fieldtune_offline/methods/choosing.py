@@ -1,0 +1,57 @@
+"""Which method a build is asked for, and whether the settings that come with it are its own."""
+
+import dataclasses
+
+from fieldtune.adapters.directory import read_adapter
+from fieldtune.adapters.methods import table as device
+from fieldtune.errors import UnsupportedModel
+from fieldtune_offline.methods.interface import Method
+from fieldtune_offline.methods.peft_config import read_config
+from fieldtune_offline.methods.table import method_named
+from fieldtune_offline.spec import BuildSpec, MethodSpec
+
+_OF_ALL = frozenset({"name", "target_modules", "modules_to_save", "peft_config"})
+
+
+def chosen_method(spec: BuildSpec) -> Method:
+    """Return the method that is named, or else the one that ``--peft-config`` or ``--adapter`` is of.
+
+    Raises:
+        ValueError: no such method, one that contradicts the file, or settings that it does not have.
+        UnsupportedModel: a ``--peft-config`` that is none, or of a type that is not supported.
+        InvalidAdapter: ``spec.adapter`` is no adapter.
+    """
+    method = _chosen(spec)
+    _check_settings(spec.method, method)
+    return method
+
+
+def _chosen(spec: BuildSpec) -> Method:
+    stated = method_named(spec.method.name or device.DEFAULT)
+    if spec.adapter is not None:
+        config, where = read_adapter(spec.adapter).config, spec.adapter
+    elif spec.method.peft_config is not None:
+        # A file may leave out what the flags say, the type included.
+        where = spec.method.peft_config
+        known = {"peft_type": device.method_named(stated.name).peft_type, **stated.fields(spec.method)}
+        config = {**known, **read_config(where)}
+    else:
+        return stated
+    found = device.method_of(config)
+    if found is None:
+        types = ", ".join(dict.fromkeys(method.peft_type for method in device.all_methods()))
+        raise UnsupportedModel(f"{where}: peft_type is {config['peft_type']}; only {types} is supported")
+    if spec.method.name not in (None, found.name):
+        raise ValueError(f"--method {spec.method.name}, and {where} is of {found.title}: leave --method out")
+    return method_named(found.name)
+
+
+def _check_settings(spec: MethodSpec, method: Method) -> None:
+    defaults = {field.name: field.default for field in dataclasses.fields(spec)}
+    known = _OF_ALL | method.settings
+    foreign = [name for name, default in defaults.items() if name not in known and getattr(spec, name) != default]
+    if foreign:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
+        raise ValueError(f"{flags}: {method.title} has no such setting; leave it out")
+    if spec.bias is not None and spec.bias not in method.biases:
+        raise ValueError(f"bias is {spec.bias!r}; {method.title} knows {', '.join(method.biases)}")

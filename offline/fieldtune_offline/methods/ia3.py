@@ -1,0 +1,72 @@
+"""IA³ on the dev box (Liu et al. 2022): (W x + b) · l, or W (x · l) + b in feed-forward modules, as PEFT has it."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from fieldtune.errors import UnsupportedModel, listed
+from fieldtune_offline.adapted import Adapted
+from fieldtune_offline.methods.interface import Facts, Method, ServingInput
+from fieldtune_offline.spec import MethodSpec
+
+
+class Ia3(Method):
+    """A factor for each output, or for each input."""
+
+    name = "ia3"
+    settings = frozenset({"feedforward_modules"})
+    honoured = frozenset({"feedforward_modules", "fan_in_fan_out"})
+
+    def config_class(self) -> Any:
+        """Return IA3Config."""
+        from peft import IA3Config
+
+        return IA3Config
+
+    def fields(self, spec: MethodSpec) -> dict[str, Any]:
+        """Return whose inputs have the factors: PEFT's choice where the targets are, else none that is not named."""
+        if not spec.target_modules and not spec.feedforward_modules:
+            return {"feedforward_modules": None}
+        return {"feedforward_modules": list(spec.feedforward_modules)}
+
+    def narrowed(self, config: Any, targets: Sequence[str]) -> Any:
+        """Return a configuration for some of the modules: those that are feed-forward stay so."""
+        ends = config.feedforward_modules
+        if not isinstance(ends, set | list | tuple):
+            return super().narrowed(config, targets)
+        inputs = [target for target in targets if target.endswith(tuple(ends))]
+        return dataclasses.replace(config, target_modules=list(targets), feedforward_modules=inputs)
+
+    def check_layers(self, model: nn.Module) -> None:
+        """Refuse what is no linear layer and no convolution."""
+        from peft.tuners.ia3 import Conv2d, IA3Layer, Linear
+
+        faults = [
+            f"{name}: {type(module).__name__}"
+            for name, module in model.named_modules()
+            if isinstance(module, IA3Layer) and type(module) not in (Linear, Conv2d)
+        ]
+        if faults:
+            raise UnsupportedModel(f"{self.title} is supported on linear layers and convolutions only{listed(faults)}")
+
+    def facts(self, layer: Any, part: str, tensor: torch.Tensor) -> Facts:
+        """Return the facts of a layer's factors; decay would draw them to 0, and 1 is what changes nothing."""
+        del part
+        if tensor.ndim == 4:
+            channels = "in_channels" if layer.is_feedforward else "out_channels"
+            return Facts(axes=("one", channels, "height", "width"), decay=False)
+        return Facts(axes=("one", "in_features") if layer.is_feedforward else ("out_features", "one"), decay=False)
+
+    def serving_inputs(self, adapted: Adapted) -> list[ServingInput]:
+        """Return the tensors as they are; factors are 1 where nothing is fed."""
+        own = {p.key for p in adapted.layout.parameters if p.replaces is None}
+        return [
+            dataclasses.replace(given, default=torch.ones_like(given.example)) if given.key in own else given
+            for given in super().serving_inputs(adapted)
+        ]
+
+
+METHOD = Ia3()
