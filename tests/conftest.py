@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -27,6 +28,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return item.get_closest_marker("slow") is not None, folder
 
     items.sort(key=place)
+
+
+@pytest.fixture(scope="session")
+def lacks() -> Callable[[str, str], NoReturn]:
+    """Return the function that skips a test for what this machine lacks: ``lacks("compiler", "no cc on PATH")``.
+
+    FIELDTUNE_REQUIRE names, with commas between, what a machine is to have: there the test fails. Continuous
+    integration sets it, so that no test is silently left out.
+    """
+    required = os.environ.get("FIELDTUNE_REQUIRE", "").split(",")
+
+    def lacks(what: str, reason: str) -> NoReturn:
+        if what in required:
+            pytest.fail(f"{reason}; FIELDTUNE_REQUIRE says that this machine has: {what}")
+        pytest.skip(f"{what}: {reason}")
+
+    return lacks
 
 
 @pytest.fixture(scope="session")
