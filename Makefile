@@ -19,6 +19,7 @@ ARGS ?=
 BASE_PYTHON := $(if $(filter test-device,$(MAKECMDGOALS)),python3.11,$(PYTHON))
 RUN := $(VENV)/bin/python
 BUNDLES := $(CACHE)/bundles
+NEWEST := $(CACHE)/newest
 
 export FIELDTUNE_CACHE := $(abspath $(CACHE))
 export FIELDTUNE_TEST_BUNDLES := $(abspath $(BUNDLES))
@@ -125,8 +126,17 @@ $(CACHE)/uv/installed: requirements/uv.txt
 	$(CACHE)/uv/bin/python -m pip install -qq --no-deps --require-hashes --only-binary :all: -r requirements/uv.txt
 	touch $@
 
+.PHONY: test-newest
+test-newest: ## all tests with the newest versions that pyproject.toml allows, warnings shown and not raised
+	@$(find-python)
+	[ -x $(NEWEST)/bin/python ] || "$$python" -m venv $(NEWEST)
+	$(NEWEST)/bin/python requirements/newest.py
+	export FIELDTUNE_TEST_BUNDLES=$(abspath $(NEWEST)/bundles)
+	$(NEWEST)/bin/python tests/tiny_bundles.py $(NEWEST)/bundles
+	$(NEWEST)/bin/python -m pytest -o filterwarnings=default $(ARGS)
+
 .PHONY: clean
 clean: ## remove what was built; downloads and converted models stay (rm -rf .cache removes them too)
-	rm -rf $(VENV) $(CACHE)/uv $(CACHE)/environments $(CACHE)/wheels $(CACHE)/bundles $(CACHE)/arm64
+	rm -rf $(VENV) $(NEWEST) $(CACHE)/uv $(CACHE)/environments $(CACHE)/wheels $(CACHE)/bundles $(CACHE)/arm64
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -type d -not -path './.cache/*' -prune -exec rm -rf {} +
