@@ -19,6 +19,7 @@ ARGS ?=
 BASE_PYTHON := $(if $(filter test-device,$(MAKECMDGOALS)),python3.11,$(PYTHON))
 RUN := $(VENV)/bin/python
 BUNDLES := $(CACHE)/bundles
+NEWEST := $(CACHE)/newest
 
 export FIELDTUNE_CACHE := $(abspath $(CACHE))
 export FIELDTUNE_TEST_BUNDLES := $(abspath $(BUNDLES))
@@ -89,31 +90,53 @@ real-bundles: venv
 .PHONY: venv
 venv: $(VENV)/installed ## the development environment, in VENV
 
-# torch comes first and pinned: left to resolve it, pip may take a newer one and gigabytes of another platform's libraries.
-$(VENV)/installed: pyproject.toml
-	@python=
-	for candidate in "$(BASE_PYTHON)" python3; do
-	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi
-	done
-	if [ -z "$$python" ]; then
-	  echo "Python 3.11 or later is needed, and neither $(BASE_PYTHON) nor python3 on PATH is one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2
-	  exit 1
-	fi
+# A shell's lines that set python to the interpreter that environments are made from.
+define find-python
+python=
+for candidate in "$(BASE_PYTHON)" python3; do
+  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi
+done
+if [ -z "$$python" ]; then
+  echo "Python 3.11 or later is needed, and neither $(BASE_PYTHON) nor python3 on PATH is one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2
+  exit 1
+fi
+if ! "$$python" -c 'import ensurepip, venv'; then
+  echo "$$python cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2
+  exit 1
+fi
+endef
+
+# requirements/locks.py says what is installed, from which file, and in which order.
+$(VENV)/installed: pyproject.toml requirements/torch.txt requirements/dev.txt
+	@$(find-python)
 	echo "making the development environment $(VENV) with $$("$$python" --version) …"
-	if ! "$$python" -c 'import ensurepip, venv'; then
-	  echo "$$python cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2
-	  exit 1
-	fi
 	rm -rf $(VENV)
 	"$$python" -m venv $(VENV)
-	echo "installing torch …"
-	$(RUN) -m pip install -q "torch==2.13.0"
-	echo "installing fieldtune with the development and demo extras …"
-	$(RUN) -m pip install -q -e ".[dev,demo]"
+	$(RUN) requirements/locks.py
 	touch $@
+
+.PHONY: lock
+lock: $(CACHE)/uv/installed ## renew the lock files in requirements/, all or ARGS="dev device" (see requirements/README.md)
+	$(CACHE)/uv/bin/python requirements/renew.py $(ARGS)
+
+$(CACHE)/uv/installed: requirements/uv.txt
+	@$(find-python)
+	rm -rf $(CACHE)/uv
+	"$$python" -m venv $(CACHE)/uv
+	$(CACHE)/uv/bin/python -m pip install -qq --no-deps --require-hashes --only-binary :all: -r requirements/uv.txt
+	touch $@
+
+.PHONY: test-newest
+test-newest: ## all tests with the newest versions that pyproject.toml allows, warnings shown and not raised
+	@$(find-python)
+	[ -x $(NEWEST)/bin/python ] || "$$python" -m venv $(NEWEST)
+	$(NEWEST)/bin/python requirements/newest.py
+	export FIELDTUNE_TEST_BUNDLES=$(abspath $(NEWEST)/bundles)
+	$(NEWEST)/bin/python tests/tiny_bundles.py $(NEWEST)/bundles
+	$(NEWEST)/bin/python -m pytest -o filterwarnings=default $(ARGS)
 
 .PHONY: clean
 clean: ## remove what was built; downloads and converted models stay (rm -rf .cache removes them too)
-	rm -rf $(VENV) $(CACHE)/environments $(CACHE)/wheels $(CACHE)/bundles $(CACHE)/arm64
+	rm -rf $(VENV) $(NEWEST) $(CACHE)/uv $(CACHE)/environments $(CACHE)/wheels $(CACHE)/bundles $(CACHE)/arm64
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -type d -not -path './.cache/*' -prune -exec rm -rf {} +

@@ -99,7 +99,10 @@ def _download(package: Package, folder: Path) -> Path:
     print(f"downloading {package.name} {package.version} …", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
-        subprocess.run(_download_command(package, temporary), check=True, cwd=temporary, stderr=_errors(package))
+        if package.file.endswith(".deb"):
+            _download_from_debian(package, Path(temporary), folder / "apt")
+        else:
+            subprocess.run(_pip_command(package, temporary), check=True, cwd=temporary)
         fresh = Path(temporary) / package.file
         found = _sha256(fresh) if fresh.is_file() else f"only {sorted(p.name for p in Path(temporary).iterdir())}"
         if found != package.sha256:
@@ -110,17 +113,43 @@ def _download(package: Package, folder: Path) -> Path:
     return file
 
 
-def _download_command(package: Package, folder: str) -> list[str]:
-    if package.file.endswith(".deb"):
-        return ["apt-get", "download", "-qq", f"{package.name}={package.version}"]
-    kind = "--only-binary" if package.file.endswith(".whl") else "--no-binary"
+def _pip_command(package: Package, folder: str) -> list[str]:
     command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--dest", folder]
-    return [*command, kind, package.name, f"{package.name}=={package.version}"]
+    # A source archive's metadata is built before it is kept: with what this environment has, not with the newest.
+    kind = ["--only-binary"] if package.file.endswith(".whl") else ["--no-build-isolation", "--no-binary"]
+    return [*command, *kind, package.name, f"{package.name}=={package.version}"]
 
 
-def _errors(package: Package) -> int | None:
-    """Return where errors go: apt-get warns on stderr that a folder of root's is not its own user's."""
-    return subprocess.DEVNULL if package.file.endswith(".deb") else None
+def _download_from_debian(package: Package, folder: Path, own: Path) -> None:
+    """Have apt-get put the package into ``folder``; where the system's lists lack it, with lists of our own in ``own``.
+
+    A fresh machine, as a container, has empty lists, and only root may fill them; lists elsewhere are anybody's.
+
+    Raises:
+        SystemExit: there is no apt-get, or no archive that it is set to has this version.
+    """
+    wanted = f"{package.name}={package.version}"
+    if shutil.which("apt-get") is None:
+        raise SystemExit(
+            f"{package.file} comes from Debian's archive by apt-get, which is not on PATH: put that file into "
+            f"{own.parent} from a machine of Debian or Ubuntu"
+        )
+    # apt-get warns on stderr that a folder of root's is not its own user's; what fails is told below.
+    command = ["apt-get", "download", "-qq", wanted]
+    if subprocess.run(command, cwd=folder, check=False, stderr=subprocess.DEVNULL).returncode == 0:
+        return
+    (own / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+    (own / "cache" / "archives" / "partial").mkdir(parents=True, exist_ok=True)
+    options = ["-o", f"Dir::State::Lists={own / 'lists'}", "-o", f"Dir::Cache={own / 'cache'}"]
+    options += ["-o", "APT::Sandbox::User="]  # root would hand the download to a user who may not write here
+    print("reading the lists of Debian's archive …", flush=True)
+    for command in (["update", "-qq"], ["download", "-qq", wanted]):
+        done = subprocess.run(["apt-get", *options, *command], cwd=folder, check=False, capture_output=True, text=True)
+        if done.returncode:
+            said = " ".join(line for line in done.stderr.splitlines() if line.startswith("E:"))
+            raise SystemExit(
+                f"apt-get {' '.join(command)} failed: {said}; the file can be put into {own.parent} by hand"
+            )
 
 
 def _debian_members(package: Path, names: Iterable[str]) -> dict[str, bytes]:

@@ -10,17 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY / "requirements"))
+
+import locks  # noqa: E402  (of the folder put on the path above)
 
 
 def build_wheel(cache: Path) -> Path:
     """Build fieldtune's wheel from this source tree into ``cache/wheels`` and return the file.
 
-    The same sources give the same bytes, so the wheel's digest tells whether an environment is up to date.
+    The same sources give the same bytes, so the wheel's digest tells whether an environment is up to date. What builds
+    it is the development environment's, which the lock pins.
     """
     folder = cache.resolve() / "wheels"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as temporary:
-        _pip(sys.executable, "wheel", "--no-deps", "--wheel-dir", temporary, str(REPOSITORY))
+        _pip(sys.executable, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", temporary, str(REPOSITORY))
         (fresh,) = Path(temporary).glob("fieldtune-*.whl")
         return fresh.replace(folder / fresh.name)
 
@@ -30,7 +34,8 @@ def device_environment(
 ) -> Path:
     """Return the folder of a virtual environment with the wheel and one ONNX Runtime; its commands are in ``bin/``.
 
-    It lies in ``cache/environments`` and is made again when the wheel, the interpreter or a requirement has changed.
+    It lies in ``cache/environments`` and is made again when the wheel, the interpreter or what is pinned has changed.
+    What is asked for finds its lock in ``requirements/locks.py``; other requirements take the versions of the nearest.
 
     Args:
         cache: the cache's root.
@@ -42,12 +47,13 @@ def device_environment(
     wheel = build_wheel(cache)
     version = _output(python, "-c", "import platform; print(platform.python_version())").strip()
     training = ort is not None and ort.startswith("onnxruntime-training")
-    extra = "" if ort is None else "[ort-training]" if training else "[ort]"
-    requirements = [f"fieldtune{extra} @ {wheel.as_uri()}", *([ort] if ort else []), *also]
+    extras = () if ort is None else ("ort-training",) if training else ("ort",)
+    lock, exact = locks.device_lock(".".join(version.split(".")[:2]), [*([ort] if ort else []), *also], extras)
     names = [f"py{version}", ort or "no-onnxruntime", *(["with", *also] if also else [])]
     folder = cache.resolve() / "environments" / re.sub(r"[^\w.]+", "-", "-".join(names))
     stamp = folder / "installed"
-    identity = "\n".join([hashlib.sha256(wheel.read_bytes()).hexdigest(), *requirements]) + "\n"
+    digests = (hashlib.sha256(file.read_bytes()).hexdigest() for file in (wheel, lock.file))
+    identity = "\n".join([*digests, *lock.extras, *lock.asked]) + "\n"
     if not (stamp.is_file() and stamp.read_text() == identity):
         print(
             f"installing {wheel.name}, {', '.join([ort or 'no runtime', *also])} for Python {version} into {folder} …",
@@ -56,7 +62,7 @@ def device_environment(
         # Scripts hold their environment's path, so it is made in place; the stamp comes last.
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([python, "-m", "venv", str(folder)], check=True)
-        _pip(str(folder / "bin" / "python"), "install", *requirements)
+        locks.install(str(folder / "bin" / "python"), lock, wheel, exact=exact)
         stamp.write_text(identity)
     return folder
 

@@ -24,6 +24,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "demo"))
 
 import environments  # noqa: E402  (a script's folder, put on the path above)
+import locks  # noqa: E402  (of the folder that environments puts on the path)
 
 PACKAGES = {"debootstrap": "debootstrap", "qemu-aarch64-static": "qemu-user-static", "dpkg-deb": "dpkg"}
 """Commands needed, and the Debian package of each."""
@@ -105,7 +106,9 @@ def describe_cpu(root: Path) -> None:
 
 def install_wheels(wheel: Path, folder: Path) -> Path:
     """Return a folder with fieldtune, ONNX Runtime and what they need as aarch64 wheels, made again for a new wheel."""
-    stamp, identity = folder / ".installed", hashlib.sha256(wheel.read_bytes()).hexdigest()
+    lock = locks.FOLDER / "device.txt"
+    stamp = folder / ".installed"
+    identity = "\n".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in (wheel, lock))
     if not (stamp.is_file() and stamp.read_text() == identity):
         print(f"installing {wheel.name} and aarch64 wheels into {folder} …", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
@@ -116,10 +119,13 @@ def install_wheels(wheel: Path, folder: Path) -> Path:
             "--python-version=3.11",
             "--implementation=cp",
             "--only-binary=:all:",
+            "--no-deps",
             *platforms,
         ]
         pip = [sys.executable, "-m", "pip", "install", "-qq", *target]
-        subprocess.run([*pip, f"fieldtune[ort] @ {wheel.as_uri()}"], check=True)
+        # The lock's hashes are of all files of a version, the aarch64 wheels among them, and Python is the same 3.11.
+        subprocess.run([*pip, "--require-hashes", "-r", str(lock)], check=True)
+        subprocess.run([*pip, str(wheel)], check=True)
         stamp.write_text(identity)
     return folder
 

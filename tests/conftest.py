@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -18,6 +19,10 @@ os.environ.setdefault("FIELDTUNE_CACHE", str(REPOSITORY / ".cache"))
 FOLDERS = ("unit", "property", "golden", "integration")
 
 
+# What this machine is to have: a test that would skip for want of it fails.
+REQUIRED = frozenset(filter(None, os.environ.get("FIELDTUNE_REQUIRE", "").split(",")))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order by folder, slow tests last."""
@@ -27,6 +32,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return item.get_closest_marker("slow") is not None, folder
 
     items.sort(key=place)
+
+
+@pytest.fixture(scope="session")
+def lacks() -> Callable[[str, str], NoReturn]:
+    """Return the function that skips a test for what this machine lacks: ``lacks("compiler", "no cc on PATH")``.
+
+    The test fails where FIELDTUNE_REQUIRE names what is lacking. Continuous integration sets it, so that no test is
+    silently left out; CONTRIBUTING.md has the names.
+    """
+
+    def lacks(what: str, reason: str) -> NoReturn:
+        if what in REQUIRED:
+            pytest.fail(f"{reason}; FIELDTUNE_REQUIRE says that this machine has: {what}")
+        pytest.skip(f"{what}: {reason}")
+
+    return lacks
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +76,8 @@ def training_tool() -> bool:
     try:
         training_python(print)
     except ExportError as error:
+        if "training-build" in REQUIRED:
+            raise
         print(error)
         return False
     return True

@@ -19,16 +19,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "demo"))
 
 import environments  # noqa: E402  (a script's folder, put on the path above)
+import locks  # noqa: E402  (of the folder that environments puts on the path)
 from fieldtune_offline.environments import find_python  # noqa: E402
 
-COMBINATIONS = (
-    ("python3.10", "onnxruntime==1.16.3"),
-    ("python3.10", "onnxruntime==1.23.2"),
-    ("python3.13", "onnxruntime==1.31.1"),
-)
-"""The oldest runtime supported, the newest for Python 3.10, and the newest of both."""
+COMBINATIONS = tuple((f"python{lock.python}", lock.asked[0]) for lock in locks.DEVICE_TESTS[:-1])
+"""Interpreters and runtimes, which ``requirements/locks.py`` lists and locks."""
 
-TRAINING = "onnxruntime-training-cpu==1.19.2"
+TRAINING = locks.DEVICE_TESTS[-1].asked[0]
 """The last training build, which has wheels for 64-bit x86 and Python up to 3.12, and no LoraAdapter."""
 TRAINING_PYTHONS = ("python3.11", "python3.12")
 
@@ -39,7 +36,7 @@ def passes(python: str, ort: str, *, bundles: Path, cache: Path) -> bool:
     """Run the device half's tests under one interpreter and one ONNX Runtime; return whether all passed."""
     # ONNX Runtime before 1.19 is compiled against NumPy 1.
     numpy = ["numpy<2"] if tuple(map(int, ort.partition("==")[2].split("."))) < (1, 19) else []
-    also = [*numpy, "pytest>=8.3", "hypothesis>=6.100"]
+    also = [*numpy, *locks.TEST_TOOLS]
     try:
         environment = environments.device_environment(cache, python, ort, also)
     except subprocess.CalledProcessError as error:  # its own lines, printed above, say why

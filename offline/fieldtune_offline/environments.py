@@ -23,10 +23,12 @@ class Environment:
 
     Attributes:
         name: what they are for.
-        requirements: a file in pip's format, which pins them.
+        requirements: a file in pip's format with all packages, which pins them; with hashes or without.
         versions: of Python that they have wheels for, the preferred one last.
         wheels_of: what there are no wheels of for other versions.
         advice: what to know where they cannot be installed.
+        first: a file of what is installed before, by versions alone and with all that it needs: torch, whose wheels
+            differ by index and platform, while pip checks the hashes of all that it installs at once or of nothing.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Environment:
     versions: Sequence[tuple[int, int]]
     wheels_of: str
     advice: str
+    first: Path | None = None
 
 
 def environment_python(
@@ -50,7 +53,7 @@ def environment_python(
         ExportError: no such Python, or the requirements cannot be installed; the message says what was tried.
     """
     python, version = _find_python(environment, candidates)
-    pins = environment.requirements.read_text(encoding="utf-8")
+    pins = _pins(environment)
     digest = hashlib.sha256(f"{version}\n{pins}".encode()).hexdigest()[:12]
     folder = cache_folder().resolve() / "environments" / f"{environment.name}-py{version}-{digest}"
     found = folder / "bin" / "python"
@@ -77,14 +80,22 @@ def _make(environment: Environment, python: str, folder: Path) -> None:
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         _run(environment, python, "-m", "venv", str(staging))
-        inside, pins = str(staging / "bin" / "python"), environment.requirements
-        _run(environment, inside, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(pins))
+        install = (str(staging / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check")
+        if environment.first is not None:
+            _run(environment, *install, "-r", str(environment.first))
+        # No source archives: what builds them would come unpinned.
+        _run(environment, *install, "--no-deps", "--only-binary", ":all:", "-r", str(environment.requirements))
         # Scripts in bin/ keep the old path; only the interpreter is used, and that finds its packages by its own place.
-        (staging / _STAMP).write_text(json.dumps({"requirements": pins.read_text(encoding="utf-8")}))
+        (staging / _STAMP).write_text(json.dumps({"requirements": _pins(environment)}))
         shutil.rmtree(folder, ignore_errors=True)
         staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _pins(environment: Environment) -> str:
+    files = [environment.requirements, *([environment.first] if environment.first else [])]
+    return "".join(file.read_text(encoding="utf-8") for file in files)
 
 
 def _run(environment: Environment, *command: str) -> None:

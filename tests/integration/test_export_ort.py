@@ -21,10 +21,10 @@ FILES = ("training_model.onnx", "eval_model.onnx", "optimizer_model.onnx", "chec
 
 
 @pytest.fixture
-def bundle(tiny_bundles, training_tool, tmp_path):
+def bundle(tiny_bundles, training_tool, lacks, tmp_path):
     """The function that copies a tiny bundle, with its official artifacts or without them."""
     if not training_tool:
-        pytest.skip("the environment of ONNX Runtime's training build cannot be made here")
+        lacks("training-build", "the environment of ONNX Runtime's training build cannot be made here")
 
     def copy(name="tiny-classifier", *, plain=False):
         folder = tmp_path / "made" / name

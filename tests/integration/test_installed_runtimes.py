@@ -31,10 +31,10 @@ def neither(environments, cache):
 
 
 @pytest.fixture(scope="module")
-def both(environments, cache):
+def both(environments, cache, lacks):
     python = next(filter(None, map(find_python, ("python3.11", "python3.12"))), None)
     if python is None or platform.machine().lower() not in ("x86_64", "amd64"):
-        pytest.skip(f"{TRAINING} has wheels for 64-bit x86 and Python up to 3.12 alone")
+        lacks("training-build", f"{TRAINING} has wheels for 64-bit x86 and Python up to 3.12 alone")
     return environments.device_environment(cache, python, TRAINING, [STOCK])
 
 

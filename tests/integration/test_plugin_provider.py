@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("torch")  # of the development environment, which builds the wheel and the bundle
 
 from fieldtune.hardware import load_profile
+from fieldtune.hardware.machine import processor_name
 
 pytestmark = pytest.mark.slow
 
@@ -43,12 +44,19 @@ family = "npu"
 peak_tops = 1.0
 batch = 2
 """
+DEVICES = """
+import sys
+import onnxruntime
+onnxruntime.register_execution_provider_library("plugin", sys.argv[1])
+print(*{device.ep_name for device in onnxruntime.get_ep_devices()})
+"""
 FLOAT = """
 import json, sys
 import numpy as np
 from fieldtune.bundle import open_bundle
 from fieldtune.compilation.prefix import open_prefix
 from fieldtune.hardware import load_profile
+from fieldtune.hardware.machine import processor_name
 prefix = open_prefix(open_bundle(sys.argv[1]), load_profile(sys.argv[2]))
 (found,) = prefix.run({"pixel_values": np.ones((3, 3, 32, 32), np.float32)}).values()
 print(json.dumps({"report": prefix.report.to_json(), "said": str(prefix.report), "shape": found.shape}))
@@ -60,6 +68,7 @@ from fieldtune.bundle import open_bundle
 from fieldtune.compilation.prefix import open_prefix
 from fieldtune.compilation.store import CompiledStore
 from fieldtune.hardware import load_profile
+from fieldtune.hardware.machine import processor_name
 bundle, profile = open_bundle(sys.argv[1]), load_profile(sys.argv[2])
 prefix, plain = open_prefix(bundle, profile), open_prefix(bundle, profile, on_missing="cpu")
 rows = {"pixel_values": np.random.default_rng(0).standard_normal((5, 3, 32, 32)).astype(np.float32)}
@@ -88,7 +97,7 @@ def _small_bundle(cache, name):
 
 
 @pytest.fixture(scope="module")
-def python(cache):
+def python(cache, lacks):
     """The interpreter of an environment with the device half and the plugin."""
     if sys.platform != "linux" or platform.machine().lower() not in ("x86_64", "amd64"):
         pytest.skip(f"{PLUGIN} has a wheel for 64-bit x86 Linux, and this is {sys.platform} {platform.machine()}")
@@ -96,7 +105,7 @@ def python(cache):
     try:
         folder = environments.device_environment(cache, ort=ORT, also=[PLUGIN])
     except subprocess.CalledProcessError as error:
-        pytest.skip(f"{PLUGIN} cannot be installed: pip exited with {error.returncode}")
+        lacks("openvino", f"{PLUGIN} cannot be installed: pip exited with {error.returncode}")
     return folder / "bin" / "python"
 
 
@@ -104,6 +113,20 @@ def python(cache):
 def library(python):
     program = "import onnxruntime_ep_openvino as plugin; print(plugin.get_library_path())"
     return subprocess.run([python, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def offered(python, library):
+    """Whether the plugin offers its provider for this machine; OpenVINO has none for some makers' processors."""
+    found = subprocess.run([python, "-c", DEVICES, library], capture_output=True, text=True, check=True)
+    return PROVIDER in found.stdout.split()
+
+
+@pytest.fixture
+def device(offered):
+    """What a test needs that compiles or runs with the provider."""
+    if not offered:
+        pytest.skip(f"{PLUGIN} was loaded and offers no {PROVIDER} for this processor, {processor_name()}")
 
 
 @pytest.fixture
@@ -159,6 +182,7 @@ def run(python, tmp_path, monkeypatch):
     return call
 
 
+@pytest.mark.usefixtures("device")
 def test_compiled_kept_opened_and_read_back(bundle, profile, run, tmp_path):
     folder = bundle(softmax=True)
     done = run("compile", folder, "--profile", profile(), "--json")
@@ -186,6 +210,7 @@ def test_compiled_kept_opened_and_read_back(bundle, profile, run, tmp_path):
     assert found["plain"] == placement
 
 
+@pytest.mark.usefixtures("device")
 def test_another_option_is_a_stale_entry(bundle, profile, run):
     folder = bundle()
     assert run("compile", folder, "--profile", profile()).returncode == 0
@@ -195,6 +220,7 @@ def test_another_option_is_a_stale_entry(bundle, profile, run):
     assert "- option num_of_threads: stored none, now " in done.stderr
 
 
+@pytest.mark.usefixtures("device")
 def test_a_damaged_compiled_form_is_refused(bundle, profile, run):
     folder = bundle()
     entry = Path(json.loads(run("compile", folder, "--profile", profile(), "--json").stdout)["entry"])
@@ -205,6 +231,7 @@ def test_a_damaged_compiled_form_is_refused(bundle, profile, run):
     assert f"{compiled.name}: altered" in done.stderr
 
 
+@pytest.mark.usefixtures("device")
 def test_what_the_compiler_cannot_take_is_an_error_and_is_not_kept(bundle, profile, run, tmp_path):
     folder = bundle(unknown=True)
     done = run("compile", folder, "--profile", profile())
@@ -228,6 +255,25 @@ def test_the_library_is_needed_where_nothing_else_is_asked_for(bundle, profile, 
     assert (placement["requested"], placement["actual"], placement["emulated"]) == (PROVIDER, CPU, True)
 
 
+def test_a_library_that_offers_nothing_here_says_so_and_not_what_to_install(bundle, profile, run, library, offered):
+    if offered:
+        pytest.skip(f"{PLUGIN} offers {PROVIDER} for this processor, {processor_name()}")
+    folder, path = bundle(), profile()
+    done = run("compile", folder, "--profile", path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"fieldtune: error: {PROVIDER} of the profile npu: the plugin library {library} was loaded by ONNX Runtime "
+        f"{ORT.partition('==')[2]} and offers no provider for this processor, {processor_name()}, or another device of "
+        "this machine; use it on one that its vendor supports, "
+        "or use --on-missing emulate to have the CPU emulate x86-64"
+    )
+    done = run("compile", folder, "--profile", path, "--on-missing", "emulate", "--json")
+    assert done.returncode == 0, done.stderr
+    placement = json.loads(done.stdout)["placement"]
+    assert (placement["requested"], placement["actual"], placement["emulated"]) == (PROVIDER, CPU, True)
+
+
+@pytest.mark.usefixtures("device")
 def test_without_an_accelerator_what_it_really_runs_is_read_back_and_held(cache, plain, run, tmp_path):
     split_bundles = _module(REPOSITORY / "tests" / "split_bundles.py")
     folder = split_bundles.replace_prefix(_small_bundle(cache, "split-vision"), tmp_path / "bundle", batch=2)
@@ -252,6 +298,7 @@ def test_without_an_accelerator_what_it_really_runs_is_read_back_and_held(cache,
     assert "max_partitions: it is cut into 2 pieces, and the profile allows 1; the CPU runs 1 Binarizer" in done.stderr
 
 
+@pytest.mark.usefixtures("device")
 def test_training_says_where_the_whole_graph_runs(cache, plain, run, tmp_path):
     data = tmp_path / "data.jsonl"
     rows = [{"text": f"a {word} film", "label": label} for word, label in (("good", "positive"), ("bad", "negative"))]

@@ -49,12 +49,12 @@ def graph(text, **initializers):
 
 
 @pytest.fixture(scope="module")
-def quark():
+def quark(lacks):
     """Quark's quantizer."""
     try:
         return choose_quantizer("quark", print)
     except ExportError as error:
-        pytest.skip(f"AMD Quark cannot be installed here: {error}")
+        lacks("quark", f"AMD Quark cannot be installed here: {error}")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,8 @@
 Input and output names are those of optimum and onnxruntime-genai.
 """
 
+import dataclasses
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,6 +71,7 @@ class _Decoder(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self._cache_name = cache_parameter(model)
 
     def forward(
         self,
@@ -83,10 +86,10 @@ class _Decoder(nn.Module):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=DynamicCache(past),
             use_cache=True,
+            **{self._cache_name: DynamicCache(past)},
         )
-        present = [tensor for layer in result.past_key_values.layers for tensor in (layer.keys, layer.values)]
+        present = [tensor for layer in cache_layers(result) for tensor in (layer.keys, layer.values)]
         return (result.logits, *present)
 
 
@@ -188,19 +191,35 @@ class TextGeneration(Task):
         before = masked_text(self._model, batch, max(length, 1), seed + 100)["input_ids"]
         with torch.no_grad():
             # Without the configuration a cache keeps all of a sliding window's past, as infer.onnx does.
-            layers = self._model(
-                input_ids=before, past_key_values=DynamicCache(), use_cache=True
-            ).past_key_values.layers
+            result = self._model(input_ids=before, use_cache=True, **{cache_parameter(self._model): DynamicCache()})
         cache = {}
-        for number, layer in enumerate(layers):
+        for number, layer in enumerate(cache_layers(result)):
             cache[f"past_key_values.{number}.key"] = layer.keys[:, :, :length].contiguous()
             cache[f"past_key_values.{number}.value"] = layer.values[:, :, :length].contiguous()
         return cache
 
 
+def cache_parameter(model: Any) -> str:
+    """Return the name by which a model takes its key-value cache.
+
+    transformers 5.20 calls it ``past_key_values``; its later releases call it ``cache``, warn of the old name and drop
+    it with 5.40. A model with code of its own may keep to the old name, so the model is asked, not the release.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's forward passes all names on
+    return "cache" if "cache" in inspect.signature(base.forward).parameters else "past_key_values"
+
+
+def cache_layers(result: Any) -> Any:
+    """Return the layers of the key-value cache in a model's result, which has either name; () where it has none."""
+    # Fields, not attributes: a result with the new name warns when it is asked for the old one.
+    fields = {field.name for field in dataclasses.fields(result)} if dataclasses.is_dataclass(result) else set()
+    name = next((name for name in ("cache", "past_key_values") if name in fields), "")
+    return getattr(getattr(result, name, None), "layers", None) or ()
+
+
 def _check_cache(model: Any) -> None:
     with torch.no_grad():
         result = model(input_ids=torch.zeros((1, 2), dtype=torch.int64), use_cache=True)
-    layers = getattr(getattr(result, "past_key_values", None), "layers", None)
+    layers = cache_layers(result)
     if not layers or any(getattr(layer, "keys", None) is None for layer in layers):
         raise UnsupportedModel(f"{type(model).__name__}: keeps no key-value cache with a key and a value per layer")

@@ -81,6 +81,23 @@ def instruction_sets(root: Path = Path("/")) -> tuple[str, ...]:
     return tuple(sorted(found[1].split())) if found else ()
 
 
+def processor_name(root: Path = Path("/"), *, architecture: str | None = None) -> str:
+    """Return model, maker and architecture of the processor, as far as the kernel names them.
+
+    For example ``AMD EPYC (AuthenticAMD, x86_64)``; the architecture alone where the kernel says nothing.
+
+    Args:
+        root: the folder below which /proc lies.
+        architecture: as ``platform.machine`` says; looked up if None.
+    """
+    cpuinfo = _text(root / "proc/cpuinfo")
+    machine = (platform.machine() if architecture is None else architecture).lower()
+    maker = re.search(r"^vendor_id\s*:\s*(\S+)", cpuinfo, re.MULTILINE)
+    known = ", ".join([*([maker[1]] if maker else []), _ARCHITECTURES.get(machine, machine)])
+    model = _cpu_model(cpuinfo)
+    return f"{model} ({known})" if model else known
+
+
 def usable_cores() -> int:
     """Return how many of the machine's cores this process may use; 0 where the system does not tell."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0

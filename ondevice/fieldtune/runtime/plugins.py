@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldtune.errors import ProviderUnavailable
 from fieldtune.hardware import HardwareProfile
 from fieldtune.hardware.installed import features, load_runtime
+from fieldtune.hardware.machine import processor_name
 from fieldtune.hardware.on_missing import OnMissing
 from fieldtune.runtime.providers import ProviderChoice, choose_provider
 
@@ -29,15 +31,20 @@ def choose_here(
         on_missing: what to do where it is not available; the profile's if None.
 
     Raises:
-        ProviderUnavailable: as ``choose_provider`` and ``load_plugin``.
+        ProviderUnavailable: as ``choose_provider`` and ``load_plugin``, or the library was loaded and has no such
+            provider for this machine.
     """
     execution, names = profile.execution, features().providers
     if not execution.plugin_library or requested not in (None, execution.provider):
         return choose_provider(profile, names, requested, on_missing)
+    policy = on_missing or execution.on_missing
     try:
         offered = load_plugin(execution.plugin_library)
+        if execution.provider not in (*offered, *names):
+            instead = _instead(profile) if requested is None and policy == "error" else ""
+            raise ProviderUnavailable(_not_offered(execution.plugin_library, execution.provider, offered) + instead)
     except ProviderUnavailable as error:
-        if requested is not None or (on_missing or execution.on_missing) == "error":
+        if requested is not None or policy == "error":
             raise ProviderUnavailable(f"{execution.provider} of the profile {profile.name}: {error}") from error
         choice = choose_provider(profile, names, None, on_missing)
         return dataclasses.replace(choice, reason=f"{choice.reason}; {error}")
@@ -61,9 +68,28 @@ def plugin_device(library: str, provider: str) -> "OrtEpDevice":
     """
     found = [device for device in _loaded(library) if device.ep_name == provider]
     if not found:
-        offered = ", ".join(load_plugin(library)) or "no provider for this machine"
-        raise ProviderUnavailable(f"{library}: has no {provider}; it has {offered}")
+        raise ProviderUnavailable(_not_offered(library, provider, load_plugin(library)))
     return min(found, key=lambda device: _PREFERRED.index(device.device.type.name))
+
+
+def _not_offered(library: str, provider: str, offered: Sequence[str]) -> str:
+    """Say that a library is in use and has nothing for this machine: installing it again would change nothing."""
+    version = features().version
+    if offered:
+        return (
+            f"the plugin library {library} was loaded by ONNX Runtime {version} and has no {provider}, but "
+            f"{', '.join(offered)}; correct execution.provider or execution.plugin_library"
+        )
+    return (
+        f"the plugin library {library} was loaded by ONNX Runtime {version} and offers no provider for this processor, "
+        f"{processor_name()}, or another device of this machine; use it on one that its vendor supports"
+    )
+
+
+def _instead(profile: HardwareProfile) -> str:
+    if profile.accelerator is None:
+        return ", or use the CPU with --on-missing cpu"
+    return f", or use --on-missing emulate to have the CPU emulate {profile.accelerator.target}"
 
 
 @functools.cache

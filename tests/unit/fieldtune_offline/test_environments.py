@@ -1,3 +1,4 @@
+import hashlib
 import stat
 import subprocess
 import sys
@@ -26,9 +27,14 @@ def requirements(tmp_path, monkeypatch):
     return write
 
 
-def things(pins, *versions):
+def things(pins, *versions, first=None):
     return Environment(
-        name="things", requirements=pins, versions=versions or (HERE,), wheels_of="things", advice="look elsewhere"
+        name="things",
+        requirements=pins,
+        versions=versions or (HERE,),
+        wheels_of="things",
+        advice="look elsewhere",
+        first=first,
     )
 
 
@@ -72,6 +78,23 @@ def test_an_environment_is_made_once_and_again_when_its_pins_change(requirements
     assert other != python
     assert len(said) == 3
     assert sorted(path.name for path in folder.parent.iterdir()) == sorted([folder.name, other.parents[1].name])
+
+
+def test_what_comes_first_is_installed_without_hashes_and_the_rest_with_them(requirements, tmp_path):
+    wheel, first = _wheel(tmp_path), tmp_path / "first.txt"
+    first.write_text(f"{wheel}\n")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    pins = requirements(f"tinything==1.0 --hash=sha256:{digest}\n")
+    python = environment_python(things(pins, first=first), lambda _: None)
+    assert subprocess.run([python, "-I", "-c", "import tinything"], check=False).returncode == 0
+    # Without it there is no index to take the rest from, and another first file is another environment.
+    with pytest.raises(ExportError, match="No matching distribution found for tinything"):
+        environment_python(things(pins), lambda _: None)
+    first.write_text(f"# changed\n{wheel}\n")
+    assert environment_python(things(pins, first=first), lambda _: None) != python
+    # A wheel with another digest is refused.
+    with pytest.raises(ExportError, match=f"Got +{digest}; look elsewhere"):
+        environment_python(things(requirements(f"{wheel} --hash=sha256:{'0' * 64}\n")), lambda _: None)
 
 
 def test_requirements_that_cannot_be_installed_are_named_and_leave_nothing(requirements, tmp_path):

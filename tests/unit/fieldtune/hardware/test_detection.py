@@ -12,7 +12,7 @@ import pytest
 from fieldtune.hardware import DetectSpec, load_profile, load_profiles
 from fieldtune.hardware.detection import propose
 from fieldtune.hardware.installed import RuntimeFeatures
-from fieldtune.hardware.machine import MachineFacts, instruction_sets, machine_facts
+from fieldtune.hardware.machine import MachineFacts, instruction_sets, machine_facts, processor_name
 
 PROFILES = load_profiles()
 CPU, VITIS = "CPUExecutionProvider", "VitisAIExecutionProvider"
@@ -210,3 +210,20 @@ def test_of_equal_matches_the_first_counts(tmp_path):
 def test_the_generic_profile_has_to_be_there():
     with pytest.raises(ValueError, match="cpu-generic is not among the profiles"):
         propose(MachineFacts(), [load_profile("kv260")])
+
+
+@pytest.mark.parametrize(
+    ("cpu", "architecture", "name"),
+    [
+        (STRIX, "x86_64", "AMD Ryzen AI 9 HX 370 w/ Radeon 890M (AuthenticAMD, x86_64)"),
+        (
+            "vendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Xeon(R)\n",
+            "AMD64",
+            "Intel(R) Xeon(R) (GenuineIntel, x86_64)",
+        ),
+        (A76, "aarch64", "Cortex-A76 (aarch64)"),
+        ("", "riscv64", "riscv64"),
+    ],
+)
+def test_a_processor_is_named_as_far_as_the_kernel_names_it(tmp_path, cpu, architecture, name):
+    assert processor_name(_machine(tmp_path, cpu=cpu), architecture=architecture) == name

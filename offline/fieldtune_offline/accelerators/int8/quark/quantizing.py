@@ -25,6 +25,7 @@ from fieldtune_offline.node_table import table_of
 ENVIRONMENT = Environment(
     name="quark",
     requirements=Path(__file__).with_name("requirements.txt"),
+    first=Path(__file__).with_name("torch.txt"),
     versions=((3, 13), (3, 12), (3, 11)),  # of those that the dev box's half runs on
     wheels_of="AMD Quark",
     advice="torch's build for CPUs, 2.13.0+cpu, comes from PyTorch's own package index: name that to pip "
