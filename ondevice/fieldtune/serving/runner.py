@@ -189,7 +189,7 @@ class Runner:
         Args:
             inputs: an array for each of ``graph.inputs``; or what ``behind_prefix`` made of them.
             adapter: of this bundle. What it leaves out keeps the graph's default, and so does everything if None: no
-                LoRA, the initial head.
+                update, the initial head.
             outputs: names of those to return; all if None.
 
         Returns:
