@@ -19,6 +19,8 @@ ARGS ?=
 BASE_PYTHON := $(if $(filter test-device,$(MAKECMDGOALS)),python3.11,$(PYTHON))
 RUN := $(VENV)/bin/python
 BUNDLES := $(CACHE)/bundles
+# Two test processes, each with a file at a time, so that what a file's tests share is made once.
+SIDE_BY_SIDE := -n 2 --dist loadfile
 NEWEST := $(CACHE)/newest
 
 export FIELDTUNE_CACHE := $(abspath $(CACHE))
@@ -42,9 +44,13 @@ demo-chat: venv ## adapt SmolLM2 to technical questions, its answers before and 
 demo-fpga: venv ## adapt EfficientNet-Lite0 on emulated FPGAs: quantize, split, compile, train (ARGS: see demo/fpga.py --help)
 	$(RUN) demo/fpga.py --cache $(CACHE) $(ARGS)
 
+.PHONY: check
+check: lint contracts types ## the inner loop: lint, contracts, types, unit, property and golden tests; no bundle is built
+	$(RUN) -m pytest $(SIDE_BY_SIDE) -q tests/unit tests/property tests/golden $(ARGS)
+
 .PHONY: test
-test: lint types tiny-bundles ## everything: lint, types, all tests, the device half on other Pythons and ONNX Runtimes
-	$(RUN) -m pytest $(ARGS)
+test: lint contracts types tiny-bundles ## everything: what check does, all tests, the device half on other Pythons and ONNX Runtimes
+	$(RUN) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 	$(RUN) tests/real_bundles.py $(BUNDLES) --cache $(CACHE)
 	$(RUN) tests/device.py --bundles $(BUNDLES) --cache $(CACHE)
 
@@ -52,6 +58,11 @@ test: lint types tiny-bundles ## everything: lint, types, all tests, the device 
 lint: venv ## ruff: rules and formatting
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
+
+.PHONY: contracts
+contracts: venv ## import-linter: imports go downwards only; and the figures of the house
+	$(VENV)/bin/lint-imports --no-logo
+	$(RUN) tools/house.py
 
 .PHONY: types
 types: venv ## mypy, strict

@@ -1,10 +1,12 @@
 """What all tests share: the order they run in, and real models and data from the cache."""
 
+import contextlib
+import fcntl
 import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -56,6 +58,15 @@ def cache() -> Path:
     return Path(os.environ["FIELDTUNE_CACHE"]).resolve()
 
 
+@contextlib.contextmanager
+def alone(cache: Path) -> Iterator[None]:
+    """Hold the cache: of several test processes, one at a time fills it."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / ".tests.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def asset(cache: Path) -> Callable[[str], Path]:
     """Return a function from the name of an asset (``minilm``, ``smollm2``, ``reviews``, …) to its folder."""
@@ -64,17 +75,23 @@ def asset(cache: Path) -> Callable[[str], Path]:
     assert spec.loader is not None
     assets = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(assets)
-    return lambda name: Path(assets.fetch(name, cache))
+
+    def fetch(name: str) -> Path:
+        with alone(cache):
+            return Path(assets.fetch(name, cache))
+
+    return fetch
 
 
 @pytest.fixture(scope="session")
-def training_tool() -> bool:
+def training_tool(cache: Path) -> bool:
     """Whether ONNX Runtime's official training artifacts can be made here; the first use installs the tool."""
     from fieldtune.errors import ExportError
     from fieldtune_offline.ort_training.export import training_python
 
     try:
-        training_python(print)
+        with alone(cache):
+            training_python(print)
     except ExportError as error:
         if "training-build" in REQUIRED:
             raise
@@ -91,7 +108,8 @@ def real_bundle(cache: Path) -> Callable[[str], Path]:
 
     def find(name: str) -> Path:
         # A process of its own: a build's memory and warnings stay out of this one.
-        subprocess.run([sys.executable, str(script), str(folder), name, "--cache", str(cache)], check=True)
+        with alone(cache):
+            subprocess.run([sys.executable, str(script), str(folder), name, "--cache", str(cache)], check=True)
         return folder / name
 
     return find
