@@ -34,6 +34,7 @@ from fieldtune_offline.methods.table import method_named
 from fieldtune_offline.ort_training.export import export_ort_training
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import MergeSpec
+from fieldtune_offline.tasks.table import task_class
 
 pytestmark = [
     pytest.mark.slow,
@@ -120,7 +121,7 @@ def _adapter_of_peft(case, folder, out):
     spec = MethodSpec(**{**settings, **others})
     task = TASKS.get(CASES[case][0], "text-generation")
     saved = ("classifier",) if CASES[case][0] == "classifier" else ()
-    config = new_config(method_named(spec.name), spec, task, saved)
+    config = new_config(method_named(spec.name), spec, task_class(task), saved)
     with quiet_loading(), torch.no_grad():
         model = get_peft_model(_base(case, folder), config).eval()
         generator = torch.Generator().manual_seed(3)
@@ -242,8 +243,12 @@ def test_an_adapter_that_the_device_trained_goes_to_peft_and_back(built, tmp_pat
     assert sum(size > 0 for size in moved.values()) > len(moved) / 2
     with quiet_loading():
         model = PeftModel.from_pretrained(_base(case, folder), str(tmp_path / "ours")).eval()
-    expected = _logits_of_peft(case, model)
-    _close(_logits_of_device(opened, trained), expected)
+    expected, found = _logits_of_peft(case, model), _logits_of_device(opened, trained)
+    # Of an output without weights, the padding token's logit, PEFT divides 0 by 0; here it stays what it was.
+    known = np.isfinite(expected)
+    assert np.isfinite(found).all()
+    assert known.mean() > 0.99
+    _close(found[known], expected[known])
     with quiet_loading():
         model.save_pretrained(tmp_path / "theirs", save_embedding_layers=False)
     np.testing.assert_array_equal(to_theta(read_adapter(tmp_path / "theirs"), opened.manifest), after)

@@ -119,14 +119,16 @@ def _pair(layer: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _training_scale(layer: Any) -> torch.Tensor:
-    """Return m / ‖W + s · B A‖, the norm detached."""
+    """Return m / ‖W + s · B A‖, the norm detached; 0 of an output without weights, such as a padding token's logit."""
     magnitude, base, scale = layer.lora_magnitude_vector["default"], layer.get_base_layer(), layer.scaling["default"]
     a, b = (tensor.detach().flatten(1) for tensor in _pair(layer))
     # No weight is transposed in a graph: A goes to the side that W's inputs are on.
     crossed = ((a @ base.weight) * b.T).sum(0) if _outputs_last(base) else ((_rows(base) @ a.T) * b).sum(1)
     added = ((b @ (a @ a.T)) * b).sum(1)
     squares = getattr(magnitude, _SQUARES) + 2 * scale * crossed + scale * scale * added
-    factor: torch.Tensor = magnitude.weight / squares.clamp_min(0).sqrt().detach().reshape(magnitude.weight.shape)
+    lengths = squares.clamp_min(0).sqrt().detach()
+    inverse = torch.where(lengths > 0, 1 / lengths, torch.zeros_like(lengths))
+    factor: torch.Tensor = magnitude.weight * inverse.reshape(magnitude.weight.shape)
     return factor
 
 

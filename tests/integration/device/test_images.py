@@ -93,7 +93,9 @@ def test_files_and_arrays_are_classified_alike(opened, profile, arrays, folder, 
     assert task.answer(runner, []) == []
     with pytest.raises(InvalidData, match="a good film: no such file; expected an image"):
         task.answer(runner, ["a good film"])
-    with pytest.raises(ValueError, match=r"Required inputs .*pixel_values.* are missing"):
+    with pytest.raises(
+        InvalidBundle, match="is a bundle for image-classification; text-classification was asked of it"
+    ):
         open_task(opened("tiny-classifier")).answer(runner, ["a good film"])
 
 

@@ -375,5 +375,5 @@ def test_mistakes_of_the_caller(bundle, batch, runner):
 
 def test_classes_are_not_asked_of_a_language_model():
     runner = Runner(_bundle("tiny-lm"), PROFILE)
-    with pytest.raises(ValueError, match=r"Required inputs .*position_ids.* are missing"):
+    with pytest.raises(InvalidBundle, match=r"is a bundle for text-generation; text-classification was asked of it"):
         open_task(_bundle("tiny-classifier")).answer(runner, ["a"])

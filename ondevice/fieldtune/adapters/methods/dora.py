@@ -39,7 +39,9 @@ class Dora(Lora):
             if p.weight is None:
                 continue
             lengths = _lengths(adapter, bundle, p.module, p.weight, scale[p.module])
-            inputs[p.key] = (inputs[p.key].reshape(-1) / lengths).reshape(p.shape).astype(np.float32)
+            # An output without weights, such as a padding token's logit, stays 0.
+            factors = np.divide(inputs[p.key].reshape(-1), lengths, out=np.zeros_like(lengths), where=lengths > 0)
+            inputs[p.key] = factors.reshape(p.shape)
         return inputs
 
 
