@@ -13,8 +13,7 @@ __all__ = ["BuildSpec", "MethodSpec", "build_bundle"]
 __getattr__ = lazy_names(
     __name__,
     {
-        "BuildSpec": "fieldtune_offline.spec",
-        "MethodSpec": "fieldtune_offline.spec",
-        "build_bundle": "fieldtune_offline.build",
+        "build": ("build_bundle",),
+        "spec": ("BuildSpec", "MethodSpec"),
     },
 )

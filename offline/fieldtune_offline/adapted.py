@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from fieldtune.bundle.layout import Layout
+from fieldtune.bundle import Layout
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

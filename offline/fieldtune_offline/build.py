@@ -7,24 +7,24 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from fieldtune.adapters.adapter import Adapter
-from fieldtune.adapters.arrays import inference_inputs
-from fieldtune.adapters.directory import read_adapter
-from fieldtune.bundle.manifest import (
+from fieldtune.adapters import Adapter, inference_inputs, read_adapter
+from fieldtune.bundle import (
     ADAPTER_NAME,
     MANIFEST_NAME,
+    TOKENIZER_NAME,
     WEIGHTS_NAME,
     BaseModelSpec,
+    Bundle,
     Manifest,
     ParitySpec,
     TaskSpec,
     TextSpec,
+    file_spec,
 )
-from fieldtune.bundle.opening import TOKENIZER_NAME, Bundle, file_spec
 from fieldtune.errors import UnsupportedModel
-from fieldtune.files.output_folder import output_folder
-from fieldtune.tasks.interface import Task as DeviceTask
-from fieldtune.tasks.table import new_task
+from fieldtune.files import output_folder
+from fieldtune.tasks import Task as DeviceTask
+from fieldtune.tasks import new_task
 from fieldtune_offline.accelerators.calibration_data import Calibration, read_calibration
 from fieldtune_offline.accelerators.int8 import choose_quantizer
 from fieldtune_offline.accelerators.targets import add_targets, load_targets

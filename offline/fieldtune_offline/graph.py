@@ -7,7 +7,7 @@ from types import MappingProxyType
 import onnx_ir as ir
 import torch
 
-from fieldtune.bundle.manifest import GraphSpec, TensorSpec
+from fieldtune.bundle import GraphSpec, TensorSpec
 from fieldtune_offline.lowering import Tensor
 
 OPSET = 18

@@ -9,24 +9,25 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from fieldtune.adapters.adapter import adapter_labels
-from fieldtune.adapters.arrays import inference_inputs
-from fieldtune.adapters.directory import TENSORS_NAME, read_adapter
-from fieldtune.bundle.layout import FloatArray, Layout
-from fieldtune.bundle.manifest import (
+from fieldtune.adapters import TENSORS_NAME, adapter_labels, inference_inputs, read_adapter
+from fieldtune.bundle import (
     ADAPTER_NAME,
-    FORMAT_VERSION,
     MANIFEST_NAME,
     WEIGHTS_NAME,
+    Bundle,
+    FloatArray,
+    Layout,
     Manifest,
     MergedSpec,
     TaskSpec,
+    file_spec,
+    open_bundle,
 )
-from fieldtune.bundle.opening import Bundle, file_spec, open_bundle
-from fieldtune.data.batches import static_shape
+from fieldtune.bundle.manifest import FORMAT_VERSION
+from fieldtune.data import static_shape
 from fieldtune.errors import ExportError, UnsupportedModel
-from fieldtune.files.output_folder import output_folder
-from fieldtune.tasks.table import open_task
+from fieldtune.files import output_folder
+from fieldtune.tasks import open_task
 from fieldtune_offline.accelerators.calibration_data import Calibration, read_calibration
 from fieldtune_offline.accelerators.int8 import choose_quantizer
 from fieldtune_offline.accelerators.targets import add_targets, load_targets

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fieldtune.adapters.directory import read_adapter
-from fieldtune.bundle.manifest import ImageSpec
+from fieldtune.adapters import read_adapter
+from fieldtune.bundle import ImageSpec
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.modalities.image import image_spec
 from fieldtune_offline.quiet import quiet_loading

@@ -12,14 +12,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from fieldtune.bundle.node_tables import (
-    FORMAT_VERSION,
-    UNKNOWN_DTYPE,
-    UNKNOWN_SHAPE,
-    UNKNOWN_SIZE,
-    NodeTable,
-    parse_node_table,
-)
+from fieldtune.bundle import UNKNOWN_DTYPE, UNKNOWN_SHAPE, UNKNOWN_SIZE, NodeTable, parse_node_table
+from fieldtune.bundle.node_tables import FORMAT_VERSION
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _PLAIN_ATTRIBUTES = (

@@ -9,10 +9,11 @@ from fieldtune.lazy import lazy_names
 from fieldtune.version import __version__
 
 if TYPE_CHECKING:
-    from fieldtune.bundle.opening import Bundle, open_bundle
+    from fieldtune.bundle import Bundle, open_bundle
     from fieldtune.errors import FieldtuneError
     from fieldtune.hardware import HardwareProfile, load_profile
-    from fieldtune.serving.runner import Runner
+    from fieldtune.serving import Runner
+    from fieldtune.tasks import open_task
     from fieldtune.training import TrainConfig, TrainReport, train_adapter
 
 __all__ = [
@@ -25,20 +26,18 @@ __all__ = [
     "__version__",
     "load_profile",
     "open_bundle",
+    "open_task",
     "train_adapter",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "Bundle": "fieldtune.bundle.opening",
-        "open_bundle": "fieldtune.bundle.opening",
-        "FieldtuneError": "fieldtune.errors",
-        "HardwareProfile": "fieldtune.hardware",
-        "load_profile": "fieldtune.hardware",
-        "Runner": "fieldtune.serving.runner",
-        "TrainConfig": "fieldtune.training",
-        "TrainReport": "fieldtune.training",
-        "train_adapter": "fieldtune.training",
+        "bundle": ("Bundle", "open_bundle"),
+        "errors": ("FieldtuneError",),
+        "hardware": ("HardwareProfile", "load_profile"),
+        "serving": ("Runner",),
+        "tasks": ("open_task",),
+        "training": ("TrainConfig", "TrainReport", "train_adapter"),
     },
 )

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from fieldtune.bundle.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS, Manifest, QuantizedAccuracy
-from fieldtune.compilation.reference import HALF_UP
-from fieldtune.data.batches import batch_of, static_shape
+from fieldtune.bundle import PREFIX_GRAPH, SUFFIX_GRAPHS, Manifest, QuantizedAccuracy
+from fieldtune.compilation import HALF_UP
+from fieldtune.data import batch_of, static_shape
 from fieldtune_offline.accelerators.calibration_data import Calibration, padded_batches
 from fieldtune_offline.accelerators.int8.accuracy import Boundary, Labels, probe_accuracies, signal_to_noise_db
 from fieldtune_offline.accelerators.int8.running import open_model

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.bundle.layout import FloatArray
-from fieldtune.bundle.manifest import PREFIX_GRAPH, Manifest
-from fieldtune.data.batches import batch_of
-from fieldtune.data.examples import EncodedSet
-from fieldtune.tasks.interface import Task
+from fieldtune.bundle import PREFIX_GRAPH, FloatArray, Manifest
+from fieldtune.data import EncodedSet, batch_of
+from fieldtune.tasks import Task
 
 MEASURED_EXAMPLES = 512
 """On how many examples accuracy is measured, at most; none of them was calibrated on."""

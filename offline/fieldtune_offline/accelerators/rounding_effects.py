@@ -4,11 +4,9 @@ import dataclasses
 
 import onnx_ir as ir
 
-from fieldtune.bundle.node_tables import read_node_table
-from fieldtune.bundle.opening import Bundle
-from fieldtune.compilation.comparison import OutputDifference, compare_outputs
-from fieldtune.compilation.reference import read_reference
-from fieldtune.data.batches import filled_up
+from fieldtune.bundle import Bundle, read_node_table
+from fieldtune.compilation import OutputDifference, compare_outputs, read_reference
+from fieldtune.data import filled_up
 from fieldtune_offline.accelerators.int8.reference import compare_operators
 
 _ONE_LSB = 1.0

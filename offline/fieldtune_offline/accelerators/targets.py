@@ -6,14 +6,21 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from fieldtune.bundle.manifest import PREFIX_GRAPH, GraphSpec, Manifest, TargetSpec, TensorSpec
-from fieldtune.bundle.node_tables import NodeTable, read_node_table
-from fieldtune.bundle.opening import file_spec
-from fieldtune.compilation.planning import planned_report
+from fieldtune.bundle import (
+    PREFIX_GRAPH,
+    GraphSpec,
+    Manifest,
+    NodeTable,
+    TargetSpec,
+    TensorSpec,
+    file_spec,
+    read_node_table,
+)
+from fieldtune.compilation import planned_report
 from fieldtune.errors import ExportError
 from fieldtune.hardware import Accelerator, HardwareProfile, load_profile
-from fieldtune.placement.report import PlacementReport
-from fieldtune.runtime.providers import CPU_PROVIDER, choose_provider
+from fieldtune.placement import PlacementReport
+from fieldtune.runtime import CPU_PROVIDER, choose_provider
 from fieldtune_offline.accelerators.accuracy import measure_accuracy, open_prefixes, write_reference
 from fieldtune_offline.accelerators.calibration_data import Calibration, padded_batches
 from fieldtune_offline.accelerators.int8 import Quantize, Quantized, planned_table, quantize

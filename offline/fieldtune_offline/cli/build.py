@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from fieldtune.bundle.manifest import Manifest
+    from fieldtune.bundle import Manifest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ class Parity:
 
 def run(command: Parity, _console: "Console") -> int:
     """Print the figures; return the exit code."""
-    from fieldtune.bundle.opening import open_bundle
+    from fieldtune.bundle import open_bundle
     from fieldtune.cli.results import print_json, print_tables
     from fieldtune_offline.accelerators.rounding_effects import rounding_effect
     from fieldtune_offline.cli.build import parity_tables

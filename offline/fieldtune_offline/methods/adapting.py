@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fieldtune.adapters.adapter import PREFIX, Adapter
-from fieldtune.adapters.directory import read_adapter
-from fieldtune.bundle.layout import BaseWeight, Layout, ParameterSpec
+from fieldtune.adapters import PREFIX, Adapter, read_adapter
+from fieldtune.bundle import BaseWeight, Layout, ParameterSpec
 from fieldtune.errors import InvalidAdapter, UnsupportedModel, listed
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.methods.choosing import chosen_method

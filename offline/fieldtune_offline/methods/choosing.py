@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from fieldtune.adapters.directory import read_adapter
+from fieldtune.adapters import read_adapter
 from fieldtune.adapters.methods import table as device
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.methods.interface import Method

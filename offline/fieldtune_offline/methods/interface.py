@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fieldtune.adapters.methods import table as device
-from fieldtune.bundle.layout import RANK
+from fieldtune.bundle import RANK
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.passes.merged_tensor import Fold
 from fieldtune_offline.spec import MethodSpec

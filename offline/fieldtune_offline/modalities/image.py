@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fieldtune.bundle.manifest import ImageSpec, Resample
+from fieldtune.bundle import ImageSpec, Resample
 from fieldtune.errors import UnsupportedModel
 
 _FILE = "preprocessor_config.json"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fieldtune.bundle.manifest import TextSpec
+from fieldtune.bundle import TextSpec
 from fieldtune.errors import UnsupportedModel
 
 

@@ -9,11 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from fieldtune.adapters.adapter import Adapter, adapted_modules
-from fieldtune.adapters.arrays import to_theta
-from fieldtune.adapters.methods.table import method_named
-from fieldtune.bundle.layout import ParameterSpec
-from fieldtune.bundle.manifest import Manifest
+from fieldtune.adapters import Adapter, adapted_modules, method_named, to_theta
+from fieldtune.bundle import Manifest, ParameterSpec
 from fieldtune.errors import UnsupportedModel
 
 LOSS = "loss"

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.adapters.adapter import Adapter
-from fieldtune.adapters.arrays import to_theta
-from fieldtune.bundle.layout import FloatArray
-from fieldtune.bundle.manifest import Manifest, OrtParitySpec
+from fieldtune.adapters import Adapter, to_theta
+from fieldtune.bundle import FloatArray, Manifest, OrtParitySpec
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.parity.noise import noise_batches
 from fieldtune_offline.parity.whole import (

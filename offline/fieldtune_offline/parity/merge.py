@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fieldtune.bundle.layout import FloatArray
-from fieldtune.bundle.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS, GraphSpec, Manifest, MergeParitySpec
-from fieldtune.bundle.opening import Bundle
+from fieldtune.bundle import PREFIX_GRAPH, SUFFIX_GRAPHS, Bundle, FloatArray, GraphSpec, Manifest, MergeParitySpec
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.parity.noise import noise_batches
 from fieldtune_offline.parity.whole import open_session, relative_difference

@@ -5,10 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from fieldtune.bundle.manifest import ImageSpec, Manifest
-from fieldtune.bundle.opening import TOKENIZER_NAME
-from fieldtune.data.batches import batch_of, static_shape
-from fieldtune.data.examples import Encoded
+from fieldtune.bundle import TOKENIZER_NAME, ImageSpec, Manifest
+from fieldtune.data import Encoded, batch_of, static_shape
 from fieldtune_offline.tasks.interface import Arrays
 from fieldtune_offline.tasks.table import task_class
 

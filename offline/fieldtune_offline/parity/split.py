@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.adapters.adapter import Adapter
-from fieldtune.adapters.arrays import from_theta, inference_inputs
-from fieldtune.bundle.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS, Manifest
-from fieldtune.bundle.opening import Bundle
+from fieldtune.adapters import Adapter, from_theta, inference_inputs
+from fieldtune.bundle import PREFIX_GRAPH, SUFFIX_GRAPHS, Bundle, Manifest
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.parity.whole import compare_gradients, open_session, perturbed, relative_difference

@@ -14,11 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fieldtune.adapters.adapter import Adapter
-from fieldtune.adapters.arrays import from_theta, inference_inputs
-from fieldtune.bundle.layout import FloatArray
-from fieldtune.bundle.manifest import ParitySpec
-from fieldtune.bundle.opening import Bundle
+from fieldtune.adapters import Adapter, from_theta, inference_inputs
+from fieldtune.bundle import Bundle, FloatArray, ParitySpec
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.tasks.interface import Batch, Task

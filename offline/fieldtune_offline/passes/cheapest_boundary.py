@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 import networkx as nx
 import onnx_ir as ir
 
-from fieldtune.bundle.node_tables import product
+from fieldtune.bundle import product
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.node_table import multiply_accumulates
 

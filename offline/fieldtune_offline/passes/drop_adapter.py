@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from fieldtune.bundle.layout import Layout
+from fieldtune.bundle import Layout
 from fieldtune.errors import ExportError
 from fieldtune_offline.passes.merged_tensor import Fold, MergedTensor, held_tensor, unbound
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from fieldtune.bundle.layout import Layout
+from fieldtune.bundle import Layout
 from fieldtune_offline.lowering.builder import GraphBuilder, Tensor
 
 INT64 = torch.int64

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from fieldtune.bundle.layout import FloatArray, Layout, ParameterSpec
+from fieldtune.bundle import FloatArray, Layout, ParameterSpec
 from fieldtune.errors import ExportError
 from fieldtune_offline.passes.merged_tensor import MergedTensor, unbound
 

@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from fieldtune.bundle.layout import FloatArray, Layout
+from fieldtune.bundle import FloatArray, Layout
 
 
 class Update(Protocol):

@@ -6,7 +6,7 @@
 
 from collections.abc import Sequence
 
-from fieldtune.bundle.manifest import PREFIX_GRAPH, SplitSpec, TensorSpec
+from fieldtune.bundle import PREFIX_GRAPH, SplitSpec, TensorSpec
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.graph import Graph
 from fieldtune_offline.passes.cheapest_boundary import BATCH

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from fieldtune.bundle.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS, SplitSpec, TensorSpec
+from fieldtune.bundle import PREFIX_GRAPH, SUFFIX_GRAPHS, SplitSpec, TensorSpec
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.graph import Graph, needed_nodes
 from fieldtune_offline.passes.cheapest_boundary import BATCH, cheapest_boundary, reads_batch

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from fieldtune.bundle.manifest import IGNORE_INDEX, Manifest
+from fieldtune.bundle import IGNORE_INDEX, Manifest
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.tasks.interface import GRADIENT, Arrays, Batch, Task, Traceable
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from fieldtune.bundle.manifest import ImageSpec, Manifest
+from fieldtune.bundle import ImageSpec, Manifest
 
 Batch = Mapping[str, torch.Tensor]
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from fieldtune.bundle.manifest import IGNORE_INDEX, ImageSpec, Manifest
+from fieldtune.bundle import IGNORE_INDEX, ImageSpec, Manifest
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.tasks.interface import GRADIENT, Arrays, Batch, Task, Traceable, masked_text
 

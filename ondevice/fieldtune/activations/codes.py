@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.bundle.layout import FloatArray
-from fieldtune.bundle.node_tables import NodeTable, Quantization
+from fieldtune.bundle import FloatArray, NodeTable, Quantization
 
 _CODE_DTYPES = ("int8", "uint8")
 _FLOAT_BYTES = 4

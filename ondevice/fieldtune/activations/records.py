@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fieldtune.errors import OutputError
-from fieldtune.files.cache_folder import open_private
-from fieldtune.files.file_lock import FileLock
+from fieldtune.files import FileLock, open_private
 
 DATA_NAME = "records.bin"
 INDEX_NAME = "index.bin"

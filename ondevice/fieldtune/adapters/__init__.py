@@ -1,6 +1,6 @@
 """Adapters as PEFT stores them: read, written, held against a bundle, and turned into arrays.
 
-The names below are loaded on first use.
+The names below are what other rooms use of it; they are loaded on first use.
 """
 
 from typing import TYPE_CHECKING
@@ -8,22 +8,57 @@ from typing import TYPE_CHECKING
 from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fieldtune.adapters.adapter import Adapter, AdapterCard
-    from fieldtune.adapters.directory import read_adapter, write_adapter
+    from fieldtune.adapters.adapter import PREFIX, Adapter, AdapterCard, adapted_modules, adapter_labels
+    from fieldtune.adapters.arrays import from_theta, inference_inputs, to_theta
+    from fieldtune.adapters.directory import CONFIG_NAME, TENSORS_NAME, initial_adapter, read_adapter, write_adapter
+    from fieldtune.adapters.methods.miss import PATTERN
+    from fieldtune.adapters.methods.table import method_named, method_of
 
 __all__ = [
+    "CONFIG_NAME",
+    "PATTERN",
+    "PREFIX",
+    "TENSORS_NAME",
     "Adapter",
     "AdapterCard",
+    "adapted_modules",
+    "adapter_labels",
+    "from_theta",
+    "inference_inputs",
+    "initial_adapter",
+    "method_named",
+    "method_of",
     "read_adapter",
+    "to_theta",
     "write_adapter",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "Adapter": "fieldtune.adapters.adapter",
-        "AdapterCard": "fieldtune.adapters.adapter",
-        "read_adapter": "fieldtune.adapters.directory",
-        "write_adapter": "fieldtune.adapters.directory",
+        "adapter": (
+            "Adapter",
+            "AdapterCard",
+            "PREFIX",
+            "adapted_modules",
+            "adapter_labels",
+        ),
+        "arrays": (
+            "from_theta",
+            "inference_inputs",
+            "to_theta",
+        ),
+        "directory": (
+            "CONFIG_NAME",
+            "TENSORS_NAME",
+            "initial_adapter",
+            "read_adapter",
+            "write_adapter",
+        ),
+        "methods.miss": ("PATTERN",),
+        "methods.table": (
+            "method_named",
+            "method_of",
+        ),
     },
 )

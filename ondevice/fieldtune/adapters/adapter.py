@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fieldtune.adapters.tensors import TensorFile
-from fieldtune.bundle.manifest import Manifest
+from fieldtune.bundle import Manifest
 
 CARD_VERSION = "1.0"
 

@@ -9,9 +9,7 @@ from fieldtune.adapters.adapter import Adapter, AdapterCard, same_parameter
 from fieldtune.adapters.fit import check_fits
 from fieldtune.adapters.methods.table import method_named
 from fieldtune.adapters.tensors import StoredTensor
-from fieldtune.bundle.layout import FloatArray
-from fieldtune.bundle.manifest import Manifest
-from fieldtune.bundle.opening import Bundle
+from fieldtune.bundle import Bundle, FloatArray, Manifest
 
 
 def to_theta(adapter: Adapter, manifest: Manifest) -> FloatArray:

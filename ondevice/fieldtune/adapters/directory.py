@@ -14,9 +14,9 @@ from typing import Any
 from fieldtune.adapters.adapter import CARD_VERSION, Adapter, AdapterCard
 from fieldtune.adapters.methods.table import all_methods, method_of
 from fieldtune.adapters.tensors import TensorFile, read_tensors
-from fieldtune.bundle.opening import Bundle
+from fieldtune.bundle import Bundle
 from fieldtune.errors import InvalidAdapter, OutputError, listed
-from fieldtune.files.fields import Table, check_version
+from fieldtune.files import Table, check_version
 
 CONFIG_NAME = "adapter_config.json"
 TENSORS_NAME = "adapter_model.safetensors"

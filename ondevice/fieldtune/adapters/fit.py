@@ -4,8 +4,7 @@ from fieldtune.adapters.adapter import Adapter, adapted_modules, same_parameter
 from fieldtune.adapters.methods.interface import Method
 from fieldtune.adapters.methods.table import method_named, method_of
 from fieldtune.adapters.tensors import FLOAT_DTYPES
-from fieldtune.bundle.layout import RANK, ParameterSpec
-from fieldtune.bundle.manifest import Manifest
+from fieldtune.bundle import RANK, Manifest, ParameterSpec
 from fieldtune.errors import AdapterMismatch, listed
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, deserialize
 
-from fieldtune.bundle.layout import FloatArray
+from fieldtune.bundle import FloatArray
 from fieldtune.errors import InvalidAdapter
 
 FLOAT_DTYPES = ("F32", "BF16", "F16", "F64")

@@ -29,7 +29,7 @@ from fieldtune.bundle.manifest import (
 )
 from fieldtune.bundle.precision import ActivationType, Precision
 from fieldtune.errors import InvalidBundle
-from fieldtune.files.fields import Table, check_version
+from fieldtune.files import Table, check_version
 
 _AGAIN = "build it again: fieldtune-offline build MODEL --task TASK --out DIR"
 

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from fieldtune.bundle.manifest import Shape
 from fieldtune.errors import CorruptFile, InvalidBundle
-from fieldtune.files.fields import Table, check_version
+from fieldtune.files import Table, check_version
 
 FORMAT_VERSION = "1.1"
 UNKNOWN_SIZE = "?"

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from fieldtune.activations.folders import StoredActivations
-    from fieldtune.compilation.store import CompiledStore, Stored
+    from fieldtune.activations import StoredActivations
+    from fieldtune.compilation import CompiledStore, Stored
 
 _IDENTITY_DIGITS = 16
 
@@ -62,8 +62,8 @@ def _wants(command: Cache) -> tuple[bool, bool]:
 
 
 def _list(command: Cache) -> None:
-    from fieldtune.activations.folders import list_activations
-    from fieldtune.compilation.store import CompiledStore
+    from fieldtune.activations import list_activations
+    from fieldtune.compilation import CompiledStore
 
     compiled, activations = _wants(command)
     _show(command, CompiledStore().list() if compiled else [], list_activations() if activations else ())
@@ -71,7 +71,7 @@ def _list(command: Cache) -> None:
 
 def _show(command: Cache, compiled: "Sequence[Stored]", activations: "Sequence[StoredActivations]") -> None:
     from fieldtune.cli.results import print_json, print_tables
-    from fieldtune.files.cache_folder import cache_folder
+    from fieldtune.files import cache_folder
 
     if command.as_json:
         records = [_record(stored) for stored in compiled]
@@ -130,7 +130,7 @@ def _clear(command: Cache) -> None:
 
 def _clear_activations() -> "tuple[Sequence[StoredActivations], list[str]]":
     """Return what was removed, and why the rest stays."""
-    from fieldtune.activations.folders import clear_activations
+    from fieldtune.activations import clear_activations
     from fieldtune.errors import OutputError
 
     try:
@@ -142,7 +142,7 @@ def _clear_activations() -> "tuple[Sequence[StoredActivations], list[str]]":
 
 def _clear_compiled() -> "tuple[Sequence[Stored], list[str]]":
     """Return what was deleted, and why the rest stays."""
-    from fieldtune.compilation.store import CompiledStore
+    from fieldtune.compilation import CompiledStore
 
     store = CompiledStore()
     tried = [(stored, _delete(store, stored)) for stored in store.list()]

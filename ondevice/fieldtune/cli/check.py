@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fieldtune.hardware import HardwareProfile
-    from fieldtune.preflight.checking import Preflight
-    from fieldtune.preflight.placing import GraphPlacement
+    from fieldtune.preflight import GraphPlacement, Preflight
 
 _SHOWN = 20
 """Of refused nodes and of reasons in a table; --json has all."""
@@ -53,11 +52,11 @@ class Check:
 
 def run(command: Check, _console: "Console") -> int:
     """Check and print the tables; return the exit code."""
-    from fieldtune.bundle.opening import open_tables
+    from fieldtune.bundle import open_tables
     from fieldtune.cli.results import print_json, print_tables
     from fieldtune.cli.usage import UsageError
     from fieldtune.hardware import load_profile
-    from fieldtune.preflight.checking import check_bundle
+    from fieldtune.preflight import check_bundle
 
     for name, value, least in (("batch-size", command.batch_size, 1), ("max-length", command.max_length, 1),
                                ("samples", command.samples, 0)):  # fmt: skip
@@ -87,7 +86,7 @@ def run(command: Check, _console: "Console") -> int:
 
 
 def _facts(found: "Preflight") -> dict[str, Any]:
-    from fieldtune.files.json_text import json_value
+    from fieldtune.files import json_value
 
     facts: dict[str, Any] = json_value(found)
     for entry, prediction in zip(facts["memory"], found.memory, strict=True):

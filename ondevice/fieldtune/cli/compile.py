@@ -8,7 +8,7 @@ from fieldtune.cli.flags import BundlePath, JsonFlag, OnMissingFlag, ProfileName
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fieldtune.compilation.compiling import Compiled
+    from fieldtune.compilation import Compiled
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,10 +41,10 @@ class Compile:
 
 def run(command: Compile, console: "Console") -> int:
     """Compile and print the placement; return the exit code."""
-    from fieldtune.bundle.opening import open_bundle
+    from fieldtune.bundle import open_bundle
     from fieldtune.cli.placement import placement_table
     from fieldtune.cli.results import print_json, print_tables
-    from fieldtune.compilation.compiling import compile_prefix
+    from fieldtune.compilation import compile_prefix
     from fieldtune.hardware import load_profile
 
     profile, bundle = load_profile(command.profile), open_bundle(command.bundle)

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
-from fieldtune.activations.settings import CacheSettings
+from fieldtune.activations import CacheSettings
 from fieldtune.cli.flags import (
     DEFAULT_PROFILE,
     BundlePath,
@@ -18,7 +18,7 @@ from fieldtune.cli.task_flags import ColumnFlags, named_columns
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fieldtune.bundle.opening import Bundle
+    from fieldtune.bundle import Bundle
     from fieldtune.hardware import HardwareProfile
 
 
@@ -64,17 +64,14 @@ class Evaluate:
 
 def run(command: Evaluate, console: "Console") -> int:
     """Evaluate and print the table; return the exit code."""
-    from fieldtune.adapters.adapter import adapter_labels
-    from fieldtune.adapters.directory import initial_adapter, read_adapter
-    from fieldtune.bundle.opening import open_bundle
+    from fieldtune.adapters import adapter_labels, initial_adapter, read_adapter
+    from fieldtune.bundle import open_bundle
     from fieldtune.cli.progress import counted, evaluation_progress
     from fieldtune.cli.results import evaluation_rows, new_table, print_json, print_tables
     from fieldtune.hardware import load_profile
-    from fieldtune.placement.targets import choose_for
-    from fieldtune.tasks.table import open_task
-    from fieldtune.training.batch_source import open_batches
-    from fieldtune.training.evaluation import EvaluationGraph, evaluate_with
-    from fieldtune.training.report import DataCounts
+    from fieldtune.placement import choose_for
+    from fieldtune.tasks import open_task
+    from fieldtune.training import DataCounts, EvaluationGraph, evaluate_with, open_batches
 
     profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
     choice = choose_for(bundle, profile, on_missing=command.on_missing)
@@ -117,7 +114,7 @@ def run(command: Evaluate, console: "Console") -> int:
 
 def _sizes(command: Evaluate, bundle: "Bundle", profile: "HardwareProfile") -> tuple[int, int | None]:
     from fieldtune.cli.usage import UsageError
-    from fieldtune.data.limits import batch_limit, length_limit
+    from fieldtune.data import batch_limit, length_limit
 
     inputs = bundle.manifest.graphs["eval"].inputs
     if command.batch_size is not None and command.batch_size < 1:

@@ -5,7 +5,7 @@ from typing import Annotated, TypeAlias
 
 import tyro
 
-from fieldtune.hardware.on_missing import OnMissing
+from fieldtune.hardware import OnMissing
 
 DEFAULT_PROFILE = "cpu-generic"
 

@@ -42,12 +42,11 @@ class ImportCheckpoint:
 
 def run(command: ImportCheckpoint, _console: "Console") -> int:
     """Read the checkpoint's parameters and write them as an adapter; return the exit code."""
-    from fieldtune.adapters.arrays import from_theta
-    from fieldtune.adapters.directory import CONFIG_NAME, read_adapter, write_adapter
-    from fieldtune.bundle.opening import open_bundle
+    from fieldtune.adapters import CONFIG_NAME, from_theta, read_adapter, write_adapter
+    from fieldtune.bundle import open_bundle
     from fieldtune.cli.results import print_json
-    from fieldtune.files.output_folder import output_folder
-    from fieldtune.training.backends.ort_checkpoint import read_parameters
+    from fieldtune.files import output_folder
+    from fieldtune.training import read_parameters
 
     bundle = open_bundle(command.bundle)
     bundle.check_trainable()

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from fieldtune.adapters.adapter import Adapter
-    from fieldtune.bundle.manifest import GraphSpec, ImageSpec, Manifest, MergeParitySpec, ParitySpec, TensorSpec
-    from fieldtune.bundle.opening import Bundle
+    from fieldtune.adapters import Adapter
+    from fieldtune.bundle import Bundle, GraphSpec, ImageSpec, Manifest, MergeParitySpec, ParitySpec, TensorSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,9 +38,8 @@ class Inspect:
 
 def run(command: Inspect, _console: "Console") -> int:
     """Print what is there; return the exit code."""
-    from fieldtune.adapters.directory import CONFIG_NAME, read_adapter
-    from fieldtune.bundle.manifest import MANIFEST_NAME
-    from fieldtune.bundle.opening import open_bundle
+    from fieldtune.adapters import CONFIG_NAME, read_adapter
+    from fieldtune.bundle import MANIFEST_NAME, open_bundle
     from fieldtune.cli.profiles import profile_tables
     from fieldtune.cli.results import print_json, print_tables
     from fieldtune.errors import FieldtuneError
@@ -72,7 +70,7 @@ def run(command: Inspect, _console: "Console") -> int:
 
 def bundle_facts(bundle: "Bundle") -> dict[str, Any]:
     """Return what a bundle holds, its files verified, for machines."""
-    from fieldtune.adapters.methods.table import method_named
+    from fieldtune.adapters import method_named
 
     manifest = bundle.manifest
     method = method_named(manifest.method, str(bundle.root))
@@ -111,7 +109,7 @@ def bundle_facts(bundle: "Bundle") -> dict[str, Any]:
 
 def adapter_facts(adapter: "Adapter") -> dict[str, Any]:
     """Return what an adapter is, for machines."""
-    from fieldtune.adapters.methods.table import method_of
+    from fieldtune.adapters import method_of
 
     card, tensors = adapter.card, adapter.tensors.tensors
     method = method_of(adapter.config)
@@ -145,7 +143,7 @@ def _operators(bundle: "Bundle", graph: "GraphSpec") -> dict[str, int]:
 
 
 def _bundle_tables(bundle: "Bundle", facts: Mapping[str, Any]) -> "list[Table]":
-    from fieldtune.adapters.methods.table import method_named
+    from fieldtune.adapters import method_named
     from fieldtune.cli.results import new_table
 
     manifest = bundle.manifest
@@ -234,7 +232,7 @@ def _folded(specs: "tuple[TensorSpec, ...]") -> "list[tuple[TensorSpec, str]]":
 
 
 def _adapter_tables(facts: Mapping[str, Any]) -> "list[Table]":
-    from fieldtune.adapters.methods.table import method_named
+    from fieldtune.adapters import method_named
     from fieldtune.cli.results import new_table
 
     table = new_table(f"Adapter {facts['path']}")

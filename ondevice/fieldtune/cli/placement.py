@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fieldtune.placement.report import PlacementReport
+    from fieldtune.placement import PlacementReport
 
 _IDENTITY_DIGITS = 16
 

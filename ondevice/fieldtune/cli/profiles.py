@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from fieldtune.hardware import HardwareProfile
-    from fieldtune.hardware.detection import Proposal
-    from fieldtune.hardware.machine import MachineFacts
+    from fieldtune.hardware import HardwareProfile, MachineFacts, Proposal
 
 _DETECT = "detect"
 
@@ -41,7 +39,7 @@ def run(command: Profiles, _console: "Console") -> int:
     from rich.markup import escape
 
     from fieldtune.cli.results import new_table, print_json, print_tables
-    from fieldtune.files.json_text import json_value
+    from fieldtune.files import json_value
     from fieldtune.hardware import load_profile, load_profiles
 
     if command.name == _DETECT:
@@ -115,10 +113,7 @@ def proposal_tables(facts: "MachineFacts", proposal: "Proposal") -> "list[Table]
 
 def _detect(*, as_json: bool) -> int:
     from fieldtune.cli.results import print_json, print_tables
-    from fieldtune.hardware import load_profiles
-    from fieldtune.hardware.detection import propose
-    from fieldtune.hardware.installed import features
-    from fieldtune.hardware.machine import machine_facts
+    from fieldtune.hardware import features, load_profiles, machine_facts, propose
 
     facts = machine_facts(runtime=features())
     proposal = propose(facts, load_profiles())
@@ -132,7 +127,7 @@ def _detect(*, as_json: bool) -> int:
 def _here(profile: "HardwareProfile") -> dict[str, object]:
     """Return where a run with the profile would go with the installed ONNX Runtime, or why it would not start."""
     from fieldtune.errors import ProviderUnavailable
-    from fieldtune.runtime.plugins import choose_here
+    from fieldtune.runtime import choose_here
 
     try:
         choice = choose_here(profile)

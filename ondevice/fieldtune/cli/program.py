@@ -76,7 +76,7 @@ class Program:
         from rich.console import Console
 
         from fieldtune.cli.signals import terminating_as_interrupt
-        from fieldtune.hardware.installed import check_installed
+        from fieldtune.hardware import check_installed
 
         try:
             check_installed()  # in every command: who installs two runtimes should hear of it at once

@@ -5,9 +5,18 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fieldtune.cli.results import said
-from fieldtune.training.evaluation import Evaluation, Ticks
-from fieldtune.training.events import Evaluating, Event, Progress, Started
-from fieldtune.training.report import DataCounts, EpochRecord, EvaluationRecord, StepRecord
+from fieldtune.training import (
+    DataCounts,
+    EpochRecord,
+    Evaluating,
+    Evaluation,
+    EvaluationRecord,
+    Event,
+    Progress,
+    Started,
+    StepRecord,
+    Ticks,
+)
 
 if TYPE_CHECKING:
     import rich.progress

@@ -4,13 +4,13 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fieldtune.files.json_text import json_text
+from fieldtune.files import json_text
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fieldtune.tasks.interface import Figure
-    from fieldtune.training.evaluation import Evaluation
+    from fieldtune.tasks import Figure
+    from fieldtune.training import Evaluation
 
 
 def print_json(value: object) -> None:

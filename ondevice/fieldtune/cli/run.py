@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from fieldtune.bundle.opening import Bundle
-    from fieldtune.serving.runner import LoadedAdapter, Runner
-    from fieldtune.tasks.interface import Answer, Item, Task
+    from fieldtune.bundle import Bundle
+    from fieldtune.serving import LoadedAdapter, Runner
+    from fieldtune.tasks import Answer, Item, Task
 
 INITIAL = "initial adapter"
 """What the bundle's own adapter is called, which runs where no other is given."""
@@ -88,12 +88,12 @@ class Run:
 
 def run(command: Run, console: "Console") -> int:
     """Answer everything with every adapter; return the exit code."""
-    from fieldtune.bundle.opening import open_bundle
+    from fieldtune.bundle import open_bundle
     from fieldtune.hardware import load_profile
-    from fieldtune.placement.targets import choose_for
-    from fieldtune.runtime.providers import CPU_PROVIDER
-    from fieldtune.serving.runner import Runner
-    from fieldtune.tasks.table import open_task
+    from fieldtune.placement import choose_for
+    from fieldtune.runtime import CPU_PROVIDER
+    from fieldtune.serving import Runner
+    from fieldtune.tasks import open_task
 
     profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
     task = open_task(bundle)
@@ -143,7 +143,7 @@ def _checked_options(command: Run, task: "Task") -> Any:
 
 
 def _adapters(command: Run, runner: "Runner", bundle: "Bundle") -> "list[LoadedAdapter]":
-    from fieldtune.adapters.directory import initial_adapter
+    from fieldtune.adapters import initial_adapter
 
     adapters = [runner.load_adapter(path) for path in command.adapter]
     if adapters:
@@ -293,7 +293,7 @@ def _cell(said: "Sequence[str]") -> "Text":
 
 
 def _print_line(record: "Mapping[str, object]") -> None:
-    from fieldtune.files.json_text import json_text
+    from fieldtune.files import json_text
 
     _write(json_text(record, indent=None))
 

@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fieldtune.data.columns import column_flag
-from fieldtune.data.examples import Columns
-from fieldtune.tasks.interface import NoOptions
-from fieldtune.tasks.table import task_class, task_names
+from fieldtune.data import Columns, column_flag
+from fieldtune.tasks import NoOptions, task_class, task_names
 
 _TASKS = tuple(task_class(name) for name in task_names())
 

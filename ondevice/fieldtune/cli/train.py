@@ -18,18 +18,18 @@ from fieldtune.cli.flags import (
     ProfileName,
 )
 from fieldtune.cli.task_flags import ColumnFlags, named_columns
-from fieldtune.training.config import TrainConfig
+from fieldtune.training import TrainConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from fieldtune.adapters.adapter import Adapter
-    from fieldtune.bundle.opening import Bundle
-    from fieldtune.data.examples import Example
+    from fieldtune.adapters import Adapter
+    from fieldtune.bundle import Bundle
+    from fieldtune.data import Example
     from fieldtune.hardware import HardwareProfile
-    from fieldtune.runtime.providers import ProviderChoice
-    from fieldtune.training.report import TrainReport
+    from fieldtune.runtime import ProviderChoice
+    from fieldtune.training import TrainReport
 
 _INTERRUPTED = 130
 _REPORT_BYTES = 8_000_000
@@ -82,14 +82,14 @@ class Train:
 
 def run(command: Train, console: "Console") -> int:
     """Train, write the result, print the table; return the exit code."""
-    from fieldtune.adapters.directory import CONFIG_NAME, read_adapter
-    from fieldtune.bundle.opening import open_bundle
+    from fieldtune.adapters import CONFIG_NAME, read_adapter
+    from fieldtune.bundle import open_bundle
     from fieldtune.cli.signals import undisturbed
     from fieldtune.errors import OutputError
-    from fieldtune.files.output_folder import output_folder
+    from fieldtune.files import output_folder
     from fieldtune.hardware import load_profile
-    from fieldtune.placement.targets import choose_for
-    from fieldtune.training.files import rescue, write_run
+    from fieldtune.placement import choose_for
+    from fieldtune.training import rescue, write_run
 
     profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
     bundle.check_trainable()
@@ -124,9 +124,7 @@ def _train(
     """Return the report and, where the run diverged, what is to be said about it."""
     from fieldtune.cli.progress import training_progress
     from fieldtune.cli.usage import UsageError
-    from fieldtune.training.loop import train_adapter
-    from fieldtune.training.plan import settle
-    from fieldtune.training.report import RunDiverged
+    from fieldtune.training import RunDiverged, settle, train_adapter
 
     if command.training.keep == "best" and command.held_out is None:
         raise UsageError("--keep best needs --eval: held-out examples tell which adapter is best")
@@ -158,8 +156,8 @@ def _train(
 def _examples(
     command: Train, path: Path, bundle: "Bundle", start: "Adapter", console: "Console"
 ) -> "tuple[Example, ...]":
-    from fieldtune.adapters.adapter import adapter_labels
-    from fieldtune.tasks.table import open_task
+    from fieldtune.adapters import adapter_labels
+    from fieldtune.tasks import open_task
 
     # An adapter that names its labels otherwise than the bundle is trained on by its own names.
     task = open_task(bundle, adapter_labels(start, bundle.manifest))

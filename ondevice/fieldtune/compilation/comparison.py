@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.bundle.node_tables import NodeTable
+from fieldtune.bundle import NodeTable
 
 _MOVEMENTS = ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity")
 _STEPS = 127

@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from fieldtune.bundle.manifest import TargetSpec
-from fieldtune.bundle.node_tables import NodeTable, read_node_table
-from fieldtune.bundle.opening import Bundle
+from fieldtune.bundle import Bundle, NodeTable, TargetSpec, read_node_table
 from fieldtune.compilation.child import run_worker
 from fieldtune.compilation.entry import Entry, list_files, write_entry
 from fieldtune.compilation.key import CompileKey, compile_key
@@ -17,18 +15,20 @@ from fieldtune.compilation.planning import planned_report
 from fieldtune.compilation.store import CompiledStore
 from fieldtune.compilation.worker import Request
 from fieldtune.errors import CompileError, listed
-from fieldtune.hardware import HardwareProfile
-from fieldtune.hardware.on_missing import OnMissing
-from fieldtune.hardware.stacks import CACHE_VARIABLES, STACKS
-from fieldtune.placement.holding import hold_to
-from fieldtune.placement.plan import PlacementPlan
-from fieldtune.placement.readback import Piece, describe, match_pieces
-from fieldtune.placement.report import PlacementReport
-from fieldtune.placement.reporting import accelerator_report
-from fieldtune.placement.rules import check_rules
-from fieldtune.placement.targets import choose_for, find_target
-from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice
-from fieldtune.runtime.session import check_runtime
+from fieldtune.hardware import CACHE_VARIABLES, STACKS, HardwareProfile, OnMissing
+from fieldtune.placement import (
+    PlacementPlan,
+    PlacementReport,
+    accelerator_report,
+    check_rules,
+    choose_for,
+    describe,
+    find_target,
+    hold_to,
+    match_pieces,
+)
+from fieldtune.placement.readback import Piece
+from fieldtune.runtime import CPU_PROVIDER, ProviderChoice, check_runtime
 
 Progress: TypeAlias = Callable[[str], None]
 """Is told what begins."""

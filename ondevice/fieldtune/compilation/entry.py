@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fieldtune.bundle.manifest import FileSpec
-from fieldtune.bundle.opening import file_spec
+from fieldtune.bundle import FileSpec, file_spec
 from fieldtune.compilation.key import CompileKey
 from fieldtune.errors import CompileError, listed
-from fieldtune.files.fields import Table, check_version
-from fieldtune.files.json_text import json_text, json_value
-from fieldtune.placement.report import PlacementReport, read_report
+from fieldtune.files import Table, check_version, json_text, json_value
+from fieldtune.placement import PlacementReport, read_report
 
 FORMAT_VERSION = "1.0"
 ENTRY_NAME = "entry.json"

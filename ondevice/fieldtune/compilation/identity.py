@@ -2,14 +2,13 @@
 
 import platform
 
-from fieldtune.bundle.opening import Bundle
+from fieldtune.bundle import Bundle
 from fieldtune.compilation.key import digest_of, model_digest, option_digest
 from fieldtune.compilation.versions import driver_version, provider_version
-from fieldtune.files.json_text import json_value
-from fieldtune.hardware.installed import features
-from fieldtune.hardware.machine import instruction_sets, usable_cores
-from fieldtune.placement.report import PlacementReport
-from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice
+from fieldtune.files import json_value
+from fieldtune.hardware import features, instruction_sets, usable_cores
+from fieldtune.placement import PlacementReport
+from fieldtune.runtime import CPU_PROVIDER, ProviderChoice
 
 
 def prefix_identity(bundle: Bundle, opened_with: ProviderChoice, report: PlacementReport) -> str:

@@ -9,15 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fieldtune.bundle.manifest import TargetSpec
-from fieldtune.bundle.opening import Bundle
+from fieldtune.bundle import Bundle, TargetSpec
 from fieldtune.compilation.versions import driver_version, provider_version
 from fieldtune.errors import InvalidBundle
-from fieldtune.files.json_text import json_value
-from fieldtune.hardware import HardwareProfile
-from fieldtune.hardware.installed import features
-from fieldtune.hardware.stacks import STACKS
-from fieldtune.runtime.providers import ProviderChoice
+from fieldtune.files import json_value
+from fieldtune.hardware import STACKS, HardwareProfile, features
+from fieldtune.runtime import ProviderChoice
 
 _SHOWN = 12
 """Digits of a digest that a message shows."""

@@ -1,13 +1,9 @@
 """planned_report: where an accelerator's compiler would run a graph, held to its rules and to the profile's demands."""
 
-from fieldtune.bundle.node_tables import NodeTable
+from fieldtune.bundle import NodeTable
 from fieldtune.hardware import HardwareProfile
-from fieldtune.placement.holding import hold_to
-from fieldtune.placement.plan import plan_placement
-from fieldtune.placement.report import PlacementReport
-from fieldtune.placement.reporting import accelerator_report
-from fieldtune.placement.rules import check_rules, refuse
-from fieldtune.runtime.providers import ProviderChoice
+from fieldtune.placement import PlacementReport, accelerator_report, check_rules, hold_to, plan_placement, refuse
+from fieldtune.runtime import ProviderChoice
 
 
 def planned_report(

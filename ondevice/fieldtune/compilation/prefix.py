@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.bundle.layout import FloatArray
-from fieldtune.bundle.manifest import PREFIX_GRAPH, GraphSpec, TargetSpec, TensorSpec
-from fieldtune.bundle.node_tables import read_node_table
-from fieldtune.bundle.opening import Bundle
+from fieldtune.bundle import PREFIX_GRAPH, Bundle, FloatArray, GraphSpec, TargetSpec, TensorSpec, read_node_table
 from fieldtune.compilation.compiling import EMULATION_CONFIG, accelerator_choice, check_environment
 from fieldtune.compilation.entry import Entry, file_names
 from fieldtune.compilation.identity import prefix_identity
 from fieldtune.compilation.key import compile_key
 from fieldtune.compilation.planning import planned_report
 from fieldtune.compilation.store import CompiledStore
-from fieldtune.data.batches import filled_up
-from fieldtune.data.limits import prefix_batch
+from fieldtune.data import filled_up, prefix_batch
 from fieldtune.errors import InvalidBundle
-from fieldtune.hardware import HardwareProfile
-from fieldtune.hardware.on_missing import OnMissing
-from fieldtune.placement.holding import hold_to
-from fieldtune.placement.opening import open_graph
-from fieldtune.placement.readback import describe, match_pieces, open_recorded
-from fieldtune.placement.report import PlacementReport
-from fieldtune.placement.reporting import accelerator_report, plain_report
-from fieldtune.placement.targets import choose_for, find_target
-from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice
-from fieldtune.runtime.session import check_runtime, open_session, run_session
+from fieldtune.hardware import HardwareProfile, OnMissing
+from fieldtune.placement import (
+    PlacementReport,
+    accelerator_report,
+    choose_for,
+    describe,
+    find_target,
+    hold_to,
+    match_pieces,
+    open_graph,
+    open_recorded,
+    plain_report,
+)
+from fieldtune.runtime import CPU_PROVIDER, ProviderChoice, check_runtime, open_session, run_session
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

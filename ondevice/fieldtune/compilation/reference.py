@@ -9,8 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
-from fieldtune.bundle.manifest import TargetSpec
-from fieldtune.bundle.opening import Bundle
+from fieldtune.bundle import Bundle, TargetSpec
 from fieldtune.errors import CorruptFile
 
 HALF_UP = ".half_up"

@@ -7,8 +7,8 @@ import json
 import os
 from pathlib import Path
 
-from fieldtune.hardware.installed import installed_runtimes
-from fieldtune.runtime.providers import ProviderChoice
+from fieldtune.hardware import installed_runtimes
+from fieldtune.runtime import ProviderChoice
 from fieldtune.version import __version__
 
 _MODULES = ("zocl", "xocl", "amdxdna")

@@ -18,11 +18,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fieldtune.bundle.manifest import TensorSpec
+from fieldtune.bundle import TensorSpec
 from fieldtune.errors import CompileError, FieldtuneError
-from fieldtune.files.json_text import json_value
-from fieldtune.placement.readback import Piece, Ran, open_recorded
-from fieldtune.runtime.providers import ProviderChoice, SessionSettings
+from fieldtune.files import json_value
+from fieldtune.placement import Ran, open_recorded
+from fieldtune.placement.readback import Piece
+from fieldtune.runtime import ProviderChoice, SessionSettings
 
 OUTCOME_NAME = "outcome.json"
 

@@ -1,6 +1,6 @@
 """Raw input to arrays: files into rows and examples, texts into token ids, images into pixels, and batches of them.
 
-Nothing here knows a task. The names below are loaded on first use.
+The names below are what other rooms use of it; they are loaded on first use.
 """
 
 from typing import TYPE_CHECKING
@@ -8,18 +8,152 @@ from typing import TYPE_CHECKING
 from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from fieldtune.data.batches import Batch, batch_of, filled_up, plan_epoch, plan_evaluation, static_shape
     from fieldtune.data.chat import Message
-    from fieldtune.data.examples import Columns, Encoded, EncodedSet, Example
+    from fieldtune.data.columns import Available, Choice, available_columns, column_flag, quoted, refuse_parts
+    from fieldtune.data.dialogue import (
+        ChatExample,
+        GenerationExample,
+        PromptExample,
+        TextExample,
+        choose_dialogue,
+        cut,
+        encode_dialogue,
+        encode_prompt,
+        read_dialogue,
+    )
+    from fieldtune.data.examples import Columns, Encoded, EncodedSet, Example, IntArray
+    from fieldtune.data.folders import image_files, left_out, read_folder
+    from fieldtune.data.images import ImageExample, encoded_image, is_file, is_folder, load_images
+    from fieldtune.data.labels import LabelIndex
+    from fieldtune.data.limits import batch_limit, length_limit, prefix_batch
+    from fieldtune.data.reading import read_examples
+    from fieldtune.data.rows import Fault, Report, Row, read_rows, text_of
+    from fieldtune.data.tokenizing import checked_limit, encode_cut, load_tokenizer, place_of, refuse_longer
 
-__all__ = ["Columns", "Encoded", "EncodedSet", "Example", "Message"]
+__all__ = [
+    "Available",
+    "Batch",
+    "ChatExample",
+    "Choice",
+    "Columns",
+    "Encoded",
+    "EncodedSet",
+    "Example",
+    "Fault",
+    "GenerationExample",
+    "ImageExample",
+    "IntArray",
+    "LabelIndex",
+    "Message",
+    "PromptExample",
+    "Report",
+    "Row",
+    "TextExample",
+    "available_columns",
+    "batch_limit",
+    "batch_of",
+    "checked_limit",
+    "choose_dialogue",
+    "column_flag",
+    "cut",
+    "encode_cut",
+    "encode_dialogue",
+    "encode_prompt",
+    "encoded_image",
+    "filled_up",
+    "image_files",
+    "is_file",
+    "is_folder",
+    "left_out",
+    "length_limit",
+    "load_images",
+    "load_tokenizer",
+    "place_of",
+    "plan_epoch",
+    "plan_evaluation",
+    "prefix_batch",
+    "quoted",
+    "read_dialogue",
+    "read_examples",
+    "read_folder",
+    "read_rows",
+    "refuse_longer",
+    "refuse_parts",
+    "static_shape",
+    "text_of",
+]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "Columns": "fieldtune.data.examples",
-        "Encoded": "fieldtune.data.examples",
-        "EncodedSet": "fieldtune.data.examples",
-        "Example": "fieldtune.data.examples",
-        "Message": "fieldtune.data.chat",
+        "batches": (
+            "Batch",
+            "batch_of",
+            "filled_up",
+            "plan_epoch",
+            "plan_evaluation",
+            "static_shape",
+        ),
+        "chat": ("Message",),
+        "columns": (
+            "Available",
+            "Choice",
+            "available_columns",
+            "column_flag",
+            "quoted",
+            "refuse_parts",
+        ),
+        "dialogue": (
+            "ChatExample",
+            "GenerationExample",
+            "PromptExample",
+            "TextExample",
+            "choose_dialogue",
+            "cut",
+            "encode_dialogue",
+            "encode_prompt",
+            "read_dialogue",
+        ),
+        "examples": (
+            "Columns",
+            "Encoded",
+            "EncodedSet",
+            "Example",
+            "IntArray",
+        ),
+        "folders": (
+            "image_files",
+            "left_out",
+            "read_folder",
+        ),
+        "images": (
+            "ImageExample",
+            "encoded_image",
+            "is_file",
+            "is_folder",
+            "load_images",
+        ),
+        "labels": ("LabelIndex",),
+        "limits": (
+            "batch_limit",
+            "length_limit",
+            "prefix_batch",
+        ),
+        "reading": ("read_examples",),
+        "rows": (
+            "Fault",
+            "Report",
+            "Row",
+            "read_rows",
+            "text_of",
+        ),
+        "tokenizing": (
+            "checked_limit",
+            "encode_cut",
+            "load_tokenizer",
+            "place_of",
+            "refuse_longer",
+        ),
     },
 )

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.bundle.manifest import ImageSpec, TensorSpec
+from fieldtune.bundle import ImageSpec, TensorSpec
 from fieldtune.data.examples import Encoded, IntArray
 from fieldtune.data.images import normalize
 from fieldtune.errors import InvalidData

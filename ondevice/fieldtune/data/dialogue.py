@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from fieldtune.bundle.manifest import IGNORE_INDEX, TextSpec
+from fieldtune.bundle import IGNORE_INDEX, TextSpec
 from fieldtune.data.chat import Message, render
 from fieldtune.data.columns import MESSAGES, Available, Choice, quoted
 from fieldtune.data.examples import Columns, Encoded, IntArray

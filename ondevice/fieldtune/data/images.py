@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.bundle.manifest import IGNORE_INDEX, ImageSpec
+from fieldtune.bundle import IGNORE_INDEX, ImageSpec
 from fieldtune.data.examples import Encoded
 from fieldtune.errors import FieldtuneError, InvalidData, listed
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fieldtune.bundle.manifest import GraphSpec, TensorSpec, TextSpec
+from fieldtune.bundle import GraphSpec, TensorSpec, TextSpec
 from fieldtune.data.batches import static_shape
 from fieldtune.hardware import HardwareProfile
 

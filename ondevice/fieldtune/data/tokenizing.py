@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fieldtune.bundle.manifest import TextSpec
+from fieldtune.bundle import TextSpec
 from fieldtune.data.examples import Example, IntArray
 from fieldtune.errors import CorruptFile, InvalidData, listed
 

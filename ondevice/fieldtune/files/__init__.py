@@ -1,1 +1,48 @@
-"""Reading and writing safely: typed fields, JSON, output and cache folders, locks between processes."""
+"""Reading and writing safely: typed fields, JSON, output and cache folders, locks between processes.
+
+The names below are what other rooms use of it; they are loaded on first use.
+"""
+
+from typing import TYPE_CHECKING
+
+from fieldtune.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fieldtune.files.cache_folder import cache_folder, open_private, private_folder
+    from fieldtune.files.fields import Table, check_version
+    from fieldtune.files.file_lock import FileLock
+    from fieldtune.files.json_text import json_text, json_value
+    from fieldtune.files.output_folder import output_folder
+
+__all__ = [
+    "FileLock",
+    "Table",
+    "cache_folder",
+    "check_version",
+    "json_text",
+    "json_value",
+    "open_private",
+    "output_folder",
+    "private_folder",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "cache_folder": (
+            "cache_folder",
+            "open_private",
+            "private_folder",
+        ),
+        "fields": (
+            "Table",
+            "check_version",
+        ),
+        "file_lock": ("FileLock",),
+        "json_text": (
+            "json_text",
+            "json_value",
+        ),
+        "output_folder": ("output_folder",),
+    },
+)

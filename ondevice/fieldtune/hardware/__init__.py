@@ -3,7 +3,9 @@
 ``specs`` holds what a profile says, ``reading`` turns TOML into it, ``stacks`` knows the options of the Vitis AI
 provider's software stacks, ``fit`` checks the parts against each other, ``finding`` knows where profiles lie,
 ``machine`` looks at a machine, ``detection`` proposes a profile for it, and ``installed`` finds ONNX Runtime.
-``hw_profiles/README.md`` lists every key. The names below are loaded on first use.
+``hw_profiles/README.md`` lists every key.
+
+The names below are what other rooms use of it; they are loaded on first use.
 """
 
 from typing import TYPE_CHECKING
@@ -11,13 +13,25 @@ from typing import TYPE_CHECKING
 from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from fieldtune.hardware.detection import Proposal, propose
     from fieldtune.hardware.finding import FOLDERS_VARIABLE, load_profile, load_profiles, profile_names, profile_path
+    from fieldtune.hardware.installed import (
+        RuntimeFeatures,
+        check_installed,
+        features,
+        installed_runtimes,
+        load_runtime,
+        release,
+    )
+    from fieldtune.hardware.machine import MachineFacts, instruction_sets, machine_facts, processor_name, usable_cores
+    from fieldtune.hardware.on_missing import OnMissing
     from fieldtune.hardware.reading import FORMAT_VERSION, read_profile
     from fieldtune.hardware.specs import (
         Accelerator,
         Activation,
         Architecture,
         ArenaExtend,
+        Backend,
         CpuSpec,
         DetectSpec,
         DpuLimits,
@@ -32,14 +46,18 @@ if TYPE_CHECKING:
         Support,
         TrainingSpec,
     )
+    from fieldtune.hardware.stacks import CACHE_VARIABLES, STACKS
 
 __all__ = [
+    "CACHE_VARIABLES",
     "FOLDERS_VARIABLE",
     "FORMAT_VERSION",
+    "STACKS",
     "Accelerator",
     "Activation",
     "Architecture",
     "ArenaExtend",
+    "Backend",
     "CpuSpec",
     "DetectSpec",
     "DpuLimits",
@@ -47,45 +65,90 @@ __all__ = [
     "Family",
     "GraphOptimization",
     "HardwareProfile",
+    "MachineFacts",
     "MemorySpec",
+    "OnMissing",
+    "Proposal",
+    "RuntimeFeatures",
     "RuntimeSpec",
     "Source",
     "StackName",
     "Support",
     "TrainingSpec",
+    "check_installed",
+    "features",
+    "installed_runtimes",
+    "instruction_sets",
     "load_profile",
     "load_profiles",
+    "load_runtime",
+    "machine_facts",
+    "processor_name",
     "profile_names",
     "profile_path",
+    "propose",
     "read_profile",
+    "release",
+    "usable_cores",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "Accelerator": "fieldtune.hardware.specs",
-        "Activation": "fieldtune.hardware.specs",
-        "Architecture": "fieldtune.hardware.specs",
-        "ArenaExtend": "fieldtune.hardware.specs",
-        "CpuSpec": "fieldtune.hardware.specs",
-        "DetectSpec": "fieldtune.hardware.specs",
-        "DpuLimits": "fieldtune.hardware.specs",
-        "ExecutionSpec": "fieldtune.hardware.specs",
-        "FOLDERS_VARIABLE": "fieldtune.hardware.finding",
-        "FORMAT_VERSION": "fieldtune.hardware.reading",
-        "Family": "fieldtune.hardware.specs",
-        "GraphOptimization": "fieldtune.hardware.specs",
-        "HardwareProfile": "fieldtune.hardware.specs",
-        "MemorySpec": "fieldtune.hardware.specs",
-        "RuntimeSpec": "fieldtune.hardware.specs",
-        "Source": "fieldtune.hardware.specs",
-        "StackName": "fieldtune.hardware.specs",
-        "Support": "fieldtune.hardware.specs",
-        "TrainingSpec": "fieldtune.hardware.specs",
-        "load_profile": "fieldtune.hardware.finding",
-        "load_profiles": "fieldtune.hardware.finding",
-        "profile_names": "fieldtune.hardware.finding",
-        "profile_path": "fieldtune.hardware.finding",
-        "read_profile": "fieldtune.hardware.reading",
+        "detection": (
+            "Proposal",
+            "propose",
+        ),
+        "finding": (
+            "FOLDERS_VARIABLE",
+            "load_profile",
+            "load_profiles",
+            "profile_names",
+            "profile_path",
+        ),
+        "installed": (
+            "RuntimeFeatures",
+            "check_installed",
+            "features",
+            "installed_runtimes",
+            "load_runtime",
+            "release",
+        ),
+        "machine": (
+            "MachineFacts",
+            "instruction_sets",
+            "machine_facts",
+            "processor_name",
+            "usable_cores",
+        ),
+        "on_missing": ("OnMissing",),
+        "reading": (
+            "FORMAT_VERSION",
+            "read_profile",
+        ),
+        "specs": (
+            "Accelerator",
+            "Activation",
+            "Architecture",
+            "ArenaExtend",
+            "Backend",
+            "CpuSpec",
+            "DetectSpec",
+            "DpuLimits",
+            "ExecutionSpec",
+            "Family",
+            "GraphOptimization",
+            "HardwareProfile",
+            "MemorySpec",
+            "RuntimeSpec",
+            "Source",
+            "StackName",
+            "Support",
+            "TrainingSpec",
+        ),
+        "stacks": (
+            "CACHE_VARIABLES",
+            "STACKS",
+        ),
     },
 )

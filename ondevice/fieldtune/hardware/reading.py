@@ -9,9 +9,9 @@ import re
 import sys
 from typing import TypeVar, get_args
 
-from fieldtune.bundle.precision import ActivationType, Precision
+from fieldtune.bundle import ActivationType, Precision
 from fieldtune.errors import InvalidProfile, UnsupportedFormat, listed
-from fieldtune.files.fields import Table, check_version
+from fieldtune.files import Table, check_version
 from fieldtune.hardware.fit import profile_faults
 from fieldtune.hardware.on_missing import OnMissing
 from fieldtune.hardware.specs import (

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
-from fieldtune.bundle.precision import ActivationType, Precision
+from fieldtune.bundle import ActivationType, Precision
 from fieldtune.hardware.on_missing import OnMissing
 
 Backend: TypeAlias = Literal["auto", "portable", "ort-training"]

@@ -1,1 +1,129 @@
-"""Where each part of a graph runs: planned from its node table, checked against the target, and reported."""
+"""Where each part of a graph runs: planned from its node table, checked against the target, and reported.
+
+The names below are what other rooms use of it; they are loaded on first use.
+"""
+
+from typing import TYPE_CHECKING
+
+from fieldtune.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fieldtune.placement.dataflow import ACTIVATIONS, DEQUANTIZE, OUTPUT, QUANTIZE, VIEWS, Dataflow, trace
+    from fieldtune.placement.holding import demand_faults, hold_to
+    from fieldtune.placement.limit_rules import activation_name
+    from fieldtune.placement.offload import CONVOLUTIONS, HEAVY, MOVES, POOLS, PRODUCTS, data_inputs, left_by_kind
+    from fieldtune.placement.opening import open_graph
+    from fieldtune.placement.picture import placement_picture
+    from fieldtune.placement.pieces import split_pieces
+    from fieldtune.placement.plan import OPERATIONS_OF_A_MAC, PlacementPlan, estimate_run_s, plan_placement
+    from fieldtune.placement.readback import Ran, describe, match_pieces, open_recorded
+    from fieldtune.placement.report import PlacementReport, ProviderShare, read_report
+    from fieldtune.placement.reporting import accelerator_report, plain_report
+    from fieldtune.placement.rules import accelerator_bytes, check_rules, refuse
+    from fieldtune.placement.targets import choose_for, find_target
+    from fieldtune.placement.violations import Violation
+
+__all__ = [
+    "ACTIVATIONS",
+    "CONVOLUTIONS",
+    "DEQUANTIZE",
+    "HEAVY",
+    "MOVES",
+    "OPERATIONS_OF_A_MAC",
+    "OUTPUT",
+    "POOLS",
+    "PRODUCTS",
+    "QUANTIZE",
+    "VIEWS",
+    "Dataflow",
+    "PlacementPlan",
+    "PlacementReport",
+    "ProviderShare",
+    "Ran",
+    "Violation",
+    "accelerator_bytes",
+    "accelerator_report",
+    "activation_name",
+    "check_rules",
+    "choose_for",
+    "data_inputs",
+    "demand_faults",
+    "describe",
+    "estimate_run_s",
+    "find_target",
+    "hold_to",
+    "left_by_kind",
+    "match_pieces",
+    "open_graph",
+    "open_recorded",
+    "placement_picture",
+    "plain_report",
+    "plan_placement",
+    "read_report",
+    "refuse",
+    "split_pieces",
+    "trace",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "dataflow": (
+            "ACTIVATIONS",
+            "DEQUANTIZE",
+            "Dataflow",
+            "OUTPUT",
+            "QUANTIZE",
+            "VIEWS",
+            "trace",
+        ),
+        "holding": (
+            "demand_faults",
+            "hold_to",
+        ),
+        "limit_rules": ("activation_name",),
+        "offload": (
+            "CONVOLUTIONS",
+            "HEAVY",
+            "MOVES",
+            "POOLS",
+            "PRODUCTS",
+            "data_inputs",
+            "left_by_kind",
+        ),
+        "opening": ("open_graph",),
+        "picture": ("placement_picture",),
+        "pieces": ("split_pieces",),
+        "plan": (
+            "OPERATIONS_OF_A_MAC",
+            "PlacementPlan",
+            "estimate_run_s",
+            "plan_placement",
+        ),
+        "readback": (
+            "Ran",
+            "describe",
+            "match_pieces",
+            "open_recorded",
+        ),
+        "report": (
+            "PlacementReport",
+            "ProviderShare",
+            "read_report",
+        ),
+        "reporting": (
+            "accelerator_report",
+            "plain_report",
+        ),
+        "rules": (
+            "accelerator_bytes",
+            "check_rules",
+            "refuse",
+        ),
+        "targets": (
+            "choose_for",
+            "find_target",
+        ),
+        "violations": ("Violation",),
+    },
+)

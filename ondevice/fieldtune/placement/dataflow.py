@@ -3,8 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 
-from fieldtune.bundle.manifest import Shape
-from fieldtune.bundle.node_tables import Node, NodeTable, Quantization
+from fieldtune.bundle import Node, NodeTable, Quantization, Shape
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "HardSigmoid", "HardSwish")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from fieldtune.bundle.node_tables import Value, tensor_bytes
+from fieldtune.bundle import Value, tensor_bytes
 from fieldtune.placement.dataflow import DEQUANTIZE, OUTPUT, QUANTIZE
 from fieldtune.placement.violations import Finding, Subject, called
 

@@ -6,7 +6,7 @@ from typing import Protocol
 from fieldtune.errors import PlacementRefused, listed
 from fieldtune.hardware import HardwareProfile
 from fieldtune.placement.report import PlacementReport
-from fieldtune.runtime.providers import CPU_PROVIDER
+from fieldtune.runtime import CPU_PROVIDER
 
 _CHANGE = "another model, or change the limit in a copy of the profile and name its path"
 _MEND = f"build with another --split or {_CHANGE}"

@@ -9,9 +9,8 @@ the compiler can turn into convolutions as large as the image.
 import math
 from collections.abc import Iterator
 
-from fieldtune.bundle.manifest import Shape
-from fieldtune.bundle.node_tables import Node, NodeTable
-from fieldtune.hardware.specs import DpuLimits
+from fieldtune.bundle import Node, NodeTable, Shape
+from fieldtune.hardware import DpuLimits
 from fieldtune.placement.dataflow import ACTIVATIONS
 from fieldtune.placement.offload import is_depthwise
 from fieldtune.placement.violations import Finding, Subject, called

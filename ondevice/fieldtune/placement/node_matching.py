@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fieldtune.bundle.node_tables import NO_SIZES, NodeTable, Sizes
+from fieldtune.bundle import NO_SIZES, NodeTable, Sizes
 from fieldtune.placement.dataflow import trace
 from fieldtune.placement.offload import PRODUCTS
 

@@ -14,8 +14,8 @@ CPU.
 
 from collections.abc import Mapping
 
-from fieldtune.bundle.node_tables import Node
-from fieldtune.hardware.specs import Accelerator
+from fieldtune.bundle import Node
+from fieldtune.hardware import Accelerator
 from fieldtune.placement.dataflow import ACTIVATIONS, VIEWS, Dataflow
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")

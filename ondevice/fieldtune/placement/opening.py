@@ -6,16 +6,13 @@ ONNX Runtime gives the CPU what a provider does not take, without a word, be it 
 import dataclasses
 from typing import TYPE_CHECKING
 
-from fieldtune.bundle.dimensions import dimension_sizes
-from fieldtune.bundle.node_tables import NodeTable, read_node_table
-from fieldtune.bundle.opening import Bundle
+from fieldtune.bundle import Bundle, NodeTable, dimension_sizes, read_node_table
 from fieldtune.errors import FieldtuneError, InvalidBundle, PlacementRefused, ProviderUnavailable
 from fieldtune.placement.holding import hold
 from fieldtune.placement.readback import Piece, describe, match_pieces, open_recorded, records_placement
 from fieldtune.placement.report import PlacementReport
 from fieldtune.placement.reporting import provider_report
-from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice
-from fieldtune.runtime.session import check_runtime, open_session
+from fieldtune.runtime import CPU_PROVIDER, ProviderChoice, check_runtime, open_session
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

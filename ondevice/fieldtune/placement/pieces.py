@@ -4,9 +4,7 @@ import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from fieldtune.bundle.manifest import SUFFIX_GRAPHS
-from fieldtune.bundle.node_tables import NO_SIZES, NodeTable, Sizes, read_node_table
-from fieldtune.bundle.opening import Bundle
+from fieldtune.bundle import NO_SIZES, SUFFIX_GRAPHS, Bundle, NodeTable, Sizes, read_node_table
 from fieldtune.hardware import HardwareProfile
 from fieldtune.placement.plan import PlacementPlan, plan_placement
 

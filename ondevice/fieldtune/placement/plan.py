@@ -18,8 +18,8 @@ import collections
 import dataclasses
 from collections.abc import Mapping
 
-from fieldtune.bundle.node_tables import NodeTable, tensor_bytes
-from fieldtune.hardware.specs import Accelerator
+from fieldtune.bundle import NodeTable, tensor_bytes
+from fieldtune.hardware import Accelerator
 from fieldtune.placement.dataflow import DEQUANTIZE, OUTPUT, QUANTIZE, Dataflow, trace
 from fieldtune.placement.offload import HEAVY, LONELY, left_to_cpu
 from fieldtune.placement.partitions import convex_groups

@@ -7,7 +7,7 @@ hardware shifts instead of multiplying, by so many bits as its shifter has.
 import math
 from collections.abc import Iterator
 
-from fieldtune.bundle.node_tables import Node, Quantization
+from fieldtune.bundle import Node, Quantization
 from fieldtune.placement.dataflow import DEQUANTIZE, OUTPUT, QUANTIZE
 from fieldtune.placement.offload import HEAVY, POOLS, data_inputs
 from fieldtune.placement.violations import Finding, Subject, called

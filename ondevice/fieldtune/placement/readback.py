@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fieldtune.bundle.manifest import TensorSpec
-from fieldtune.bundle.node_tables import NO_SIZES, NodeTable, Sizes, tensor_bytes
+from fieldtune.bundle import NO_SIZES, NodeTable, Sizes, TensorSpec, tensor_bytes
 from fieldtune.errors import CompileError
 from fieldtune.placement.dataflow import OUTPUT, Dataflow, trace
 from fieldtune.placement.node_matching import heavy_nodes, match_nodes
 from fieldtune.placement.plan import CpuNode, Partition, PlacementPlan
-from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice
-from fieldtune.runtime.session import open_session, run_session
+from fieldtune.runtime import CPU_PROVIDER, ProviderChoice, open_session, run_session
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

@@ -4,9 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from fieldtune.files.fields import Table
-from fieldtune.files.json_text import json_value
-from fieldtune.runtime.providers import CPU_PROVIDER
+from fieldtune.files import Table, json_value
+from fieldtune.runtime import CPU_PROVIDER
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,11 +3,11 @@
 import collections
 from collections.abc import Mapping
 
-from fieldtune.bundle.node_tables import NodeTable, Sizes
+from fieldtune.bundle import NodeTable, Sizes
 from fieldtune.hardware import HardwareProfile
 from fieldtune.placement.plan import PlacementPlan, estimate_run_s
 from fieldtune.placement.report import PlacementReport, ProviderShare
-from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice
+from fieldtune.runtime import CPU_PROVIDER, ProviderChoice
 
 
 def accelerator_report(

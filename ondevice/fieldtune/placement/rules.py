@@ -8,9 +8,9 @@ store of compiled models, which knows both digests.
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from fieldtune.bundle.node_tables import NodeTable
+from fieldtune.bundle import NodeTable
 from fieldtune.errors import PlacementRefused, listed
-from fieldtune.hardware.specs import Accelerator, HardwareProfile
+from fieldtune.hardware import Accelerator, HardwareProfile
 from fieldtune.placement import graph_rules, limit_rules, quantization_rules
 from fieldtune.placement.dataflow import trace
 from fieldtune.placement.plan import assign_sides

@@ -1,12 +1,9 @@
 """Which prefix of a bundle an accelerator takes."""
 
-from fieldtune.bundle.manifest import TargetSpec, decodes
-from fieldtune.bundle.opening import Bundle
+from fieldtune.bundle import Bundle, TargetSpec, decodes
 from fieldtune.errors import InvalidBundle
-from fieldtune.hardware import Accelerator, HardwareProfile
-from fieldtune.hardware.on_missing import OnMissing
-from fieldtune.runtime.plugins import choose_here
-from fieldtune.runtime.providers import ProviderChoice
+from fieldtune.hardware import Accelerator, HardwareProfile, OnMissing
+from fieldtune.runtime import ProviderChoice, choose_here
 
 
 def choose_for(

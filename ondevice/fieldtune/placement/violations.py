@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, TypeAlias
 
-from fieldtune.bundle.node_tables import Node, NodeTable
-from fieldtune.hardware.specs import Accelerator, HardwareProfile
+from fieldtune.bundle import Node, NodeTable
+from fieldtune.hardware import Accelerator, HardwareProfile
 from fieldtune.placement.dataflow import Dataflow
 
 Rule: TypeAlias = Literal[

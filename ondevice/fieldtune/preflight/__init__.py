@@ -2,4 +2,31 @@
 
 ``dimensions`` settles symbolic sizes, ``runtime_graph`` is the graph as ONNX Runtime runs it, ``buffers`` and ``arena``
 follow its tensors through memory, ``weights`` counts what is mapped, packed and copied, ``memory`` adds it all up.
+
+The names below are what other rooms use of it; they are loaded on first use.
 """
+
+from typing import TYPE_CHECKING
+
+from fieldtune.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fieldtune.preflight.checking import Preflight, check_bundle
+    from fieldtune.preflight.placing import GraphPlacement
+
+__all__ = [
+    "GraphPlacement",
+    "Preflight",
+    "check_bundle",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "checking": (
+            "Preflight",
+            "check_bundle",
+        ),
+        "placing": ("GraphPlacement",),
+    },
+)

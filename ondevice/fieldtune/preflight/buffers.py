@@ -14,7 +14,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 
-from fieldtune.bundle.node_tables import NodeTable, Sizes, tensor_bytes
+from fieldtune.bundle import NodeTable, Sizes, tensor_bytes
 from fieldtune.preflight.runtime_graph import Step
 
 _VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})

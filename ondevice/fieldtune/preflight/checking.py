@@ -3,18 +3,16 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from fieldtune.bundle.dimensions import dimension_sizes
-from fieldtune.bundle.opening import Bundle
-from fieldtune.data.limits import batch_limit, length_limit
+from fieldtune.bundle import Bundle, dimension_sizes
+from fieldtune.data import batch_limit, length_limit
 from fieldtune.errors import InvalidBundle
-from fieldtune.hardware import HardwareProfile
-from fieldtune.hardware.installed import release
+from fieldtune.hardware import HardwareProfile, release
 from fieldtune.preflight.memory import MemoryPrediction, predict_memory
 from fieldtune.preflight.placing import GraphPlacement, place_graph
 from fieldtune.preflight.step_time import TimeEstimate, estimate_time
 from fieldtune.preflight.storage import StorageNeed, storage_need
 from fieldtune.preflight.workload import Part, Use, batch_of_use, parts_of, uses_of
-from fieldtune.runtime.providers import CPU_PROVIDER
+from fieldtune.runtime import CPU_PROVIDER
 
 _OPTIONAL: Use = "training with evaluation"
 """What need not fit: training does without."""

@@ -7,12 +7,10 @@ it has mapped and read. ``docs/benchmarks.md`` has what was measured beside it, 
 import dataclasses
 from collections.abc import Sequence
 
-from fieldtune.activations.settings import CacheSettings
-from fieldtune.bundle.dimensions import dimension_sizes
-from fieldtune.bundle.node_tables import NodeTable, tensor_bytes
-from fieldtune.bundle.opening import TOKENIZER_NAME, Bundle
+from fieldtune.activations import CacheSettings
+from fieldtune.bundle import TOKENIZER_NAME, Bundle, NodeTable, dimension_sizes, tensor_bytes
 from fieldtune.hardware import HardwareProfile
-from fieldtune.placement.rules import accelerator_bytes
+from fieldtune.placement import accelerator_bytes
 from fieldtune.preflight.arena import Arena, pattern_bytes
 from fieldtune.preflight.buffers import BufferEvent, BufferPlan, plan_buffers
 from fieldtune.preflight.runtime_graph import run_steps

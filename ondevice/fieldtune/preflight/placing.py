@@ -3,15 +3,11 @@
 import dataclasses
 from collections import Counter
 
-from fieldtune.bundle.node_tables import Sizes
+from fieldtune.bundle import Sizes
 from fieldtune.hardware import HardwareProfile
-from fieldtune.placement.holding import demand_faults
-from fieldtune.placement.plan import PlacementPlan, plan_placement
-from fieldtune.placement.report import ProviderShare
-from fieldtune.placement.rules import check_rules
-from fieldtune.placement.violations import Violation
+from fieldtune.placement import PlacementPlan, ProviderShare, Violation, check_rules, demand_faults, plan_placement
 from fieldtune.preflight.workload import Part
-from fieldtune.runtime.providers import CPU_PROVIDER
+from fieldtune.runtime import CPU_PROVIDER
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from fieldtune.bundle.node_tables import Node, NodeTable
+from fieldtune.bundle import Node, NodeTable
 from fieldtune.hardware import GraphOptimization
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")

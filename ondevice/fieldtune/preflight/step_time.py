@@ -14,13 +14,12 @@ graph is the CPU's.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from fieldtune.bundle.dimensions import dimension_sizes
+from fieldtune.bundle import dimension_sizes
 from fieldtune.hardware import Accelerator, CpuSpec, HardwareProfile
-from fieldtune.placement.plan import OPERATIONS_OF_A_MAC, estimate_run_s
-from fieldtune.placement.report import ProviderShare
+from fieldtune.placement import OPERATIONS_OF_A_MAC, ProviderShare, estimate_run_s
 from fieldtune.preflight.placing import GraphPlacement
 from fieldtune.preflight.workload import Part, Use
-from fieldtune.runtime.providers import CPU_PROVIDER
+from fieldtune.runtime import CPU_PROVIDER
 
 EFFICIENCY = 0.5
 """Of the peak rate. The steps of docs/benchmarks.md took 0.6 to 0.7 of it, on two cores with AVX-512 that show 2.6 GHz;

@@ -3,10 +3,8 @@
 import dataclasses
 import math
 
-from fieldtune.activations.codes import record_form
-from fieldtune.activations.records import ENTRY_BYTES
-from fieldtune.bundle.manifest import MANIFEST_NAME
-from fieldtune.bundle.opening import Bundle
+from fieldtune.activations import ENTRY_BYTES, record_form
+from fieldtune.bundle import MANIFEST_NAME, Bundle
 from fieldtune.preflight.workload import Part
 
 _HEADER_BYTES = 8_000

@@ -14,7 +14,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from fieldtune.bundle.node_tables import NodeTable, Value
+from fieldtune.bundle import NodeTable, Value
 from fieldtune.hardware import Architecture, GraphOptimization
 from fieldtune.preflight.runtime_graph import Step
 

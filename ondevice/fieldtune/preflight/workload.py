@@ -4,12 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from fieldtune.bundle.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS, decodes
-from fieldtune.bundle.node_tables import NodeTable, read_node_table
-from fieldtune.bundle.opening import Bundle
-from fieldtune.data.limits import prefix_batch
+from fieldtune.bundle import PREFIX_GRAPH, SUFFIX_GRAPHS, Bundle, NodeTable, decodes, read_node_table
+from fieldtune.data import prefix_batch
 from fieldtune.hardware import HardwareProfile
-from fieldtune.placement.targets import find_target
+from fieldtune.placement import find_target
 
 Use: TypeAlias = Literal["training", "training with evaluation", "evaluation", "inference"]
 """fieldtune train, with --eval, fieldtune evaluate, and fieldtune run."""

@@ -7,9 +7,9 @@ import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from fieldtune.bundle.layout import FloatArray
+from fieldtune.bundle import FloatArray
 from fieldtune.errors import OutputError
-from fieldtune.hardware.installed import load_runtime
+from fieldtune.hardware import load_runtime
 
 if TYPE_CHECKING:
     from onnxruntime import LoraAdapter, RunOptions

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldtune.errors import ProviderUnavailable
-from fieldtune.hardware import HardwareProfile
-from fieldtune.hardware.installed import features, load_runtime
-from fieldtune.hardware.machine import processor_name
-from fieldtune.hardware.on_missing import OnMissing
+from fieldtune.hardware import HardwareProfile, OnMissing, features, load_runtime, processor_name
 from fieldtune.runtime.providers import ProviderChoice, choose_provider
 
 if TYPE_CHECKING:

@@ -5,10 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fieldtune.errors import ProviderUnavailable
-from fieldtune.hardware import ArenaExtend, GraphOptimization, HardwareProfile
-from fieldtune.hardware.machine import usable_cores
-from fieldtune.hardware.on_missing import OnMissing
-from fieldtune.hardware.stacks import STACKS
+from fieldtune.hardware import STACKS, ArenaExtend, GraphOptimization, HardwareProfile, OnMissing, usable_cores
 
 CPU_PROVIDER = "CPUExecutionProvider"
 

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.bundle.manifest import GraphSpec
+from fieldtune.bundle import GraphSpec
 from fieldtune.errors import FieldtuneError, InvalidBundle, ProviderUnavailable
-from fieldtune.hardware import GraphOptimization
-from fieldtune.hardware.installed import load_runtime, release
+from fieldtune.hardware import GraphOptimization, load_runtime, release
 from fieldtune.runtime.plugins import plugin_device
 from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice, SessionSettings
 from fieldtune.runtime.shared_arena import register_shared_arena

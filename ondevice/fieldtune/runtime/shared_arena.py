@@ -3,7 +3,7 @@
 import functools
 
 from fieldtune.errors import FieldtuneError
-from fieldtune.hardware.installed import load_runtime
+from fieldtune.hardware import load_runtime
 
 _AS_REQUESTED = 1  # onnxruntime_c_api.h, OrtArenaCfg: 0 is the next power of two, 1 is what is requested
 _DEFAULT = -1

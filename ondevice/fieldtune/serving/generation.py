@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.bundle.manifest import PAST, PRESENT, GraphSpec, decodes
-from fieldtune.data.chat import Message
-from fieldtune.data.dialogue import encode_prompt
-from fieldtune.data.examples import IntArray
+from fieldtune.bundle import PAST, PRESENT, GraphSpec, decodes
+from fieldtune.data import IntArray, Message, encode_prompt
 from fieldtune.errors import InvalidBundle, InvalidData
 from fieldtune.serving.generation_settings import GenerationSettings
 from fieldtune.serving.runner import Arrays, LoadedAdapter, Runner

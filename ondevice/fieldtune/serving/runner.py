@@ -10,24 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.adapters.adapter import Adapter, adapter_labels
-from fieldtune.adapters.arrays import inference_inputs
-from fieldtune.adapters.directory import read_adapter
-from fieldtune.bundle.layout import FloatArray
-from fieldtune.bundle.manifest import SUFFIX_GRAPHS, GraphSpec
-from fieldtune.bundle.opening import Bundle
-from fieldtune.compilation.prefix import Prefix, open_prefix
-from fieldtune.data.tokenizing import load_tokenizer
+from fieldtune.adapters import Adapter, adapter_labels, inference_inputs, read_adapter
+from fieldtune.bundle import SUFFIX_GRAPHS, Bundle, FloatArray, GraphSpec
+from fieldtune.compilation import Prefix, open_prefix
+from fieldtune.data import load_tokenizer
 from fieldtune.errors import OutputError
-from fieldtune.hardware import HardwareProfile
-from fieldtune.hardware.installed import features
-from fieldtune.hardware.on_missing import OnMissing
-from fieldtune.placement.opening import open_graph
-from fieldtune.placement.report import PlacementReport
-from fieldtune.placement.targets import choose_for
-from fieldtune.runtime.native_adapters import native_adapter, run_options
-from fieldtune.runtime.providers import ProviderChoice, cpu_choice
-from fieldtune.runtime.session import run_session
+from fieldtune.hardware import HardwareProfile, OnMissing, features
+from fieldtune.placement import PlacementReport, choose_for, open_graph
+from fieldtune.runtime import ProviderChoice, cpu_choice, native_adapter, run_options, run_session
 
 if TYPE_CHECKING:
     import tokenizers

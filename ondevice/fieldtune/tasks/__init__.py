@@ -1,6 +1,6 @@
 """What a task reads, encodes, measures and answers: one module a task, and a line in the table.
 
-The names below are loaded on first use.
+The names below are what other rooms use of it; they are loaded on first use.
 """
 
 from typing import TYPE_CHECKING
@@ -8,18 +8,38 @@ from typing import TYPE_CHECKING
 from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fieldtune.tasks.interface import Answer, Figure, Item, Task
-    from fieldtune.tasks.table import open_task
+    from fieldtune.tasks.interface import Answer, Figure, Found, Item, NoOptions, Task
+    from fieldtune.tasks.table import new_task, open_task, task_class, task_names
 
-__all__ = ["Answer", "Figure", "Item", "Task", "open_task"]
+__all__ = [
+    "Answer",
+    "Figure",
+    "Found",
+    "Item",
+    "NoOptions",
+    "Task",
+    "new_task",
+    "open_task",
+    "task_class",
+    "task_names",
+]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "Answer": "fieldtune.tasks.interface",
-        "Figure": "fieldtune.tasks.interface",
-        "Item": "fieldtune.tasks.interface",
-        "Task": "fieldtune.tasks.interface",
-        "open_task": "fieldtune.tasks.table",
+        "interface": (
+            "Answer",
+            "Figure",
+            "Found",
+            "Item",
+            "NoOptions",
+            "Task",
+        ),
+        "table": (
+            "new_task",
+            "open_task",
+            "task_class",
+            "task_names",
+        ),
     },
 )

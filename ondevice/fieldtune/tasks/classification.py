@@ -6,16 +6,27 @@ from typing import ClassVar
 
 import numpy as np
 
-from fieldtune.bundle.manifest import IGNORE_INDEX
-from fieldtune.data.batches import Batch, batch_of, plan_evaluation
-from fieldtune.data.columns import Available, Choice, available_columns, column_flag, quoted, refuse_parts
-from fieldtune.data.examples import Columns, EncodedSet, IntArray
-from fieldtune.data.labels import LabelIndex
-from fieldtune.data.limits import batch_limit
-from fieldtune.data.rows import Report, Row
+from fieldtune.bundle import IGNORE_INDEX
+from fieldtune.data import (
+    Available,
+    Batch,
+    Choice,
+    Columns,
+    EncodedSet,
+    IntArray,
+    LabelIndex,
+    Report,
+    Row,
+    available_columns,
+    batch_limit,
+    batch_of,
+    column_flag,
+    plan_evaluation,
+    quoted,
+    refuse_parts,
+)
 from fieldtune.errors import InvalidData
-from fieldtune.serving.runner import LoadedAdapter, Runner
-from fieldtune.serving.sampling import softmax
+from fieldtune.serving import LoadedAdapter, Runner, softmax
 from fieldtune.tasks.interface import Figure, Found, Task
 
 LABEL_NAMES = ("label", "labels", "class", "category", "sentiment", "target", "intent", "label_text", "polarity")

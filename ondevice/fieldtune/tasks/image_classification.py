@@ -7,13 +7,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.data.columns import Choice
-from fieldtune.data.examples import Columns, EncodedSet, Example
-from fieldtune.data.folders import image_files, left_out, read_folder
-from fieldtune.data.images import ImageExample, encoded_image, is_file, is_folder, load_images
-from fieldtune.data.labels import LabelIndex
-from fieldtune.data.rows import Report, Row, text_of
-from fieldtune.serving.runner import LoadedAdapter, Runner
+from fieldtune.data import (
+    Choice,
+    Columns,
+    EncodedSet,
+    Example,
+    ImageExample,
+    LabelIndex,
+    Report,
+    Row,
+    encoded_image,
+    image_files,
+    is_file,
+    is_folder,
+    left_out,
+    load_images,
+    read_folder,
+    text_of,
+)
+from fieldtune.serving import LoadedAdapter, Runner
 from fieldtune.tasks.classification import Classification, ClassificationTask
 from fieldtune.tasks.interface import Item, Note
 

@@ -13,15 +13,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy.typing as npt
 
-from fieldtune.bundle.manifest import ImageSpec, TaskSpec, TextSpec
-from fieldtune.data.batches import Batch
-from fieldtune.data.columns import Choice
-from fieldtune.data.examples import Columns, EncodedSet, Example, IntArray
-from fieldtune.data.reading import read_examples
-from fieldtune.data.rows import Fault, Report, Row, read_rows
-from fieldtune.data.tokenizing import load_tokenizer
+from fieldtune.bundle import ImageSpec, TaskSpec, TextSpec
+from fieldtune.data import (
+    Batch,
+    Choice,
+    Columns,
+    EncodedSet,
+    Example,
+    Fault,
+    IntArray,
+    Report,
+    Row,
+    load_tokenizer,
+    read_examples,
+    read_rows,
+)
 from fieldtune.errors import InvalidBundle
-from fieldtune.serving.runner import LoadedAdapter, Runner
+from fieldtune.serving import LoadedAdapter, Runner
 
 if TYPE_CHECKING:
     import tokenizers

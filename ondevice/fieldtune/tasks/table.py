@@ -4,8 +4,7 @@ import dataclasses
 import importlib
 from pathlib import Path
 
-from fieldtune.bundle.manifest import ImageSpec, TaskSpec, TextSpec
-from fieldtune.bundle.opening import Bundle
+from fieldtune.bundle import Bundle, ImageSpec, TaskSpec, TextSpec
 from fieldtune.errors import InvalidBundle
 from fieldtune.tasks.interface import Task
 

@@ -7,14 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from fieldtune.bundle.manifest import IGNORE_INDEX
-from fieldtune.data.columns import Choice
-from fieldtune.data.examples import Encoded, EncodedSet
-from fieldtune.data.limits import length_limit
-from fieldtune.data.rows import Report, Row, text_of
-from fieldtune.data.tokenizing import checked_limit, encode_cut, place_of, refuse_longer
+from fieldtune.bundle import IGNORE_INDEX
+from fieldtune.data import (
+    Choice,
+    Encoded,
+    EncodedSet,
+    Report,
+    Row,
+    checked_limit,
+    encode_cut,
+    length_limit,
+    place_of,
+    refuse_longer,
+    text_of,
+)
 from fieldtune.errors import InvalidData, listed
-from fieldtune.serving.runner import LoadedAdapter, Runner
+from fieldtune.serving import LoadedAdapter, Runner
 from fieldtune.tasks.classification import Classification, ClassificationTask
 from fieldtune.tasks.interface import Item
 

@@ -8,26 +8,31 @@ from typing import Annotated, Any
 
 import tyro
 
-from fieldtune.data.batches import Batch
-from fieldtune.data.chat import Message
-from fieldtune.data.columns import Choice, refuse_parts
-from fieldtune.data.dialogue import (
+from fieldtune.data import (
+    Batch,
     ChatExample,
+    Choice,
+    Columns,
+    Encoded,
+    EncodedSet,
     GenerationExample,
+    IntArray,
+    Message,
     PromptExample,
+    Report,
+    Row,
     TextExample,
+    checked_limit,
     choose_dialogue,
     cut,
     encode_dialogue,
+    place_of,
     read_dialogue,
+    refuse_longer,
+    refuse_parts,
 )
-from fieldtune.data.examples import Columns, Encoded, EncodedSet, IntArray
-from fieldtune.data.rows import Report, Row
-from fieldtune.data.tokenizing import checked_limit, place_of, refuse_longer
 from fieldtune.errors import InvalidData, listed
-from fieldtune.serving.generation import chat
-from fieldtune.serving.generation_settings import GenerationSettings
-from fieldtune.serving.runner import LoadedAdapter, Runner
+from fieldtune.serving import GenerationSettings, LoadedAdapter, Runner, chat
 from fieldtune.tasks.interface import Figure, Found, Item, Note, Task
 
 

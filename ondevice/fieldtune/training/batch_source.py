@@ -14,21 +14,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.activations.cache import ActivationCache, CacheStatistics, open_cache
-from fieldtune.activations.codes import record_form
-from fieldtune.activations.folders import PrefixName
-from fieldtune.activations.settings import CacheSettings
-from fieldtune.bundle.layout import FloatArray
-from fieldtune.bundle.manifest import SUFFIX_GRAPHS, WHOLE_GRAPHS, TensorSpec
-from fieldtune.bundle.node_tables import read_node_table
-from fieldtune.bundle.opening import Bundle
-from fieldtune.compilation.prefix import Prefix, open_prefix
-from fieldtune.data.batches import Batch, batch_of, static_shape
-from fieldtune.data.examples import EncodedSet, IntArray
+from fieldtune.activations import ActivationCache, CacheSettings, CacheStatistics, PrefixName, open_cache, record_form
+from fieldtune.bundle import SUFFIX_GRAPHS, WHOLE_GRAPHS, Bundle, FloatArray, TensorSpec, read_node_table
+from fieldtune.compilation import Prefix, open_prefix
+from fieldtune.data import Batch, EncodedSet, IntArray, batch_of, static_shape
 from fieldtune.hardware import HardwareProfile
-from fieldtune.placement.pieces import Piece, split_pieces
-from fieldtune.placement.report import PlacementReport
-from fieldtune.runtime.providers import ProviderChoice, cpu_choice
+from fieldtune.placement import PlacementReport, split_pieces
+from fieldtune.placement.pieces import Piece
+from fieldtune.runtime import ProviderChoice, cpu_choice
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

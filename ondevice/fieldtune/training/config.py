@@ -4,8 +4,8 @@ import dataclasses
 import math
 from typing import Literal
 
-from fieldtune.activations.settings import CacheSettings
-from fieldtune.hardware.specs import Backend
+from fieldtune.activations import CacheSettings
+from fieldtune.hardware import Backend
 from fieldtune.training.schedules import Schedule, Warmup
 
 

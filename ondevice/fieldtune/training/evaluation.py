@@ -5,24 +5,16 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-from fieldtune.activations.settings import CacheSettings
-from fieldtune.adapters.adapter import Adapter
-from fieldtune.adapters.arrays import inference_inputs
-from fieldtune.adapters.directory import initial_adapter
-from fieldtune.bundle.manifest import Manifest
-from fieldtune.bundle.opening import Bundle
-from fieldtune.data.batches import Batch, plan_evaluation
-from fieldtune.data.examples import EncodedSet
+from fieldtune.activations import CacheSettings
+from fieldtune.adapters import Adapter, inference_inputs, initial_adapter
+from fieldtune.bundle import Bundle, Manifest
+from fieldtune.data import Batch, EncodedSet, plan_evaluation
 from fieldtune.errors import InvalidData
-from fieldtune.files.json_text import json_value
-from fieldtune.hardware import HardwareProfile
-from fieldtune.hardware.on_missing import OnMissing
-from fieldtune.placement.opening import open_graph
-from fieldtune.placement.targets import choose_for
-from fieldtune.runtime.providers import ProviderChoice
-from fieldtune.runtime.session import run_session
-from fieldtune.tasks.interface import Figure, Found, Task
-from fieldtune.tasks.table import open_task
+from fieldtune.files import json_value
+from fieldtune.hardware import HardwareProfile, OnMissing
+from fieldtune.placement import choose_for, open_graph
+from fieldtune.runtime import ProviderChoice, run_session
+from fieldtune.tasks import Figure, Found, Task, open_task
 from fieldtune.training.batch_source import BatchSource, open_batches
 
 _DEFAULT_CACHE = CacheSettings()

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import TypeAlias
 
-from fieldtune.placement.report import PlacementReport
-from fieldtune.runtime.providers import ProviderChoice
+from fieldtune.placement import PlacementReport
+from fieldtune.runtime import ProviderChoice
 from fieldtune.training.backends.choice import BackendChoice
 from fieldtune.training.report import DataCounts, EpochRecord, EvaluationRecord, StepRecord
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from fieldtune.bundle.layout import FloatArray
+from fieldtune.bundle import FloatArray
 from fieldtune.training.batch_source import Counts
 from fieldtune.training.config import TrainConfig
 from fieldtune.training.evaluation import Evaluation

@@ -1,10 +1,9 @@
 """train_adapter: from a bundle and examples to an adapter and the report of the run."""
 
-from fieldtune.adapters.adapter import Adapter
-from fieldtune.bundle.opening import Bundle
-from fieldtune.hardware import HardwareProfile
-from fieldtune.hardware.on_missing import OnMissing
-from fieldtune.runtime.providers import ProviderChoice
+from fieldtune.adapters import Adapter
+from fieldtune.bundle import Bundle
+from fieldtune.hardware import HardwareProfile, OnMissing
+from fieldtune.runtime import ProviderChoice
 from fieldtune.training.config import TrainConfig
 from fieldtune.training.events import Progress
 from fieldtune.training.opening import Examples, open_run

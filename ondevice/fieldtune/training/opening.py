@@ -8,20 +8,14 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fieldtune.adapters.adapter import Adapter, adapter_labels
-from fieldtune.adapters.arrays import to_theta
-from fieldtune.adapters.directory import read_adapter
-from fieldtune.bundle.layout import FloatArray
-from fieldtune.bundle.opening import Bundle
-from fieldtune.data.examples import EncodedSet, Example
+from fieldtune.adapters import Adapter, adapter_labels, read_adapter, to_theta
+from fieldtune.bundle import Bundle, FloatArray
+from fieldtune.data import EncodedSet, Example
 from fieldtune.errors import AdapterMismatch, InvalidData, listed
-from fieldtune.hardware import HardwareProfile
-from fieldtune.hardware.installed import features
-from fieldtune.hardware.on_missing import OnMissing
-from fieldtune.placement.targets import choose_for
-from fieldtune.runtime.providers import ProviderChoice
-from fieldtune.tasks.interface import Task
-from fieldtune.tasks.table import open_task
+from fieldtune.hardware import HardwareProfile, OnMissing, features
+from fieldtune.placement import choose_for
+from fieldtune.runtime import ProviderChoice
+from fieldtune.tasks import Task, open_task
 from fieldtune.training.backends.choice import BackendChoice, choose_backend, open_backend
 from fieldtune.training.batch_source import open_batches
 from fieldtune.training.config import TrainConfig

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.bundle.layout import FloatArray
+from fieldtune.bundle import FloatArray
 from fieldtune.errors import CheckpointError, listed
 
 MaskArray: TypeAlias = npt.NDArray[np.bool_]

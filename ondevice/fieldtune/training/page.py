@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from fieldtune.adapters.methods.table import method_of
-from fieldtune.placement.picture import placement_picture
-from fieldtune.tasks.interface import Figure
+from fieldtune.adapters import method_of
+from fieldtune.placement import placement_picture
+from fieldtune.tasks import Figure
 from fieldtune.training.batch_source import SplitReport
 from fieldtune.training.charts import Series, line_chart, smoothed
 from fieldtune.training.evaluation import Evaluation

@@ -5,10 +5,8 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from fieldtune.bundle.manifest import Manifest
-from fieldtune.data.batches import plan_epoch
-from fieldtune.data.examples import IntArray
-from fieldtune.data.limits import batch_limit, length_limit
+from fieldtune.bundle import Manifest
+from fieldtune.data import IntArray, batch_limit, length_limit, plan_epoch
 from fieldtune.hardware import HardwareProfile
 from fieldtune.training.config import TrainConfig
 

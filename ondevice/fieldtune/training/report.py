@@ -8,14 +8,14 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from fieldtune.adapters.adapter import Adapter
-from fieldtune.bundle.manifest import Manifest
-from fieldtune.data.examples import EncodedSet
+from fieldtune.adapters import Adapter
+from fieldtune.bundle import Manifest
+from fieldtune.data import EncodedSet
 from fieldtune.errors import TrainingDiverged
-from fieldtune.files.json_text import json_value
-from fieldtune.hardware.installed import features
-from fieldtune.placement.report import PlacementReport
-from fieldtune.runtime.providers import ProviderChoice
+from fieldtune.files import json_value
+from fieldtune.hardware import features
+from fieldtune.placement import PlacementReport
+from fieldtune.runtime import ProviderChoice
 from fieldtune.training.backends.choice import BackendChoice
 from fieldtune.training.batch_source import SplitReport
 from fieldtune.training.config import TrainConfig

@@ -8,12 +8,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fieldtune.adapters.adapter import Adapter, adapter_labels
-from fieldtune.adapters.arrays import from_theta
-from fieldtune.bundle.layout import FloatArray
-from fieldtune.bundle.opening import Bundle
-from fieldtune.data.examples import EncodedSet
-from fieldtune.tasks.interface import Task
+from fieldtune.adapters import Adapter, adapter_labels, from_theta
+from fieldtune.bundle import Bundle, FloatArray
+from fieldtune.data import EncodedSet
+from fieldtune.tasks import Task
 from fieldtune.training.backends.interface import TrainingBackend
 from fieldtune.training.batch_source import BatchSource
 from fieldtune.training.config import TrainConfig

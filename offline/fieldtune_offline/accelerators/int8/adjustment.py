@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from fieldtune.placement.offload import CONVOLUTIONS
+from fieldtune.placement import CONVOLUTIONS
 from fieldtune_offline.accelerators.int8.calibration import Feeds
 from fieldtune_offline.accelerators.int8.positions import Positions, Product, saturated
 from fieldtune_offline.accelerators.int8.rounding import Array, fit_weights

@@ -25,8 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from fieldtune.placement.dataflow import OUTPUT, VIEWS, Dataflow
-from fieldtune.placement.offload import PRODUCTS
+from fieldtune.placement import OUTPUT, PRODUCTS, VIEWS, Dataflow
 
 Ranges: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
 """Name of a tensor → the largest absolute value of each channel of its last axis."""

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from fieldtune.hardware.specs import Accelerator
-from fieldtune.placement.dataflow import DEQUANTIZE, QUANTIZE
+from fieldtune.hardware import Accelerator
+from fieldtune.placement import DEQUANTIZE, QUANTIZE
 from fieldtune_offline.accelerators.int8.positions import Positions, scale
 from fieldtune_offline.accelerators.int8.scheme import Scheme
 

@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 
 from fieldtune.errors import UnsupportedModel
-from fieldtune.hardware.specs import Accelerator
+from fieldtune.hardware import Accelerator
 
 _AXES_MOVED_AT_18 = (
     "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceProd", "ReduceSumSquare", "ReduceLogSum",

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.hardware.specs import DpuLimits
+from fieldtune.hardware import DpuLimits
 
 Positions: TypeAlias = Mapping[str, int]
 """Name of a tensor → its position."""

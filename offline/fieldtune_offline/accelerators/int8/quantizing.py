@@ -10,10 +10,10 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from fieldtune.bundle.node_tables import NodeTable
+from fieldtune.bundle import NodeTable
 from fieldtune.errors import ExportError, UnsupportedModel
-from fieldtune.hardware.specs import Accelerator
-from fieldtune.placement.dataflow import trace
+from fieldtune.hardware import Accelerator
+from fieldtune.placement import trace
 from fieldtune_offline.accelerators.int8.adjustment import adjust_weights
 from fieldtune_offline.accelerators.int8.calibration import Feeds, channel_ranges, regroup, sample_tensors
 from fieldtune_offline.accelerators.int8.equalization import equalize, find_places

@@ -14,10 +14,18 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from fieldtune.bundle.node_tables import Node, Quantization
-from fieldtune.placement.dataflow import ACTIVATIONS, DEQUANTIZE, OUTPUT, QUANTIZE, VIEWS, Dataflow, trace
-from fieldtune.placement.limit_rules import activation_name
-from fieldtune.placement.offload import data_inputs
+from fieldtune.bundle import Node, Quantization
+from fieldtune.placement import (
+    ACTIVATIONS,
+    DEQUANTIZE,
+    OUTPUT,
+    QUANTIZE,
+    VIEWS,
+    Dataflow,
+    activation_name,
+    data_inputs,
+    trace,
+)
 from fieldtune_offline.accelerators.int8.calibration import Feeds
 from fieldtune_offline.accelerators.int8.integer_operators import (
     FUSED,

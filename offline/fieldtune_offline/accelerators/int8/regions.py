@@ -2,11 +2,19 @@
 
 from typing import get_args
 
-from fieldtune.bundle.node_tables import Node
-from fieldtune.hardware.specs import Accelerator, Activation
-from fieldtune.placement.dataflow import ACTIVATIONS, OUTPUT, Dataflow
-from fieldtune.placement.limit_rules import activation_name
-from fieldtune.placement.offload import CONVOLUTIONS, HEAVY, PRODUCTS, data_inputs, left_by_kind
+from fieldtune.bundle import Node
+from fieldtune.hardware import Accelerator, Activation
+from fieldtune.placement import (
+    ACTIVATIONS,
+    CONVOLUTIONS,
+    HEAVY,
+    OUTPUT,
+    PRODUCTS,
+    Dataflow,
+    activation_name,
+    data_inputs,
+    left_by_kind,
+)
 
 _FUSES = (*CONVOLUTIONS, *PRODUCTS, "Add")
 """Behind these an activation is computed in the same go."""

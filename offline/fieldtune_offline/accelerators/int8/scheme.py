@@ -2,9 +2,8 @@
 
 import dataclasses
 
-from fieldtune.bundle.node_tables import Node
-from fieldtune.placement.dataflow import VIEWS, Dataflow
-from fieldtune.placement.offload import CONVOLUTIONS, MOVES, POOLS, PRODUCTS, data_inputs
+from fieldtune.bundle import Node
+from fieldtune.placement import CONVOLUTIONS, MOVES, POOLS, PRODUCTS, VIEWS, Dataflow, data_inputs
 from fieldtune_offline.accelerators.int8.positions import Binding, ElementwiseProduct, Equal, Product, Sum
 from fieldtune_offline.accelerators.int8.regions import fused_activation
 

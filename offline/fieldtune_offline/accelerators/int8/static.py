@@ -10,7 +10,7 @@ import onnxruntime as ort
 from onnx_ir.passes import common as passes
 
 from fieldtune.errors import UnsupportedModel
-from fieldtune.placement.dataflow import DEQUANTIZE, QUANTIZE
+from fieldtune.placement import DEQUANTIZE, QUANTIZE
 from fieldtune_offline.accelerators.int8.opsets import as_global_pooling
 
 _LOG_ERRORS = 3

@@ -12,8 +12,7 @@ import numpy as np
 from fieldtune.adapters.adapter import PREFIX, Adapter, adapted_modules
 from fieldtune.adapters.methods.lora import Lora
 from fieldtune.adapters.tensors import read_tensor
-from fieldtune.bundle.layout import BaseWeight, FloatArray
-from fieldtune.bundle.opening import Bundle
+from fieldtune.bundle import BaseWeight, Bundle, FloatArray
 from fieldtune.errors import InvalidBundle
 
 _PAIRS = (("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B"))

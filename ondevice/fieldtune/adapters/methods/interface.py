@@ -7,9 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fieldtune.adapters.adapter import Adapter, adapted_modules
-from fieldtune.bundle.layout import FloatArray, ParameterSpec
-from fieldtune.bundle.manifest import Manifest
-from fieldtune.bundle.opening import Bundle
+from fieldtune.bundle import Bundle, FloatArray, Manifest, ParameterSpec
 
 
 class Method(abc.ABC):

@@ -7,10 +7,9 @@ from typing import Any
 
 from fieldtune.adapters.adapter import PREFIX, Adapter, adapted_modules
 from fieldtune.adapters.methods.interface import Method, build_again, some
-from fieldtune.bundle.layout import ParameterSpec
-from fieldtune.bundle.manifest import Manifest
+from fieldtune.bundle import Manifest, ParameterSpec
 from fieldtune.errors import InvalidAdapter, listed
-from fieldtune.files.fields import Table
+from fieldtune.files import Table
 
 # Every setting of peft 0.21's LoraConfig that makes the forward pass another than W x + (alpha / rank) B A x.
 _UNSUPPORTED = {

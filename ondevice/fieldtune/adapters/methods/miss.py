@@ -10,11 +10,9 @@ import numpy as np
 
 from fieldtune.adapters.adapter import PREFIX, Adapter, adapted_modules
 from fieldtune.adapters.methods.interface import Method, build_again, some
-from fieldtune.bundle.layout import FloatArray
-from fieldtune.bundle.manifest import Manifest
-from fieldtune.bundle.opening import Bundle
+from fieldtune.bundle import Bundle, FloatArray, Manifest
 from fieldtune.errors import InvalidAdapter, InvalidBundle
-from fieldtune.files.fields import Table
+from fieldtune.files import Table
 
 PATTERN = "miss_pattern"
 """What follows the module's path in the name of the input that takes A."""

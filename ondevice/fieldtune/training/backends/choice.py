@@ -3,13 +3,10 @@
 import dataclasses
 from collections.abc import Mapping
 
-from fieldtune.bundle.layout import FloatArray
-from fieldtune.bundle.manifest import WHOLE_GRAPHS
-from fieldtune.bundle.opening import Bundle
+from fieldtune.bundle import WHOLE_GRAPHS, Bundle, FloatArray
 from fieldtune.errors import BackendUnavailable, listed
-from fieldtune.hardware.installed import RuntimeFeatures
-from fieldtune.hardware.specs import Backend
-from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice
+from fieldtune.hardware import Backend, RuntimeFeatures
+from fieldtune.runtime import CPU_PROVIDER, ProviderChoice
 from fieldtune.training.backends.interface import TrainingBackend
 from fieldtune.training.optimizers import AdamWConfig, OptimizerConfig
 

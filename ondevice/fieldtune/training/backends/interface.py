@@ -2,9 +2,9 @@
 
 from typing import NamedTuple, Protocol
 
-from fieldtune.bundle.layout import FloatArray
-from fieldtune.data.batches import Batch
-from fieldtune.placement.report import PlacementReport
+from fieldtune.bundle import FloatArray
+from fieldtune.data import Batch
+from fieldtune.placement import PlacementReport
 from fieldtune.training.evaluation import Evaluated
 from fieldtune.training.optimizers import State
 

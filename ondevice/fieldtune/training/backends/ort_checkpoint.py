@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.bundle.layout import FloatArray, Layout
+from fieldtune.bundle import FloatArray, Layout
 from fieldtune.errors import CheckpointError, listed
 from fieldtune.training.optimizers import State
 

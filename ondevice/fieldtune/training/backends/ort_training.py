@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.bundle.layout import FloatArray
-from fieldtune.bundle.opening import Bundle
-from fieldtune.data.batches import Batch
+from fieldtune.bundle import Bundle, FloatArray
+from fieldtune.data import Batch
 from fieldtune.errors import InvalidBundle, OutputError
-from fieldtune.hardware.installed import load_runtime
-from fieldtune.runtime.providers import ProviderChoice
-from fieldtune.runtime.session import error_line, run_error, runtime_errors, session_options
+from fieldtune.hardware import load_runtime
+from fieldtune.runtime import ProviderChoice, error_line, run_error, runtime_errors, session_options
 from fieldtune.training.backends.interface import Sums
 from fieldtune.training.backends.ort_checkpoint import read_adamw, replace_adamw
 from fieldtune.training.backends.training_api import import_training

@@ -5,15 +5,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fieldtune.adapters.arrays import from_theta
-from fieldtune.adapters.directory import read_adapter
-from fieldtune.bundle.layout import FloatArray
-from fieldtune.bundle.manifest import WHOLE_GRAPHS
-from fieldtune.bundle.opening import Bundle
-from fieldtune.data.batches import Batch
-from fieldtune.placement.opening import open_graph
-from fieldtune.runtime.providers import ProviderChoice
-from fieldtune.runtime.session import run_session
+from fieldtune.adapters import from_theta, read_adapter
+from fieldtune.bundle import WHOLE_GRAPHS, Bundle, FloatArray
+from fieldtune.data import Batch
+from fieldtune.placement import open_graph
+from fieldtune.runtime import ProviderChoice, run_session
 from fieldtune.training.backends.interface import Sums
 from fieldtune.training.evaluation import Evaluated, EvaluationGraph, Forward
 from fieldtune.training.optimizers import OptimizerConfig, State, clip_gradient, new_optimizer

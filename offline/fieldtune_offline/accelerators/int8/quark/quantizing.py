@@ -12,8 +12,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from fieldtune.errors import ExportError
-from fieldtune.hardware.specs import Accelerator
-from fieldtune.placement.dataflow import trace
+from fieldtune.hardware import Accelerator
+from fieldtune.placement import trace
 from fieldtune_offline.accelerators.int8.calibration import Feeds
 from fieldtune_offline.accelerators.int8.quantizing import Quantized, static_graph
 from fieldtune_offline.accelerators.int8.quark import run_quark
