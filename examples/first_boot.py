@@ -18,7 +18,7 @@ from fieldtune.cli.placement import placement_table
 from fieldtune.cli.results import print_tables
 from fieldtune.compilation.comparison import compare_outputs
 from fieldtune.compilation.prefix import open_prefix
-from fieldtune.compilation.reference import read_reference
+from fieldtune.compilation.stored_reference import read_reference
 from fieldtune.errors import FieldtuneError
 from fieldtune.files.json_text import json_text
 from fieldtune.hardware import load_profile

@@ -27,7 +27,7 @@ from fieldtune.tasks import Task as DeviceTask
 from fieldtune.tasks import new_task
 from fieldtune_offline.accelerators.calibration_data import Calibration, read_calibration
 from fieldtune_offline.accelerators.int8 import choose_quantizer
-from fieldtune_offline.accelerators.targets import add_targets, load_targets
+from fieldtune_offline.accelerators.prefixes import add_targets, load_targets
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.graph import Graph
 from fieldtune_offline.graphs import adapted_graph, gradient_graph

@@ -30,7 +30,7 @@ from fieldtune.files import output_folder
 from fieldtune.tasks import open_task
 from fieldtune_offline.accelerators.calibration_data import Calibration, read_calibration
 from fieldtune_offline.accelerators.int8 import choose_quantizer
-from fieldtune_offline.accelerators.targets import add_targets, load_targets
+from fieldtune_offline.accelerators.prefixes import add_targets, load_targets
 from fieldtune_offline.graph import Graph
 from fieldtune_offline.methods.table import method_named
 from fieldtune_offline.node_table import node_table

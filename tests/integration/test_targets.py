@@ -17,7 +17,7 @@ from fieldtune.adapters.directory import read_adapter, write_adapter
 from fieldtune.bundle.manifest_reading import read_manifest
 from fieldtune.bundle.node_tables import read_node_table
 from fieldtune.bundle.opening import open_bundle
-from fieldtune.compilation.reference import read_reference
+from fieldtune.compilation.stored_reference import read_reference
 from fieldtune.data.examples import Encoded, EncodedSet
 from fieldtune.data.images import encoded_image
 from fieldtune.errors import ExportError, InvalidData, PlacementRefused
@@ -30,7 +30,7 @@ from fieldtune_offline.accelerators.accuracy import measure_accuracy, open_prefi
 from fieldtune_offline.accelerators.calibration_data import Calibration, read_calibration
 from fieldtune_offline.accelerators.int8 import planned_table
 from fieldtune_offline.accelerators.int8.running import open_model
-from fieldtune_offline.accelerators.targets import add_target, add_targets, load_targets
+from fieldtune_offline.accelerators.prefixes import add_target, add_targets, load_targets
 from fieldtune_offline.cli import main as offline
 from fieldtune_offline.cli.build import target_table
 

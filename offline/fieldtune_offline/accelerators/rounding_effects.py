@@ -7,7 +7,7 @@ import onnx_ir as ir
 from fieldtune.bundle import Bundle, read_node_table
 from fieldtune.compilation import OutputDifference, compare_outputs, read_reference
 from fieldtune.data import filled_up
-from fieldtune_offline.accelerators.int8.reference import compare_operators
+from fieldtune_offline.accelerators.int8.integer_reference import compare_operators
 
 _ONE_LSB = 1.0
 

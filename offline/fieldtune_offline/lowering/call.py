@@ -114,4 +114,4 @@ class Call:
 
 
 Lower: TypeAlias = Callable[[Call], Lowered]
-Table: TypeAlias = Mapping[torch._ops.OpOverload, Lower]
+Lowerings: TypeAlias = Mapping[torch._ops.OpOverload, Lower]

@@ -8,7 +8,7 @@ import torch
 
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.lowering.builder import Tensor
-from fieldtune_offline.lowering.call import Call, Lower, Lowered, Table
+from fieldtune_offline.lowering.call import Call, Lower, Lowered, Lowerings
 from fieldtune_offline.lowering.shapes import size_of
 
 aten = torch.ops.aten
@@ -146,7 +146,7 @@ def _var_mean(call: Call) -> tuple[Tensor, Tensor]:
     return _variance(call, x, call.axes("dim", x.rank), correction, keep=bool(call.raw("keepdim")))
 
 
-TABLE: Table = {
+LOWERINGS: Lowerings = {
     aten.mm.default: _mm,
     aten.addmm.default: _addmm,
     aten.mv.default: _mv,

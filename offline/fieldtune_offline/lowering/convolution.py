@@ -10,7 +10,7 @@ import torch
 
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.lowering.builder import Dim, Tensor
-from fieldtune_offline.lowering.call import Call, Lowered, Table
+from fieldtune_offline.lowering.call import Call, Lowered, Lowerings
 from fieldtune_offline.lowering.shapes import size_of
 
 aten = torch.ops.aten
@@ -202,7 +202,7 @@ def _avg_pool(call: Call) -> Tensor:
     return call.emit("AveragePool", x, count_include_pad=int(bool(call.raw("count_include_pad"))), **_window(call))
 
 
-TABLE: Table = {
+LOWERINGS: Lowerings = {
     aten.convolution.default: _convolution,
     aten.convolution_backward.default: _convolution_backward,
     aten._native_batch_norm_legit_no_training.default: _batch_norm,

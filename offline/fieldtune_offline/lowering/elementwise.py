@@ -5,7 +5,7 @@ import math
 import torch
 
 from fieldtune_offline.lowering.builder import Tensor
-from fieldtune_offline.lowering.call import Call, Lower, Table
+from fieldtune_offline.lowering.call import Call, Lower, Lowerings
 
 aten = torch.ops.aten
 
@@ -236,7 +236,7 @@ def _same(call: Call) -> Tensor:
     return call.tensor("self")
 
 
-_COMPARISONS: Table = {
+_COMPARISONS: Lowerings = {
     overload: _comparison(op_type, negated=negated)
     for packet, op_type, negated in (
         (aten.eq, "Equal", False),
@@ -249,7 +249,7 @@ _COMPARISONS: Table = {
     for overload in (packet.Tensor, packet.Scalar)
 }
 
-TABLE: Table = {
+LOWERINGS: Lowerings = {
     **_COMPARISONS,
     aten.abs.default: _unary("Abs"),
     aten.neg.default: _unary("Neg"),

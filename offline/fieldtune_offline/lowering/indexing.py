@@ -5,7 +5,7 @@ from torch import fx
 
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.lowering.builder import Dim, Tensor
-from fieldtune_offline.lowering.call import Call, Table
+from fieldtune_offline.lowering.call import Call, Lowerings
 from fieldtune_offline.lowering.shapes import size_of
 
 aten = torch.ops.aten
@@ -161,7 +161,7 @@ def _nonzero(call: Call) -> Tensor:
     return call.build.transpose(found, [1, 0])
 
 
-TABLE: Table = {
+LOWERINGS: Lowerings = {
     aten.nonzero.default: _nonzero,
     aten.embedding.default: _embedding,
     aten.index_select.default: _index_select,

@@ -4,7 +4,7 @@ import torch
 
 from fieldtune_offline.lowering import padding  # noqa: F401 (registers fieldtune::zero_pad)
 from fieldtune_offline.lowering.builder import Dim, Tensor
-from fieldtune_offline.lowering.call import Call, Table
+from fieldtune_offline.lowering.call import Call, Lowerings
 
 aten = torch.ops.aten
 INT64 = torch.int64
@@ -203,7 +203,7 @@ def _triangle(call: Call, *, upper: int) -> Tensor:
     return call.build.cast(result, call.dtype)
 
 
-TABLE: Table = {
+LOWERINGS: Lowerings = {
     aten.view.default: _view,
     aten._unsafe_view.default: _view,
     aten.reshape.default: _view,

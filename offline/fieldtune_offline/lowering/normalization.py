@@ -3,7 +3,7 @@
 import torch
 
 from fieldtune_offline.lowering.builder import Tensor
-from fieldtune_offline.lowering.call import Call, Lower, Table
+from fieldtune_offline.lowering.call import Call, Lower, Lowerings
 
 aten = torch.ops.aten
 
@@ -28,7 +28,7 @@ def _layer_norm(call: Call) -> tuple[Tensor, ...]:
     )
 
 
-TABLE: Table = {
+LOWERINGS: Lowerings = {
     aten._softmax.default: _softmax("Softmax"),
     aten._log_softmax.default: _softmax("LogSoftmax"),
     aten.native_layer_norm.default: _layer_norm,

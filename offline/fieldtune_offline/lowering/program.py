@@ -14,16 +14,16 @@ from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 from fieldtune.errors import UnsupportedModel, listed
 from fieldtune_offline.lowering import contraction, convolution, elementwise, indexing, movement, normalization
 from fieldtune_offline.lowering.builder import GraphBuilder, Tensor
-from fieldtune_offline.lowering.call import Call, Lowered, Table
+from fieldtune_offline.lowering.call import Call, Lowered, Lowerings
 from fieldtune_offline.lowering.shapes import Shapes, dim_of
 
-TABLE: Table = {
-    **elementwise.TABLE,
-    **movement.TABLE,
-    **contraction.TABLE,
-    **convolution.TABLE,
-    **indexing.TABLE,
-    **normalization.TABLE,
+LOWERINGS: Lowerings = {
+    **elementwise.LOWERINGS,
+    **movement.LOWERINGS,
+    **contraction.LOWERINGS,
+    **convolution.LOWERINGS,
+    **indexing.LOWERINGS,
+    **normalization.LOWERINGS,
 }
 
 aten = torch.ops.aten
@@ -120,7 +120,7 @@ def _check_operators(program: ExportedProgram) -> None:
             continue
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             raise UnsupportedModel(f"{node.target} is random; dropout and noise must be off in a training graph")
-        if node.target not in TABLE and node.target not in _NO_VALUE and isinstance(_first(node), torch.Tensor):
+        if node.target not in LOWERINGS and node.target not in _NO_VALUE and isinstance(_first(node), torch.Tensor):
             missing[str(node.target)] += 1
     if missing:
         faults = [f"{name} ({count} times)" for name, count in sorted(missing.items())]
@@ -159,10 +159,10 @@ def _lower_node(node: fx.Node, environment: dict[fx.Node, Lowered], build: Graph
         return
     if not isinstance(node.target, torch._ops.OpOverload) or node.target in _NO_VALUE:
         return  # arithmetic of sizes: users read the expression, which the node carries
-    if node.target not in TABLE:
+    if node.target not in LOWERINGS:
         return  # a size, as sym_size
     build.module = _module_of(node)
-    lowered = environment[node] = TABLE[node.target](Call(node, environment, build, shapes))
+    lowered = environment[node] = LOWERINGS[node.target](Call(node, environment, build, shapes))
     for tensor in lowered if isinstance(lowered, tuple) else (lowered,):
         if tensor is not None:
             shapes.learn(tensor)

@@ -16,7 +16,7 @@ from fieldtune.adapters.methods.table import all_methods, method_of
 from fieldtune.adapters.tensors import TensorFile, read_tensors
 from fieldtune.bundle import Bundle
 from fieldtune.errors import InvalidAdapter, OutputError, listed
-from fieldtune.files import Table, check_version
+from fieldtune.files import Fields, check_version
 
 CONFIG_NAME = "adapter_config.json"
 TENSORS_NAME = "adapter_model.safetensors"
@@ -109,7 +109,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _check_config(config: object, where: Path) -> None:
-    peft_type = Table(config, where, InvalidAdapter).text("peft_type")
+    peft_type = Fields(config, where, InvalidAdapter).text("peft_type")
     assert isinstance(config, Mapping)
     method = method_of(config)
     if method is None:
@@ -124,7 +124,7 @@ def _check_config(config: object, where: Path) -> None:
 
 
 def _read_card(path: Path) -> AdapterCard:
-    table = Table(_read_json(path), path, InvalidAdapter)
+    table = Fields(_read_json(path), path, InvalidAdapter)
     later = check_version(table.text("format_version"), CARD_VERSION, str(path))
     card = AdapterCard(
         format_version=table.text("format_version"),

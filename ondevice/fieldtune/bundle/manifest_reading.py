@@ -29,7 +29,7 @@ from fieldtune.bundle.manifest import (
 )
 from fieldtune.bundle.precision import ActivationType, Precision
 from fieldtune.errors import InvalidBundle
-from fieldtune.files import Table, check_version
+from fieldtune.files import Fields, check_version
 
 _AGAIN = "build it again: fieldtune-offline build MODEL --task TASK --out DIR"
 
@@ -45,7 +45,7 @@ def read_manifest(text: str, where: str = MANIFEST_NAME) -> Manifest:
         data = json.loads(text)
     except ValueError as error:
         raise InvalidBundle(f"{where}: not JSON ({error}); build the bundle again or copy it again") from error
-    table = Table(data, where, InvalidBundle)
+    table = Fields(data, where, InvalidBundle)
     later = check_version(table.text("format_version"), FORMAT_VERSION, where, again=_AGAIN)
     manifest = Manifest(
         format_version=table.text("format_version"),
@@ -74,7 +74,7 @@ def read_manifest(text: str, where: str = MANIFEST_NAME) -> Manifest:
     return manifest
 
 
-def _base(table: Table) -> BaseModelSpec:
+def _base(table: Fields) -> BaseModelSpec:
     return BaseModelSpec(
         id=table.text("id"),
         revision=table.optional_text("revision"),
@@ -85,11 +85,11 @@ def _base(table: Table) -> BaseModelSpec:
     )
 
 
-def _task(table: Table) -> TaskSpec:
+def _task(table: Fields) -> TaskSpec:
     return TaskSpec(name=table.text("name"), labels=table.texts("labels"))
 
 
-def _text(table: Table | None) -> TextSpec | None:
+def _text(table: Fields | None) -> TextSpec | None:
     if table is None:
         return None
     return TextSpec(
@@ -101,7 +101,7 @@ def _text(table: Table | None) -> TextSpec | None:
     )
 
 
-def _image(table: Table | None) -> ImageSpec | None:
+def _image(table: Fields | None) -> ImageSpec | None:
     if table is None:
         return None
     return ImageSpec(
@@ -115,12 +115,12 @@ def _image(table: Table | None) -> ImageSpec | None:
     )
 
 
-def _resample(table: Table) -> Resample:
+def _resample(table: Fields) -> Resample:
     found = table.choice("resample", get_args(Resample))
     return next(name for name in get_args(Resample) if name == found)
 
 
-def _layout(tables: list[Table], where: str) -> Layout:
+def _layout(tables: list[Fields], where: str) -> Layout:
     parameters: list[ParameterSpec] = []
     offset = 0
     for table in tables:
@@ -145,7 +145,7 @@ def _layout(tables: list[Table], where: str) -> Layout:
     return Layout(tuple(parameters))
 
 
-def _base_weight(table: Table | None) -> BaseWeight | None:
+def _base_weight(table: Fields | None) -> BaseWeight | None:
     return None if table is None else BaseWeight(name=table.text("name"), axes=table.texts("axes"))
 
 
@@ -159,7 +159,7 @@ def _check_axes(parameter: ParameterSpec, where: str) -> None:
         raise InvalidBundle(f"{where}: {parameter.key!r} is 'transposed' and has {len(shape)} axes; expected 2")
 
 
-def _graph(table: Table) -> GraphSpec:
+def _graph(table: Fields) -> GraphSpec:
     return GraphSpec(
         path=table.text("path"),
         nodes=table.text("nodes"),
@@ -172,18 +172,18 @@ def _graph(table: Table) -> GraphSpec:
     )
 
 
-def _tensors(table: Table, key: str) -> tuple[TensorSpec, ...]:
+def _tensors(table: Fields, key: str) -> tuple[TensorSpec, ...]:
     return tuple(
         TensorSpec(name=item.text("name"), dtype=item.text("dtype"), shape=item.shape("shape"), pad=item.integer("pad"))
         for item in table.tables(key)
     )
 
 
-def _file(table: Table) -> FileSpec:
+def _file(table: Fields) -> FileSpec:
     return FileSpec(sha256=table.text("sha256"), size_bytes=table.integer("size_bytes", least=0))
 
 
-def _parity(table: Table) -> ParitySpec:
+def _parity(table: Fields) -> ParitySpec:
     return ParitySpec(
         batch=table.integer("batch"),
         sequence=table.integer("sequence"),
@@ -194,7 +194,7 @@ def _parity(table: Table) -> ParitySpec:
     )
 
 
-def _ort_training(table: Table | None) -> OrtTrainingSpec | None:
+def _ort_training(table: Fields | None) -> OrtTrainingSpec | None:
     if table is None:
         return None
     return OrtTrainingSpec(
@@ -216,11 +216,11 @@ def _ort_training(table: Table | None) -> OrtTrainingSpec | None:
     )
 
 
-def _split(table: Table | None) -> SplitSpec | None:
+def _split(table: Fields | None) -> SplitSpec | None:
     return None if table is None else SplitSpec(boundary=_tensors(table, "boundary"))
 
 
-def _target(table: Table) -> TargetSpec:
+def _target(table: Fields) -> TargetSpec:
     precision = table.choice("precision", get_args(Precision))
     activation_type = table.choice("activation_type", get_args(ActivationType))
     return TargetSpec(
@@ -239,7 +239,7 @@ def _target(table: Table) -> TargetSpec:
     )
 
 
-def _accuracy(table: Table | None) -> QuantizedAccuracy | None:
+def _accuracy(table: Fields | None) -> QuantizedAccuracy | None:
     if table is None:
         return None
     return QuantizedAccuracy(
@@ -252,7 +252,7 @@ def _accuracy(table: Table | None) -> QuantizedAccuracy | None:
     )
 
 
-def _merged(table: Table | None) -> MergedSpec | None:
+def _merged(table: Fields | None) -> MergedSpec | None:
     if table is None:
         return None
     return MergedSpec(
@@ -272,7 +272,7 @@ def _merged(table: Table | None) -> MergedSpec | None:
     )
 
 
-def _strings(table: Table) -> dict[str, str]:
+def _strings(table: Fields) -> dict[str, str]:
     return {key: table.text(key) for key in table}
 
 

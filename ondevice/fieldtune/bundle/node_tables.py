@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from fieldtune.bundle.manifest import Shape
 from fieldtune.errors import CorruptFile, InvalidBundle
-from fieldtune.files import Table, check_version
+from fieldtune.files import Fields, check_version
 
 FORMAT_VERSION = "1.1"
 UNKNOWN_SIZE = "?"
@@ -165,7 +165,7 @@ def parse_node_table(text: str, path: Path) -> NodeTable:
         data = json.loads(text)
     except ValueError as error:
         raise CorruptFile(f"{path}: not JSON in UTF-8 ({error}); copy or build the bundle again") from error
-    table = Table(data, path, InvalidBundle)
+    table = Fields(data, path, InvalidBundle)
     check_version(table.text("format_version"), FORMAT_VERSION, str(path))
     return NodeTable(
         graph=table.text("graph"),
@@ -218,7 +218,7 @@ def _evaluate(expression: str, sizes: Sizes) -> int:
 
 
 def _value(data: Mapping[str, Any]) -> Value:
-    # Thousands of them: read without the checks of a Table. What is missing is a KeyError of a file with a digest.
+    # Thousands of them: read without the checks of a Fields. What is missing is a KeyError of a file with a digest.
     return Value(
         dtype=data["dtype"],
         shape=tuple(data["shape"]),
@@ -227,7 +227,7 @@ def _value(data: Mapping[str, Any]) -> Value:
     )
 
 
-def _node(table: Table) -> Node:
+def _node(table: Fields) -> Node:
     quantization = table.optional_table("quantization")
     return Node(
         name=table.text("name"),
@@ -241,7 +241,7 @@ def _node(table: Table) -> Node:
     )
 
 
-def _quantization(table: Table) -> Quantization:
+def _quantization(table: Fields) -> Quantization:
     return Quantization(
         scale=table.numbers("scale"),
         zero_point=tuple(int(value) for value in table.numbers("zero_point")),

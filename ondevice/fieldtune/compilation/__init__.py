@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from fieldtune.compilation.compiling import Compiled, compile_prefix
     from fieldtune.compilation.planning import planned_report
     from fieldtune.compilation.prefix import Prefix, open_prefix
-    from fieldtune.compilation.reference import HALF_UP, read_reference
     from fieldtune.compilation.store import CompiledStore, Stored
+    from fieldtune.compilation.stored_reference import HALF_UP, read_reference
 
 __all__ = [
     "HALF_UP",
@@ -45,7 +45,7 @@ __getattr__ = lazy_names(
             "Prefix",
             "open_prefix",
         ),
-        "reference": (
+        "stored_reference": (
             "HALF_UP",
             "read_reference",
         ),

@@ -27,7 +27,7 @@ from fieldtune.placement import (
     hold_to,
     match_pieces,
 )
-from fieldtune.placement.readback import Piece
+from fieldtune.placement.readback import RanPiece
 from fieldtune.runtime import CPU_PROVIDER, ProviderChoice, check_runtime
 
 Progress: TypeAlias = Callable[[str], None]
@@ -228,7 +228,7 @@ def _compile(job: _Job, planned: PlacementReport | None, folder: Path) -> Entry:
     )
 
 
-def _read_back(job: _Job, pieces: Sequence[Piece]) -> PlacementReport:
+def _read_back(job: _Job, pieces: Sequence[RanPiece]) -> PlacementReport:
     table = job.table
     read = match_pieces(table, pieces)
     return job.report(describe(table, read), read.pieces)

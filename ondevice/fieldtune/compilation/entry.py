@@ -12,7 +12,7 @@ from typing import Any
 from fieldtune.bundle import FileSpec, file_spec
 from fieldtune.compilation.key import CompileKey
 from fieldtune.errors import CompileError, listed
-from fieldtune.files import Table, check_version, json_text, json_value
+from fieldtune.files import Fields, check_version, json_text, json_value
 from fieldtune.placement import PlacementReport, read_report
 
 FORMAT_VERSION = "1.0"
@@ -74,7 +74,7 @@ def read_entry(folder: Path) -> Entry:
         raise CompileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise CompileError(f"{path}: not JSON in UTF-8 ({error})") from error
-    table = Table(data, path, CompileError)
+    table = Fields(data, path, CompileError)
     check_version(table.text("format_version"), FORMAT_VERSION, str(path))
     key = _key(table.table("key"))
     if key.identity != table.text("identity"):
@@ -123,7 +123,7 @@ def list_files(folder: Path) -> dict[str, FileSpec]:
     return {name: file_spec(folder / name) for name in file_names(folder)}
 
 
-def _key(table: Table) -> CompileKey:
+def _key(table: Fields) -> CompileKey:
     values: dict[str, Any] = {
         field.name: table.text(field.name)
         for field in dataclasses.fields(CompileKey)

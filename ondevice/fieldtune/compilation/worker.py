@@ -22,7 +22,7 @@ from fieldtune.bundle import TensorSpec
 from fieldtune.errors import CompileError, FieldtuneError
 from fieldtune.files import json_value
 from fieldtune.placement import Ran, open_recorded
-from fieldtune.placement.readback import Piece
+from fieldtune.placement.readback import RanPiece
 from fieldtune.runtime import ProviderChoice, SessionSettings
 
 OUTCOME_NAME = "outcome.json"
@@ -60,7 +60,7 @@ class Outcome:
         seconds: that opening the session took, compiling among it, or the simulation of it.
     """
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[RanPiece, ...]
     seconds: float
 
 
@@ -98,7 +98,7 @@ def read_outcome(folder: Path) -> Outcome:
     path.unlink()
     if "error" in data:
         raise CompileError(data["error"])
-    pieces = tuple(Piece(provider, tuple(Ran(*node) for node in nodes)) for provider, nodes in data["pieces"])
+    pieces = tuple(RanPiece(provider, tuple(Ran(*node) for node in nodes)) for provider, nodes in data["pieces"])
     return Outcome(pieces=pieces, seconds=data["seconds"])
 
 

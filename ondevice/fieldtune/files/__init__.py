@@ -9,14 +9,14 @@ from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fieldtune.files.cache_folder import cache_folder, open_private, private_folder
-    from fieldtune.files.fields import Table, check_version
+    from fieldtune.files.fields import Fields, check_version
     from fieldtune.files.file_lock import FileLock
     from fieldtune.files.json_text import json_text, json_value
     from fieldtune.files.output_folder import output_folder
 
 __all__ = [
+    "Fields",
     "FileLock",
-    "Table",
     "cache_folder",
     "check_version",
     "json_text",
@@ -35,7 +35,7 @@ __getattr__ = lazy_names(
             "private_folder",
         ),
         "fields": (
-            "Table",
+            "Fields",
             "check_version",
         ),
         "file_lock": ("FileLock",),

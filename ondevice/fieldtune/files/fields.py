@@ -17,7 +17,7 @@ _NAMES = {str: "a string", int: "an integer", float: "a number", bool: "true or 
 _REQUIRED: Any = object()
 
 
-class Table:
+class Fields:
     """One table of a file, read key by key.
 
     Args:
@@ -31,7 +31,7 @@ class Table:
             raise error(f"{where}: expected a table, found {_kind(data)}")
         self._data: Mapping[str, Any] = data
         self._asked: set[str] = set()
-        self._children: list[Table] = []
+        self._children: list[Fields] = []
         self._error = error
         self.where = str(where)
 
@@ -96,21 +96,21 @@ class Table:
             raise self._error(f"{self.where}: {key!r} is {values}; expected sizes of at least 0")
         return tuple(values)
 
-    def table(self, key: str, default: Mapping[str, Any] = _REQUIRED) -> "Table":
+    def table(self, key: str, default: Mapping[str, Any] = _REQUIRED) -> "Fields":
         """Return the table at a key."""
         return self._child(self._get(key, dict, default), key)
 
-    def optional_table(self, key: str) -> "Table | None":
+    def optional_table(self, key: str) -> "Fields | None":
         """Return the table at a key, or None where the key is missing or null."""
         self._asked.add(key)
         return None if self._data.get(key) is None else self.table(key)
 
-    def tables(self, key: str) -> list["Table"]:
+    def tables(self, key: str) -> list["Fields"]:
         """Return the list of tables at a key."""
         values = self._get(key, list, _REQUIRED)
         return [self._child(value, f"{key}[{index}]") for index, value in enumerate(values)]
 
-    def named_tables(self, key: str, default: Mapping[str, Any] = _REQUIRED) -> dict[str, "Table"]:
+    def named_tables(self, key: str, default: Mapping[str, Any] = _REQUIRED) -> dict[str, "Fields"]:
         """Return the table of tables at a key, by name."""
         outer = self.table(key, default)
         return {name: outer.table(name) for name in outer}
@@ -158,8 +158,8 @@ class Table:
         for child in self._children:
             child.done()
 
-    def _child(self, data: Any, key: str) -> "Table":
-        child = Table(data, f"{self.where}: {key}", self._error)
+    def _child(self, data: Any, key: str) -> "Fields":
+        child = Fields(data, f"{self.where}: {key}", self._error)
         self._children.append(child)
         return child
 

@@ -11,7 +11,7 @@ from typing import TypeVar, get_args
 
 from fieldtune.bundle import ActivationType, Precision
 from fieldtune.errors import InvalidProfile, UnsupportedFormat, listed
-from fieldtune.files import Table, check_version
+from fieldtune.files import Fields, check_version
 from fieldtune.hardware.fit import profile_faults
 from fieldtune.hardware.on_missing import OnMissing
 from fieldtune.hardware.specs import (
@@ -57,7 +57,7 @@ def read_profile(text: str, where: str) -> HardwareProfile:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidProfile(f"{where}: not TOML: {error}") from error
-    top = Table(data, where, InvalidProfile)
+    top = Fields(data, where, InvalidProfile)
     version = top.text("format_version")
     try:
         later = check_version(version, FORMAT_VERSION, where)
@@ -89,7 +89,7 @@ def read_profile(text: str, where: str) -> HardwareProfile:
     return profile
 
 
-def _cpu(table: Table) -> CpuSpec:
+def _cpu(table: Fields) -> CpuSpec:
     default = CpuSpec()
     return CpuSpec(
         architecture=_one_of(table, "architecture", get_args(Architecture), default.architecture),
@@ -101,14 +101,14 @@ def _cpu(table: Table) -> CpuSpec:
     )
 
 
-def _memory(table: Table) -> MemorySpec:
+def _memory(table: Fields) -> MemorySpec:
     return MemorySpec(
         total_bytes=_optional(table, "total_bytes"),
         available_for_app_bytes=_optional(table, "available_for_app_bytes"),
     )
 
 
-def _execution(table: Table) -> ExecutionSpec:
+def _execution(table: Fields) -> ExecutionSpec:
     default = ExecutionSpec()
     options = table.table("options", default.options)
     min_offload = table.number("min_offload", default.min_offload)
@@ -129,7 +129,7 @@ def _execution(table: Table) -> ExecutionSpec:
     )
 
 
-def _stack(table: Table) -> StackName:
+def _stack(table: Fields) -> StackName:
     name = table.text("stack", ExecutionSpec().stack)
     known: tuple[StackName, ...] = get_args(StackName)
     if name not in known:
@@ -138,7 +138,7 @@ def _stack(table: Table) -> StackName:
     return next(stack for stack in known if stack == name)
 
 
-def _runtime(table: Table) -> RuntimeSpec:
+def _runtime(table: Fields) -> RuntimeSpec:
     default = RuntimeSpec()
     version = table.text("ort_version", default.ort_version)
     if not all(part.isdigit() for part in version.split(".")):
@@ -156,7 +156,7 @@ def _runtime(table: Table) -> RuntimeSpec:
     )
 
 
-def _training(table: Table) -> TrainingSpec:
+def _training(table: Fields) -> TrainingSpec:
     default = TrainingSpec()
     return TrainingSpec(
         batch_size=table.integer("batch_size", default.batch_size, least=1),
@@ -166,7 +166,7 @@ def _training(table: Table) -> TrainingSpec:
     )
 
 
-def _accelerator(table: Table) -> Accelerator:
+def _accelerator(table: Fields) -> Accelerator:
     target = table.text("target")
     # AMD names its soft IP DPU…; whatever else can be named as a target is an array of AI engines.
     default = Accelerator(target=target, family="dpu" if target.startswith("DPU") else "npu")
@@ -187,7 +187,7 @@ def _accelerator(table: Table) -> Accelerator:
     )
 
 
-def _limits(table: Table) -> DpuLimits:
+def _limits(table: Fields) -> DpuLimits:
     """Read the limits; what every DPU has in common may be left out."""
     known: tuple[Activation, ...] = get_args(Activation)
     activations = table.texts("activations")
@@ -218,7 +218,7 @@ def _limits(table: Table) -> DpuLimits:
     )
 
 
-def _detect(table: Table) -> DetectSpec:
+def _detect(table: Fields) -> DetectSpec:
     default = DetectSpec()
     device_tree = table.texts("device_tree", list(default.device_tree))
     if not all(part.strip() for part in device_tree):
@@ -232,12 +232,12 @@ def _detect(table: Table) -> DetectSpec:
     return DetectSpec(device_tree=device_tree, pci_ids=pci_ids)
 
 
-def _optional(table: Table, key: str) -> int | None:
+def _optional(table: Fields, key: str) -> int | None:
     """Return a positive integer, or None where the key is missing or 0."""
     return table.integer(key, 0, least=0) or None
 
 
-def _rate(table: Table, key: str) -> float | None:
+def _rate(table: Fields, key: str) -> float | None:
     """Return a positive number, or None where the key is missing or 0."""
     rate = table.number(key, 0.0)
     if rate < 0:
@@ -245,6 +245,6 @@ def _rate(table: Table, key: str) -> float | None:
     return rate or None
 
 
-def _one_of(table: Table, key: str, choices: tuple[Name, ...], default: Name) -> Name:
+def _one_of(table: Fields, key: str, choices: tuple[Name, ...], default: Name) -> Name:
     found = table.choice(key, choices, default)
     return next(choice for choice in choices if choice == found)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fieldtune.bundle import Bundle, NodeTable, dimension_sizes, read_node_table
 from fieldtune.errors import FieldtuneError, InvalidBundle, PlacementRefused, ProviderUnavailable
 from fieldtune.placement.holding import hold
-from fieldtune.placement.readback import Piece, describe, match_pieces, open_recorded, records_placement
+from fieldtune.placement.readback import RanPiece, describe, match_pieces, open_recorded, records_placement
 from fieldtune.placement.report import PlacementReport
 from fieldtune.placement.reporting import provider_report
 from fieldtune.runtime import CPU_PROVIDER, ProviderChoice, check_runtime, open_session
@@ -64,7 +64,7 @@ def _readable(choice: ProviderChoice) -> ProviderChoice:
 
 
 def _report(
-    bundle: Bundle, table: NodeTable, choice: ProviderChoice, pieces: tuple[Piece, ...], batch: int | None
+    bundle: Bundle, table: NodeTable, choice: ProviderChoice, pieces: tuple[RanPiece, ...], batch: int | None
 ) -> PlacementReport:
     """Return what was read back, counted for texts as long as the model takes."""
     text = bundle.manifest.text

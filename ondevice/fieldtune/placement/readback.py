@@ -37,7 +37,7 @@ class Ran(NamedTuple):
     op: str
 
 
-class Piece(NamedTuple):
+class RanPiece(NamedTuple):
     """Nodes that one provider runs in one go, with the names that they have after ONNX Runtime's rewriting."""
 
     provider: str
@@ -72,7 +72,7 @@ def open_recorded(
     config: Mapping[str, str],
     inputs: Sequence[TensorSpec],
     sizes: Sizes = NO_SIZES,
-) -> "tuple[InferenceSession, tuple[Piece, ...]]":
+) -> "tuple[InferenceSession, tuple[RanPiece, ...]]":
     """Open a session and read back where its nodes run; it takes one run on zeros where ONNX Runtime records nothing.
 
     Args:
@@ -97,7 +97,7 @@ def open_recorded(
 
 def profiled_pieces(
     session: "InferenceSession", inputs: Sequence[TensorSpec], sizes: Sizes = NO_SIZES
-) -> tuple[Piece, ...]:
+) -> tuple[RanPiece, ...]:
     """Read back where a session's nodes run from the profile of one run on zeros.
 
     Args:
@@ -119,10 +119,10 @@ def profiled_pieces(
         events = json.loads(written.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CompileError(f"ONNX Runtime's profile {written} cannot be read: {error}") from error
-    return tuple(Piece(provider, (node,)) for provider, node in _kernels(events))
+    return tuple(RanPiece(provider, (node,)) for provider, node in _kernels(events))
 
 
-def match_pieces(table: NodeTable, pieces: Sequence[Piece], sizes: Sizes = NO_SIZES) -> ReadPlacement:
+def match_pieces(table: NodeTable, pieces: Sequence[RanPiece], sizes: Sizes = NO_SIZES) -> ReadPlacement:
     """Find the nodes of a node table among the pieces of its session.
 
     Every multiply-accumulate is counted, and in doubt as the CPU's. Where a piece does not name what is in it, whatever
@@ -208,9 +208,9 @@ def _bytes(table: NodeTable, name: str, sizes: Sizes) -> int:
         return 0
 
 
-def _recorded(session: "InferenceSession") -> tuple[Piece, ...]:
+def _recorded(session: "InferenceSession") -> tuple[RanPiece, ...]:
     return tuple(
-        Piece(piece.ep_name, tuple(Ran(node.name, node.op_type) for node in piece.get_nodes()))
+        RanPiece(piece.ep_name, tuple(Ran(node.name, node.op_type) for node in piece.get_nodes()))
         for piece in session.get_provider_graph_assignment_info()
     )
 

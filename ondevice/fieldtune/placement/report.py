@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from fieldtune.files import Table, json_value
+from fieldtune.files import Fields, json_value
 from fieldtune.runtime import CPU_PROVIDER
 
 
@@ -90,7 +90,7 @@ class PlacementReport:
         return {**found, "offload": self.offload}
 
 
-def read_report(table: Table) -> PlacementReport:
+def read_report(table: Fields) -> PlacementReport:
     """Read what ``to_json`` returned.
 
     Raises:

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from fieldtune.bundle.node_tables import read_node_table
 from fieldtune.bundle.opening import file_spec, open_bundle
 from fieldtune.compilation.comparison import compare_outputs, output_step
-from fieldtune.compilation.reference import HALF_UP, read_reference
+from fieldtune.compilation.stored_reference import HALF_UP, read_reference
 from fieldtune.errors import CorruptFile
 
 SCRIPT = Path(__file__).resolve().parents[3] / "examples" / "first_boot.py"

@@ -10,7 +10,7 @@ from fieldtune.bundle.opening import open_bundle
 from fieldtune.compilation.compiling import compile_prefix
 from fieldtune.compilation.prefix import open_prefix
 from fieldtune.errors import CompileError
-from fieldtune.files.fields import Table
+from fieldtune.files.fields import Fields
 from fieldtune.hardware import load_profile
 from fieldtune.placement.report import read_report
 
@@ -38,7 +38,7 @@ def test_runs_and_compiles_take_no_less_than_the_estimate(bundle):
     compiled = compile_prefix(bundle, profile)
     assert compiled.seconds >= 1.5
     assert compiled.report.latency_simulated
-    assert read_report(Table(compiled.report.to_json(), "report", ValueError)) == compiled.report
+    assert read_report(Fields(compiled.report.to_json(), "report", ValueError)) == compiled.report
     prefix = open_prefix(bundle, profile)
     assert prefix.report.latency_simulated
     samples = prefix.batch + 1

@@ -9,7 +9,7 @@ from fieldtune.adapters.adapter import PREFIX, Adapter, adapted_modules
 from fieldtune.adapters.methods.interface import Method, build_again, some
 from fieldtune.bundle import Manifest, ParameterSpec
 from fieldtune.errors import InvalidAdapter, listed
-from fieldtune.files import Table
+from fieldtune.files import Fields
 
 # Every setting of peft 0.21's LoraConfig that makes the forward pass another than W x + (alpha / rank) B A x.
 _UNSUPPORTED = {
@@ -128,20 +128,20 @@ METHOD = Lora()
 
 
 def _rank(config: Mapping[str, Any], module: str, where: str) -> int:
-    table = Table({"r": 8} | dict(config), f"{where}: adapter_config.json", InvalidAdapter)
+    table = Fields({"r": 8} | dict(config), f"{where}: adapter_config.json", InvalidAdapter)
     rank = table.integer("r", least=1)
     pattern = config.get("rank_pattern") or {}
     key = _pattern_key(pattern, module, where)
-    return Table(pattern, f"{table.where}: rank_pattern", InvalidAdapter).integer(key, rank, least=1)
+    return Fields(pattern, f"{table.where}: rank_pattern", InvalidAdapter).integer(key, rank, least=1)
 
 
 def _scale(config: Mapping[str, Any], module: str, where: str) -> float:
-    table = Table(
+    table = Fields(
         {"lora_alpha": 8, "use_rslora": False} | dict(config), f"{where}: adapter_config.json", InvalidAdapter
     )
     pattern = config.get("alpha_pattern") or {}
     key = _pattern_key(pattern, module, where)
-    alpha = Table(pattern, f"{table.where}: alpha_pattern", InvalidAdapter).number(key, table.number("lora_alpha"))
+    alpha = Fields(pattern, f"{table.where}: alpha_pattern", InvalidAdapter).number(key, table.number("lora_alpha"))
     rank = _rank(config, module, where)
     return alpha / (math.sqrt(rank) if table.flag("use_rslora") else rank)
 

@@ -12,7 +12,7 @@ from fieldtune.adapters.adapter import PREFIX, Adapter, adapted_modules
 from fieldtune.adapters.methods.interface import Method, build_again, some
 from fieldtune.bundle import Bundle, FloatArray, Manifest
 from fieldtune.errors import InvalidAdapter, InvalidBundle
-from fieldtune.files import Table
+from fieldtune.files import Fields
 
 PATTERN = "miss_pattern"
 """What follows the module's path in the name of the input that takes A."""
@@ -80,4 +80,4 @@ METHOD = Miss()
 
 def _rank(config: Mapping[str, Any], where: str) -> int:
     # 64 is the default of peft 0.21's MissConfig.
-    return Table({"r": 64} | dict(config), f"{where}: adapter_config.json", InvalidAdapter).integer("r", least=1)
+    return Fields({"r": 64} | dict(config), f"{where}: adapter_config.json", InvalidAdapter).integer("r", least=1)

@@ -138,7 +138,7 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
         ) from error
 
 
-def _values(tensor: "_Table") -> FloatArray:
+def _values(tensor: "_FlatTable") -> FloatArray:
     """Return a tensor's float32 values, flat; none where it holds another type."""
     data = tensor.bytes(_TENSOR_BYTES) if tensor.int32(_TENSOR_TYPE) == _FLOAT else b""
     return np.frombuffer(data, np.float32)
@@ -167,7 +167,7 @@ def _vector(build: Any, offsets: list[int]) -> int:
     return found
 
 
-class _Table:
+class _FlatTable:
     """A table of a FlatBuffer: fields by number."""
 
     def __init__(self, buffer: mmap.mmap, position: int) -> None:
@@ -206,17 +206,17 @@ class _Table:
         """Return a string."""
         return self.bytes(number).decode()
 
-    def table(self, number: int) -> "_Table | None":
+    def table(self, number: int) -> "_FlatTable | None":
         """Return a table, or None for a field that is left out."""
         slot = self.slot(number)
-        return _Table(self._buffer, slot + struct.unpack_from("<I", self._buffer, slot)[0]) if slot else None
+        return _FlatTable(self._buffer, slot + struct.unpack_from("<I", self._buffer, slot)[0]) if slot else None
 
-    def tables(self, number: int) -> "Iterator[_Table]":
+    def tables(self, number: int) -> "Iterator[_FlatTable]":
         """Yield the tables of a vector."""
         start, count = self._vector(number)
         for place in range(start, start + 4 * count, 4):
             (offset,) = struct.unpack_from("<I", self._buffer, place)
-            yield _Table(self._buffer, place + offset)
+            yield _FlatTable(self._buffer, place + offset)
 
     def _number(self, number: int, form: str) -> int:
         slot = self.slot(number)
@@ -230,13 +230,13 @@ class _Table:
         return start + 4, struct.unpack_from("<I", self._buffer, start)[0]
 
 
-def _root(buffer: mmap.mmap, path: Path) -> _Table:
+def _root(buffer: mmap.mmap, path: Path) -> _FlatTable:
     if buffer[4:8] != _IDENTIFIER:
         raise CheckpointError(f"{path}: not a checkpoint of ONNX Runtime's training API")
-    return _Table(buffer, struct.unpack_from("<I", buffer, 0)[0])
+    return _FlatTable(buffer, struct.unpack_from("<I", buffer, 0)[0])
 
 
-def _only_group(buffer: mmap.mmap, path: Path) -> _Table:
+def _only_group(buffer: mmap.mmap, path: Path) -> _FlatTable:
     groups = list(_root(buffer, path).tables(_CHECKPOINT_GROUPS))
     if len(groups) != 1:
         raise CheckpointError(f"{path}: holds {len(groups)} optimizer groups; expected 1: saved with its optimizer?")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fieldtune.placement.readback import Piece, Ran, describe, match_pieces
+from fieldtune.placement.readback import Ran, RanPiece, describe, match_pieces
 
 CPU, NPU = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 
@@ -34,7 +34,11 @@ def _index(table, name):
 
 def test_pieces_with_names_are_told_apart(table):
     first, rest = _names(table, before="softmax"), _names(table, since="softmax")[1:]
-    pieces = [Piece(NPU, _ran(table, first)), Piece(CPU, _ran(table, ["softmax"])), Piece(NPU, _ran(table, rest))]
+    pieces = [
+        RanPiece(NPU, _ran(table, first)),
+        RanPiece(CPU, _ran(table, ["softmax"])),
+        RanPiece(NPU, _ran(table, rest)),
+    ]
     read = match_pieces(table, pieces)
     assert read.pieces == 2
     assert [len(group) for group in read.partitions] == [len(first), len(rest)]
@@ -48,9 +52,9 @@ def test_pieces_with_names_are_told_apart(table):
 
 def test_pieces_without_names_hold_whatever_the_cpu_does_not_run(table):
     pieces = [
-        Piece(NPU, (Ran("fused_0", "EPContext"),)),
-        Piece(CPU, _ran(table, ["softmax"])),
-        Piece(NPU, (Ran("fused_1", "x"),)),
+        RanPiece(NPU, (Ran("fused_0", "EPContext"),)),
+        RanPiece(CPU, _ran(table, ["softmax"])),
+        RanPiece(NPU, (Ran("fused_1", "x"),)),
     ]
     read = match_pieces(table, pieces)
     assert (read.pieces, len(read.partitions), read.cpu) == (2, 1, (_index(table, "softmax"),))
@@ -61,14 +65,14 @@ def test_pieces_without_names_hold_whatever_the_cpu_does_not_run(table):
 
 def test_nodes_that_are_given_one_by_one_are_a_piece_as_far_as_the_cpu_is_not_between_them(table):
     first, rest = _names(table, before="softmax"), _names(table, since="softmax")[1:]
-    added = Piece(NPU, (Ran("Memcpy_token_1", "MemcpyFromHost"),))
-    one_by_one = [Piece(NPU, (node,)) for node in _ran(table, [*first, *rest])]
-    read = match_pieces(table, [*one_by_one, added, Piece(CPU, _ran(table, ["softmax"]))])
+    added = RanPiece(NPU, (Ran("Memcpy_token_1", "MemcpyFromHost"),))
+    one_by_one = [RanPiece(NPU, (node,)) for node in _ran(table, [*first, *rest])]
+    read = match_pieces(table, [*one_by_one, added, RanPiece(CPU, _ran(table, ["softmax"]))])
     assert (read.pieces, [len(group) for group in read.partitions]) == (2, [len(first), len(rest)])
 
 
 def test_what_the_cpu_fused_is_not_credited_to_the_accelerator(table):
-    pieces = [Piece(NPU, (Ran("fused_0", "EPContext"),)), Piece(CPU, (Ran("a b fused", "FusedConv"),))]
+    pieces = [RanPiece(NPU, (Ran("fused_0", "EPContext"),)), RanPiece(CPU, (Ran("a b fused", "FusedConv"),))]
     plan = describe(table, match_pieces(table, pieces))
     each = table.macs(table.nodes[_index(table, "a")])
     assert (plan.accelerator_macs, plan.cpu_macs) == (2 * each, each)
@@ -76,7 +80,7 @@ def test_what_the_cpu_fused_is_not_credited_to_the_accelerator(table):
 
 
 def test_a_session_of_the_cpu_alone(table):
-    read = match_pieces(table, [Piece(CPU, (node,)) for node in _ran(table, _names(table))])
+    read = match_pieces(table, [RanPiece(CPU, (node,)) for node in _ran(table, _names(table))])
     assert (read.partitions, read.pieces) == ((), 0)
     assert len(read.cpu) == len(table.nodes)
     assert describe(table, read).offload == 0.0
@@ -84,7 +88,7 @@ def test_a_session_of_the_cpu_alone(table):
 
 def test_nodes_that_were_folded_away_are_on_neither_side(table):
     seen = [name for name in _names(table) if not name.startswith("DequantizeLinear")]
-    read = match_pieces(table, [Piece(CPU, (node,)) for node in _ran(table, [*seen, "softmax/duplicated"])])
+    read = match_pieces(table, [RanPiece(CPU, (node,)) for node in _ran(table, [*seen, "softmax/duplicated"])])
     assert len(read.cpu) == len(seen)
 
 
@@ -112,14 +116,14 @@ FUSED = {
 @pytest.mark.parametrize("fused", FUSED.values(), ids=FUSED)
 @pytest.mark.parametrize("accelerators", [Ran("a", "Conv"), Ran("fused_0", "EPContext")], ids=["named", "unnamed"])
 def test_products_that_the_cpu_runs_under_other_names_are_the_cpus(products, fused, accelerators):
-    pieces = [Piece(NPU, (accelerators,)), *(Piece(CPU, (node,)) for node in fused)]
+    pieces = [RanPiece(NPU, (accelerators,)), *(RanPiece(CPU, (node,)) for node in fused)]
     plan = describe(products, match_pieces(products, pieces))
     assert (plan.accelerator_macs, plan.cpu_macs) == (2 * 4 * 8 * 8 * 2 * 9, 2 * 128 * 4 + 2 * 2 * 128)
 
 
 @pytest.mark.parametrize("fused", FUSED.values(), ids=FUSED)
 def test_products_that_the_accelerator_runs_under_other_names_are_its_own(products, fused):
-    pieces = [Piece(CPU, (Ran("a", "Conv"),)), Piece(NPU, (Ran("flat", "Flatten"), *fused))]
+    pieces = [RanPiece(CPU, (Ran("a", "Conv"),)), RanPiece(NPU, (Ran("flat", "Flatten"), *fused))]
     read = match_pieces(products, pieces)
     plan = describe(products, read)
     assert (plan.accelerator_macs, plan.cpu_macs) == (2 * 128 * 4 + 2 * 2 * 128, 2 * 4 * 8 * 8 * 2 * 9)
@@ -127,7 +131,7 @@ def test_products_that_the_accelerator_runs_under_other_names_are_its_own(produc
 
 
 def test_what_is_in_no_piece_is_not_the_accelerators_where_its_pieces_have_names(products):
-    plan = describe(products, match_pieces(products, [Piece(NPU, (Ran("a", "Conv"),))]))
+    plan = describe(products, match_pieces(products, [RanPiece(NPU, (Ran("a", "Conv"),))]))
     assert plan.cpu_operators == {"MatMul": 1, "Gemm": 1}
     assert plan.offload == pytest.approx(9216 / (9216 + 1024 + 512))
 
@@ -139,5 +143,8 @@ def test_a_fused_product_whose_name_begins_with_two_is_the_longer_ones(graph):
         weight = made.constant(f"{name}.weight", 8, out)
         value = made.add("MatMul", [value, weight], (1, out), name=name, macs=(1, out, made.values[value].shape[1]))
     table = made.table(value)
-    pieces = [Piece(NPU, (Ran("mm_2/MatMulAddFusion", "Gemm"),)), Piece(CPU, (Ran("mm/MatMulAddFusion", "Gemm"),))]
+    pieces = [
+        RanPiece(NPU, (Ran("mm_2/MatMulAddFusion", "Gemm"),)),
+        RanPiece(CPU, (Ran("mm/MatMulAddFusion", "Gemm"),)),
+    ]
     assert match_pieces(table, pieces) == (((1,),), (0,), 1)

@@ -70,7 +70,7 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("op", convolution.TABLE, ids=str)
+@pytest.mark.parametrize("op", convolution.LOWERINGS, ids=str)
 def test_the_graph_computes_what_torch_computes(check_cases, op):
     cases = [case for case in CASES if case[0] is op]
     assert cases

@@ -47,7 +47,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("op", indexing.TABLE, ids=str)
+@pytest.mark.parametrize("op", indexing.LOWERINGS, ids=str)
 def test_the_graph_computes_what_torch_computes(check_cases, op):
     cases = [case for case in CASES if case[0] is op]
     assert cases

@@ -32,7 +32,7 @@ def quantized(graph, accelerator):
     ],
 )  # fmt: skip
 def test_half_to_even_is_onnx_runtime_and_half_up_is_a_step_away_at_most(quantized, profile, name, lines, operators):
-    from fieldtune_offline.accelerators.int8.reference import compare_operators
+    from fieldtune_offline.accelerators.int8.integer_reference import compare_operators
 
     shapes = {"w": (8, 5, 1, 1), "w2": (8, 5, 1, 1), "d": (8, 1, 3, 3), "g": (3, 5), "v": (3,)}
     used = {key: shape for key, shape in shapes.items() if f" {key})" in lines or f" {key}," in lines}
@@ -52,7 +52,7 @@ def test_half_to_even_is_onnx_runtime_and_half_up_is_a_step_away_at_most(quantiz
 
 
 def test_halves_differ_by_a_step(quantized):
-    from fieldtune_offline.accelerators.int8.reference import compare_operators
+    from fieldtune_offline.accelerators.int8.integer_reference import compare_operators
 
     model, _ = quantized("t (float[n,4] x) => (float[n,8] y) { y = Gemm<transB=1>(x, w) }", (4,), batch=8, w=(8, 4))
     draw = np.random.default_rng(2)
@@ -63,7 +63,7 @@ def test_halves_differ_by_a_step(quantized):
 
 
 def test_what_the_reference_does_not_know_is_named(quantized):
-    from fieldtune_offline.accelerators.int8.reference import compare_operators
+    from fieldtune_offline.accelerators.int8.integer_reference import compare_operators
 
     text = """t (float[n,4,6,6] x) => (float[n,2,6,6] y) {
         a = Conv(x, w) b = HardSigmoid<alpha=0.16666667,beta=0.5>(a) y = Conv(b, v)

@@ -1,4 +1,4 @@
-"""Targets: the frozen prefix of a split bundle, quantized for an accelerator, held to its rules, and measured."""
+"""Quantized prefixes: the frozen part of a split bundle for each accelerator, held to its rules, and measured."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
