@@ -58,8 +58,30 @@ def read_rows(path: Path) -> tuple[list[Row], list[Fault]]:
     if suffix not in JSON_SUFFIXES and suffix not in DELIMITERS:
         known = ", ".join((*JSON_SUFFIXES, *DELIMITERS))
         raise InvalidData(f"{path}: unknown kind of file (suffix {suffix!r}); expected one of {known}")
-    text = _read_text(path)
+    text = read_text(path)
     return _read_json_lines(path, text) if suffix in JSON_SUFFIXES else _read_table(path, text, DELIMITERS[suffix])
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text, without a byte order mark.
+
+    Raises:
+        InvalidData: it cannot be read, or is not UTF-8; with the line.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InvalidData(f"{path}: no such file") from error
+    except OSError as error:
+        raise InvalidData(f"{path}: cannot be read ({error.strerror or error})") from error
+    try:
+        # A byte order mark is what spreadsheets put before UTF-8; it is no part of the first column's name.
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # The error counts from behind a byte order mark, the line from the file's beginning: no difference in lines.
+        line = error.object.count(b"\n", 0, error.start) + 1
+        byte = error.object[error.start]
+        raise InvalidData(f"{path}:{line}: not UTF-8 text (byte 0x{byte:02x}); save the file as UTF-8") from error
 
 
 def text_of(row: Row, column: str, fault: Report) -> str | None:
@@ -98,23 +120,6 @@ def kind_of(value: object) -> str:
 def shortened(value: str) -> str:
     """Quote the beginning of a string for a message."""
     return repr(value if len(value) <= 40 else value[:39] + "…")
-
-
-def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise InvalidData(f"{path}: no such file") from error
-    except OSError as error:
-        raise InvalidData(f"{path}: cannot be read ({error.strerror or error})") from error
-    try:
-        # A byte order mark is what spreadsheets put before UTF-8; it is no part of the first column's name.
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # The error counts from behind a byte order mark, the line from the file's beginning: no difference in lines.
-        line = error.object.count(b"\n", 0, error.start) + 1
-        byte = error.object[error.start]
-        raise InvalidData(f"{path}:{line}: not UTF-8 text (byte 0x{byte:02x}); save the file as UTF-8") from error
 
 
 def _read_json_lines(path: Path, text: str) -> tuple[list[Row], list[Fault]]:
