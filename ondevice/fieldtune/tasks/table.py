@@ -11,6 +11,7 @@ from fieldtune.tasks.interface import Task
 _TASKS = {
     "text-classification": "text_classification:TextClassification",
     "text-generation": "text_generation:TextGeneration",
+    "token-classification": "token_classification:TokenClassification",
     "image-classification": "image_classification:ImageClassification",
 }
 """Name, as optimum has it → module of this package and class in it."""
