@@ -52,7 +52,8 @@ class BuildSpec:
     """Folder in transformers' format, or the name of a model on a hub that can be reached."""
 
     task: str
-    """text-classification, text-generation or image-classification, or a synonym that optimum knows."""
+    """What the model is to do, text-classification for instance, as optimum names it; another name is refused with the
+    list of those that there are."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder of the bundle."""

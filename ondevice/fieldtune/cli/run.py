@@ -74,13 +74,13 @@ class Run:
     """Print one JSON object a line on stdout, for each text or image and adapter."""
 
     batch_size: int | None = None
-    """Classification: texts or images that go through the graph together; if not given, the profile's."""
+    """Texts or images that go through the graph together; if not given, the profile's."""
 
     max_length: int | None = None
-    """Classification of texts: tokens that longer ones are cut to; if not given, the profile's or the model's limit."""
+    """Tokens of a text that go in at once; if not given, as many as the profile or the model allows."""
 
     strict: bool = False
-    """Classification of texts: refuse texts that are too long instead of cutting them."""
+    """Refuse texts that are too long instead of cutting them."""
 
     columns: ColumnFlags = dataclasses.field(default_factory=ColumnFlags)
     options: TaskOptions = dataclasses.field(default_factory=TaskOptions)
@@ -118,8 +118,6 @@ def _checked_options(command: Run, task: "Task") -> Any:
     """Return the options of the task, after a look at all flags."""
     from fieldtune.cli.usage import UsageError
 
-    if command.texts and command.data is not None:
-        raise UsageError("TEXT and --data: give one or the other")
     if command.batch_size is not None and command.batch_size < 1:
         raise UsageError(f"--batch-size is {command.batch_size}; expected at least 1")
     options = options_of(command.options, task.options)
@@ -127,6 +125,10 @@ def _checked_options(command: Run, task: "Task") -> Any:
         task.check_options(options)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    sources = {"TEXT": bool(command.texts), "--data": command.data is not None}
+    asking = [*(name for name, given in sources.items() if given), *task.asking_flags(options)]
+    if len(asking) > 1:
+        raise UsageError(f"{' and '.join(asking)}: give one or the other")
     default = Run(bundle=command.bundle)
     given = [name for name in _SHARED if getattr(command, name) != getattr(default, name)]
     wrong = {"--" + name.replace("_", "-"): names_that_take(name) for name in given if name not in task.takes}
@@ -163,7 +165,8 @@ def _items(command: Run, task: "Task", options: Any, console: "Console") -> "lis
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     if command.data is None:
-        return task.given(_plain_texts(command, lines=task.line_by_line), options, note)
+        texts = [] if task.asking_flags(options) else _plain_texts(command, lines=task.line_by_line)
+        return task.given(texts, options, note)
     examples, said = task.read(command.data, named_columns(command.columns), labelled=False)
     note(f"{command.data}: {said}")
     return [task.asked(example, options) for example in examples]

@@ -265,8 +265,18 @@ class Task(abc.ABC):
             ValueError: with the flags in question.
         """
 
+    def asking_flags(self, options: Any) -> Sequence[str]:
+        """Return the flags among the options that say what to answer, in place of arguments, file and standard input.
+
+        None where the options only say how to answer.
+        """
+        return ()
+
     def given(self, texts: Sequence[str], options: Any, note: Note) -> list[Item]:
-        """Return what texts of a command line, or of standard input, ask for."""
+        """Return what texts of a command line, or of standard input, ask for.
+
+        There are no texts where ``asking_flags`` names what asks.
+        """
         return [Item(text, text) for text in texts]
 
     @abc.abstractmethod
