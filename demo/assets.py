@@ -392,6 +392,108 @@ def _entities(package: Path, folder: Path) -> None:
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
 
 
+COUNTRY_FACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "capital": (
+        ("The capital of {} is <>.", "<> is the capital of {}.", "The government of {} sits in <>."),
+        ("What is the capital of {}?", "Which city is the capital?", "Where does the government of {} sit?"),
+    ),
+    "region": (
+        ("{} lies in <>.", "It is a country of <>.", "On maps it is found in <>."),
+        ("In which part of the world does {} lie?", "Where on a map is {}?"),
+    ),
+    "area": (
+        ("It covers <> square kilometres.", "The area of {} is <> square kilometres.", "Its land measures <> km²."),
+        ("How large is {}?", "How many square kilometres does {} cover?", "What is its area?"),
+    ),
+    "population": (
+        ("About <> people live in {}.", "It has a population of <>.", "Its inhabitants number <>."),
+        ("How many people live in {}?", "What is the population of {}?", "How many inhabitants are there?"),
+    ),
+    "demonym": (
+        ("Someone from {} is called <>.", "The adjective for people and things from there is <>."),
+        ("What is someone from {} called?", "Which adjective goes with {}?"),
+    ),
+    "currency": (
+        ("The code of its currency is <>.", "People there pay with a currency of the code <>.", "Prices are in <>."),
+        ("Which currency is used in {}?", "What is the code of the currency of {}?", "What do people pay with?"),
+    ),
+    "calling code": (
+        ("Telephone numbers there begin with <>.", "To call {} from abroad, dial <>.", "Its calling code is <>."),
+        ("What do telephone numbers in {} begin with?", "What is the calling code of {}?"),
+    ),
+    "domain": (
+        ("Addresses of web sites there end in <>.", "The Internet domain of {} is <>."),
+        ("What is the Internet domain of {}?", "What do addresses of web sites of {} end in?"),
+    ),
+    "German": (
+        ("In German it is <>.", "Germans write its name as <>.", "The German name of {} is <>."),
+        ("What is the German name of {}?", "How do Germans write {}?"),
+    ),
+    "province": (
+        ("<> is one of its provinces.", "Among the provinces of {} is <>.", "One part of the country is named <>."),
+        ("Which province of {} is named?", "What is a part of {} called?"),
+    ),
+}
+"""What is told of a country, and how: sentences with <> where the answer stands, and questions for it."""
+
+COUNTRIES_HELD_OUT, FACTS_LEFT_OUT, FACTS_ASKED = 60, 2, 6
+
+
+def _countries(package: Path, folder: Path) -> None:
+    """Write texts on countries with questions, in SQuAD's form; the countries held out are not among the others.
+
+    Each text leaves some facts out, of which one is asked for all the same: that question has no answer.
+    """
+    with zipfile.ZipFile(package) as archive:
+        names = sorted(name for name in archive.namelist() if re.fullmatch(r"countryinfo/data/\w+\.json", name))
+        told = [_country_facts(json.loads(archive.read(name))) for name in names]
+    countries = {name: facts for name, facts in told if len(facts) == len(COUNTRY_FACTS) and name.isascii()}
+    ordered = _shuffled(sorted(countries))
+    chance = random.Random(SEED)
+    articles = [_article(name, countries[name], chance) for name in ordered]
+    for part, chosen in (("train", articles[COUNTRIES_HELD_OUT:]), ("eval", articles[:COUNTRIES_HELD_OUT])):
+        text = json.dumps({"version": "v2.0", "data": chosen}, ensure_ascii=False, indent=1)
+        (folder / f"{part}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _country_facts(country: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """Return a country's name, and what is known of it."""
+    domains = [domain for domain in country.get("tld") or () if domain.isascii()]
+    found = {
+        "capital": country.get("capital"),
+        "region": country.get("subregion"),
+        "area": f"{country['area']:,}" if country.get("area") else None,
+        "population": f"{country['population']:,}" if country.get("population") else None,
+        "demonym": country.get("demonym"),
+        "currency": (country.get("currencies") or [None])[0],
+        "calling code": f"+{country['callingCodes'][0]}" if country.get("callingCodes") else None,
+        "domain": domains[0] if domains else None,
+        "German": (country.get("translations") or {}).get("de"),
+        "province": (country.get("provinces") or [None])[0],
+    }
+    return country["name"], {what: str(fact).strip() for what, fact in found.items() if fact}
+
+
+def _article(name: str, facts: dict[str, str], chance: random.Random) -> dict[str, Any]:
+    """Return one article of SQuAD's form: a paragraph, the questions with an answer, and one without."""
+    order = chance.sample(sorted(facts), len(facts))
+    told, untold = order[:-FACTS_LEFT_OUT], order[-FACTS_LEFT_OUT:]
+    context, places = f"This is about {name}.", {}
+    for what in told:
+        before, after = chance.choice(COUNTRY_FACTS[what][0]).format(name).split("<>")
+        context += f" {before}"
+        places[what] = len(context)
+        context += facts[what] + after
+    questions: list[dict[str, Any]] = []
+    for what in [*chance.sample(told, FACTS_ASKED), untold[0]]:
+        question = chance.choice(COUNTRY_FACTS[what][1]).format(name)
+        answers = [{"text": facts[what], "answer_start": places[what]}] if what in places else []
+        questions.append(
+            {"id": f"{name}: {what}", "question": question, "answers": answers, "is_impossible": not answers}
+        )
+    return {"title": name, "paragraphs": [{"context": context, "qas": questions}]}
+
+
 def _normalized(text: str) -> str:
     """Return a text's words alone: two texts that differ only in case or punctuation are one."""
     return re.sub(r"\W+", " ", text.casefold()).strip()
@@ -487,6 +589,18 @@ ASSETS = {
         ),
         recipe=1,
         convert=_entities,
+    ),
+    "countries": Asset(
+        summary="questions on short texts about countries in SQuAD's form, a seventh without an answer (MIT)",
+        folder="data",
+        package=Package(
+            name="countryinfo",
+            version="1.0.1",
+            file="countryinfo-1.0.1-py3-none-any.whl",
+            sha256="b02f6f534f0a3b9cdc73fba7e08f247e39826acfa54bf080f8e4eba812066350",
+        ),
+        recipe=1,
+        convert=_countries,
     ),
     "support": Asset(
         # The 1,050 dialogues of tech_support repeat ten questions: on their own they leave nothing to hold out.

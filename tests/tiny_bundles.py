@@ -53,7 +53,9 @@ def classifier(folder: Path) -> None:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
     )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -181,6 +183,8 @@ def build_all(out: Path) -> None:
                   overwrite=True),
         BuildSpec(model=str(models_folder / "classifier"), task="token-classification", out=out / "tiny-tagger",
                   labels=("O", "B-person", "I-person", "B-thing", "I-thing"), method=every, overwrite=True),
+        BuildSpec(model=str(models_folder / "classifier"), task="question-answering", out=out / "tiny-questions",
+                  method=every, overwrite=True),
     ]  # fmt: skip
     for spec in specs:
         print(f"building {spec.out}", flush=True)

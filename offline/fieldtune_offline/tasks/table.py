@@ -3,12 +3,14 @@
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.tasks.image_classification import ImageClassification
 from fieldtune_offline.tasks.interface import Task
+from fieldtune_offline.tasks.question_answering import QuestionAnswering
 from fieldtune_offline.tasks.text_classification import TextClassification
 from fieldtune_offline.tasks.text_generation import TextGeneration
 from fieldtune_offline.tasks.token_classification import TokenClassification
 
 _TASKS: tuple[type[Task], ...] = (
     ImageClassification,
+    QuestionAnswering,
     TextClassification,
     TextGeneration,
     TokenClassification,

@@ -13,6 +13,7 @@ _TASKS = {
     "text-generation": "text_generation:TextGeneration",
     "token-classification": "token_classification:TokenClassification",
     "image-classification": "image_classification:ImageClassification",
+    "question-answering": "question_answering:QuestionAnswering",
 }
 """Name, as optimum has it → module of this package and class in it."""
 

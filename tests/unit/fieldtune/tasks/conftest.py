@@ -34,3 +34,8 @@ def generation() -> Callable[..., Task]:
 @pytest.fixture
 def brightness() -> Callable[..., Task]:
     return _made("image-classification", "dark", "light")
+
+
+@pytest.fixture
+def answering() -> Callable[..., Task]:
+    return _made("question-answering")

@@ -9,7 +9,13 @@ from fieldtune.tasks.table import new_task, task_class, task_names
 
 
 def test_every_task_goes_by_its_name() -> None:
-    assert task_names() == ("text-classification", "text-generation", "token-classification", "image-classification")
+    assert task_names() == (
+        "text-classification",
+        "text-generation",
+        "token-classification",
+        "image-classification",
+        "question-answering",
+    )
     for name in task_names():
         assert task_class(name).name == name
         assert type(new_task(TaskSpec(name=name, labels=()))) is task_class(name)
