@@ -71,7 +71,7 @@ def _list(command: Cache) -> None:
 
 def _show(command: Cache, compiled: "Sequence[Stored]", activations: "Sequence[StoredActivations]") -> None:
     from fieldtune.cli.results import print_json, print_tables
-    from fieldtune.files import cache_folder
+    from fieldtune.files.cache_folder import cache_folder
 
     if command.as_json:
         records = [_record(stored) for stored in compiled]

@@ -45,7 +45,7 @@ def run(command: ImportCheckpoint, _console: "Console") -> int:
     from fieldtune.adapters import CONFIG_NAME, from_theta, read_adapter, write_adapter
     from fieldtune.bundle import open_bundle
     from fieldtune.cli.results import print_json
-    from fieldtune.files import output_folder
+    from fieldtune.files.output_folder import output_folder
     from fieldtune.training import read_parameters
 
     bundle = open_bundle(command.bundle)

@@ -86,7 +86,7 @@ def run(command: Train, console: "Console") -> int:
     from fieldtune.bundle import open_bundle
     from fieldtune.cli.signals import undisturbed
     from fieldtune.errors import OutputError
-    from fieldtune.files import output_folder
+    from fieldtune.files.output_folder import output_folder
     from fieldtune.hardware import load_profile
     from fieldtune.placement import choose_for
     from fieldtune.training import rescue, write_run

@@ -8,21 +8,16 @@ from typing import TYPE_CHECKING
 from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fieldtune.files.cache_folder import cache_folder, open_private, private_folder
+    from fieldtune.files.cache_folder import open_private, private_folder
     from fieldtune.files.fields import Fields, check_version
     from fieldtune.files.file_lock import FileLock
-    from fieldtune.files.json_text import json_text, json_value
-    from fieldtune.files.output_folder import output_folder
-
+    from fieldtune.files.json_text import json_value
 __all__ = [
     "Fields",
     "FileLock",
-    "cache_folder",
     "check_version",
-    "json_text",
     "json_value",
     "open_private",
-    "output_folder",
     "private_folder",
 ]
 
@@ -30,7 +25,6 @@ __getattr__ = lazy_names(
     __name__,
     {
         "cache_folder": (
-            "cache_folder",
             "open_private",
             "private_folder",
         ),
@@ -39,10 +33,6 @@ __getattr__ = lazy_names(
             "check_version",
         ),
         "file_lock": ("FileLock",),
-        "json_text": (
-            "json_text",
-            "json_value",
-        ),
-        "output_folder": ("output_folder",),
+        "json_text": ("json_value",),
     },
 )
