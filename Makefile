@@ -89,6 +89,8 @@ bench: venv ## training steps and whole runs beside torch and PEFT, memory, the 
 	$(RUN) benchmarks/activation_cache.py --cache $(CACHE) $(ARGS)
 	$(RUN) benchmarks/adapter_swap.py --cache $(CACHE) $(ARGS)
 	$(RUN) benchmarks/int8_prefix.py --cache $(CACHE) $(ARGS)
+	$(RUN) benchmarks/entities.py --cache $(CACHE) $(ARGS)
+	$(RUN) benchmarks/questions.py --cache $(CACHE) $(ARGS)
 
 .PHONY: tiny-bundles
 tiny-bundles: venv
