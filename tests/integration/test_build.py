@@ -380,8 +380,11 @@ def test_an_output_that_exists_is_refused_before_any_work(spec):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "question-answering"}, "known, but not supported; supported: image-classification, text-class"),
-        ({"task": "text-clasification"}, "is unknown; supported: image-classification, text-class"),
+        (
+            {"task": "fill-mask"},
+            "known, but not supported; supported: image-classification, question-answering",
+        ),
+        ({"task": "text-clasification"}, "is unknown; supported: image-classification, question-answering"),
         ({"labels": ("only",)}, "1 label.*at least 2"),
         ({"labels": ("a", "b", "a")}, "more than once: a"),
         ({"task": "text-generation"}, "labels negative, positive for text-generation, which has no classes"),

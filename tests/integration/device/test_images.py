@@ -187,7 +187,11 @@ def test_the_command_line_with_a_file_of_rows(bundle_folder, folder, write_rows,
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["a.npy", "--max-length", "8", "--strict"], 2, "--max-length, --strict: of text classification only"),
+        (
+            ["a.npy", "--max-length", "8", "--strict"],
+            2,
+            "--max-length, --strict: of text classification, token classification",
+        ),
         (["a.npy", "--raw"], 2, "--raw: of text generation only"),
         (["a good film " * 50], 1, "no such file; expected an image"),
         ([".."], 1, "..: no image below it"),

@@ -168,7 +168,11 @@ def test_several_prompts_are_told_apart(run, model):
     ("task", "arguments", "message"),
     [
         ("classifier", ["x", "--raw", "--seed", "3"], "--raw, --seed: of text generation only"),
-        ("model", ["x", "--strict", "--max-length", "8"], "--max-length, --strict: of text classification only"),
+        (
+            "model",
+            ["x", "--strict", "--max-length", "8"],
+            "--max-length, --strict: of text classification, token classification",
+        ),
         ("model", ["x", "--raw", "--system", "y"], "--system and --raw"),
         ("classifier", ["x", "--data", "y.csv"], "TEXT and --data"),
         ("classifier", ["x", "--batch-size", "0"], "--batch-size is 0"),
