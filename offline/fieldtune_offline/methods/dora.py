@@ -6,16 +6,15 @@ the output is scaled once. The norm is detached, as in PEFT and the paper (§4.3
 """
 
 import contextlib
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from fieldtune_offline.adapted import Adapted
-from fieldtune_offline.methods.interface import Facts, ServingInput
-from fieldtune_offline.methods.lora import Lora
+from fieldtune_offline.methods.interface import Facts, ServingInput, ones_unfed
+from fieldtune_offline.methods.lora import Lora, lora_layers
 from fieldtune_offline.passes.merged_tensor import Fold
 from fieldtune_offline.spec import MethodSpec
 
@@ -51,7 +50,7 @@ class Dora(Lora):
     @contextlib.contextmanager
     def training(self, model: nn.Module) -> Iterator[None]:
         """Give the layers the form above."""
-        layers = _layers(model)
+        layers = list(lora_layers(model).values())
         for layer in layers:
             squares = _rows(layer.get_base_layer()).detach().pow(2).sum(1)
             layer.lora_magnitude_vector["default"].register_buffer(_SQUARES, squares, persistent=False)
@@ -65,25 +64,16 @@ class Dora(Lora):
     @contextlib.contextmanager
     def serving(self, model: nn.Module) -> Iterator[None]:
         """Take m / ‖W + s · B A‖ in place of the magnitude, and alpha / rank out of the graph: both are fed."""
-        with super().serving(model), _replaced(_layers(model), _served_scale):
+        with super().serving(model), _replaced(lora_layers(model).values(), _served_scale):
             yield
 
     def serving_inputs(self, adapted: Adapted) -> list[ServingInput]:
         """Return LoRA's inputs, and a factor for each output, which is 1 where nothing is fed."""
         scaled = {p.key for p in adapted.layout.parameters if p.weight is not None}
-        return [
-            dataclasses.replace(given, default=torch.ones_like(given.example)) if given.key in scaled else given
-            for given in super().serving_inputs(adapted)
-        ]
+        return ones_unfed(super().serving_inputs(adapted), scaled)
 
 
 METHOD = Dora()
-
-
-def _layers(model: nn.Module) -> list[Any]:
-    from peft.tuners.lora import LoraLayer
-
-    return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
 
 def _axes(base: nn.Module) -> tuple[str, ...]:
@@ -139,7 +129,7 @@ def _served_scale(layer: Any) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def _replaced(layers: list[Any], scale_of: Callable[[Any], torch.Tensor]) -> Iterator[None]:
+def _replaced(layers: Collection[Any], scale_of: Callable[[Any], torch.Tensor]) -> Iterator[None]:
     """Let layers compute (W x + s · B A x) · g + b."""
     try:
         for layer in layers:

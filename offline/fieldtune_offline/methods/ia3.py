@@ -9,7 +9,7 @@ from torch import nn
 
 from fieldtune.errors import UnsupportedModel, listed
 from fieldtune_offline.adapted import Adapted
-from fieldtune_offline.methods.interface import Facts, Method, ServingInput
+from fieldtune_offline.methods.interface import Facts, Method, ServingInput, ones_unfed
 from fieldtune_offline.spec import MethodSpec
 
 
@@ -63,10 +63,7 @@ class Ia3(Method):
     def serving_inputs(self, adapted: Adapted) -> list[ServingInput]:
         """Return the tensors as they are; factors are 1 where nothing is fed."""
         own = {p.key for p in adapted.layout.parameters if p.replaces is None}
-        return [
-            dataclasses.replace(given, default=torch.ones_like(given.example)) if given.key in own else given
-            for given in super().serving_inputs(adapted)
-        ]
+        return ones_unfed(super().serving_inputs(adapted), own)
 
 
 METHOD = Ia3()

@@ -3,7 +3,7 @@
 import abc
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -150,6 +150,14 @@ class Method(abc.ABC):
             else:
                 inputs.append(ranked_input(p.key, name, tensor.shape, p.rank_axis, transposed=p.transposed))
         return inputs
+
+
+def ones_unfed(inputs: Sequence[ServingInput], keys: Collection[str]) -> list[ServingInput]:
+    """Return inputs, of which those of some keys are 1 where nothing is fed: factors that change nothing."""
+    return [
+        dataclasses.replace(given, default=torch.ones_like(given.example)) if given.key in keys else given
+        for given in inputs
+    ]
 
 
 def ranked_input(key: str, name: str, shape: Sequence[int], rank_axis: int, *, transposed: bool) -> ServingInput:

@@ -60,9 +60,9 @@ class Lora(Method):
 
     def check_layers(self, model: nn.Module) -> None:
         """Refuse what is no linear layer, no embedding and no convolution in one group."""
-        from peft.tuners.lora import Conv2d, Embedding, Linear, LoraLayer
+        from peft.tuners.lora import Conv2d, Embedding, Linear
 
-        layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+        layers = lora_layers(model)
         faults = [
             f"{name}: {type(module).__name__}"
             for name, module in layers.items()
@@ -92,9 +92,7 @@ class Lora(Method):
     @contextlib.contextmanager
     def serving(self, model: nn.Module) -> Iterator[None]:
         """Take alpha / rank out of the graph: whoever feeds B multiplies it in."""
-        from peft.tuners.lora import LoraLayer
-
-        layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+        layers = lora_layers(model).values()
         before = [dict(layer.scaling) for layer in layers]
         try:
             for layer in layers:
@@ -116,3 +114,10 @@ _AXES = {
 """Part and number of axes → their names."""
 
 METHOD = Lora()
+
+
+def lora_layers(model: nn.Module) -> dict[str, Any]:
+    """Return PEFT's layers of low-rank pairs by their names."""
+    from peft.tuners.lora import LoraLayer
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}

@@ -221,14 +221,12 @@ def _split(table: Fields | None) -> SplitSpec | None:
 
 
 def _target(table: Fields) -> TargetSpec:
-    precision = table.choice("precision", get_args(Precision))
-    activation_type = table.choice("activation_type", get_args(ActivationType))
     return TargetSpec(
         profile=table.text("profile"),
         target=table.text("target"),
         graph=table.text("graph"),
-        precision=next(known for known in get_args(Precision) if known == precision),
-        activation_type=next(known for known in get_args(ActivationType) if known == activation_type),
+        precision=table.choice("precision", get_args(Precision)),
+        activation_type=table.choice("activation_type", get_args(ActivationType)),
         zero_point=table.integer("zero_point"),
         batch=table.integer("batch", least=1),
         quantizer=table.text("quantizer"),

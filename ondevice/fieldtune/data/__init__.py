@@ -29,7 +29,14 @@ if TYPE_CHECKING:
     from fieldtune.data.limits import batch_limit, length_limit, prefix_batch
     from fieldtune.data.reading import read_examples
     from fieldtune.data.rows import Fault, Report, Row, read_rows, text_of
-    from fieldtune.data.tokenizing import checked_limit, encode_cut, load_tokenizer, place_of, refuse_longer
+    from fieldtune.data.tokenizing import (
+        checked_limit,
+        encode_cut,
+        load_tokenizer,
+        place_of,
+        refuse_empty,
+        refuse_longer,
+    )
 
 __all__ = [
     "Available",
@@ -78,6 +85,7 @@ __all__ = [
     "read_examples",
     "read_folder",
     "read_rows",
+    "refuse_empty",
     "refuse_longer",
     "refuse_parts",
     "static_shape",
@@ -153,6 +161,7 @@ __getattr__ = lazy_names(
             "encode_cut",
             "load_tokenizer",
             "place_of",
+            "refuse_empty",
             "refuse_longer",
         ),
     },

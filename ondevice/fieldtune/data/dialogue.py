@@ -11,7 +11,7 @@ from fieldtune.bundle import IGNORE_INDEX, TextSpec
 from fieldtune.data.chat import Message, render
 from fieldtune.data.columns import MESSAGES, Available, Choice, quoted
 from fieldtune.data.examples import Columns, Encoded, IntArray
-from fieldtune.data.rows import Report, Row, checked_text, kind_of, text_of
+from fieldtune.data.rows import Report, Row, checked_text, has_column, kind_of, text_of
 from fieldtune.errors import InvalidData
 
 if TYPE_CHECKING:
@@ -174,10 +174,9 @@ def _encoded(input_ids: IntArray, labels: IntArray) -> Encoded:
 
 
 def _messages(row: Row, column: str, fault: Report, *, labelled: bool) -> tuple[Message, ...] | None:
-    cell = row.cells.get(column)
-    if column not in row.cells:
-        fault(f"no column {column!r}; it has {', '.join(map(repr, row.cells)) or 'none'}")
+    if not has_column(row, column, fault):
         return None
+    cell = row.cells[column]
     if not isinstance(cell, list) or not cell:
         fault(f"{column!r} is {kind_of(cell) if cell != [] else 'an empty list'}; expected a list of messages")
         return None

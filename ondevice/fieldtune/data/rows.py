@@ -84,10 +84,17 @@ def read_text(path: Path) -> str:
         raise InvalidData(f"{path}:{line}: not UTF-8 text (byte 0x{byte:02x}); save the file as UTF-8") from error
 
 
+def has_column(row: Row, column: str, fault: Report) -> bool:
+    """Whether a row has a cell of a column; if not, ``fault`` is told."""
+    if column in row.cells:
+        return True
+    fault(f"no column {column!r}; it has {', '.join(map(repr, row.cells)) or 'none'}")
+    return False
+
+
 def text_of(row: Row, column: str, fault: Report) -> str | None:
     """Return a cell that must hold text; None after a fault."""
-    if column not in row.cells:
-        fault(f"no column {column!r}; it has {', '.join(map(repr, row.cells)) or 'none'}")
+    if not has_column(row, column, fault):
         return None
     return checked_text(row.cells[column], repr(column), fault)
 

@@ -60,6 +60,17 @@ def place_of(examples: Sequence[Example], index: int) -> str:
     return examples[index].where or f"example {index + 1}"
 
 
+def refuse_empty(examples: Sequence[Example], ids: Sequence[IntArray]) -> None:
+    """Refuse texts of which the tokenizer makes nothing, not even special tokens.
+
+    Raises:
+        InvalidData: every one is named, up to 20.
+    """
+    empty = [f"{place_of(examples, index)}: no token" for index, found in enumerate(ids) if not found.size]
+    if empty:
+        raise InvalidData(f"{len(empty)} example(s) hold nothing that the tokenizer knows{listed(empty)}")
+
+
 def refuse_longer(examples: Sequence[Example], lengths: Sequence[int], limit: int) -> None:
     """Refuse texts that are too long.
 

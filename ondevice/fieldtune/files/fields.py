@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from fieldtune.errors import FieldtuneError, UnsupportedFormat
 
 T = TypeVar("T")
+S = TypeVar("S", bound=str)
 
 _NAMES = {str: "a string", int: "an integer", float: "a number", bool: "true or false", list: "a list", dict: "a table"}
 _REQUIRED: Any = object()
@@ -55,12 +56,12 @@ class Fields:
         """Return the string at a key."""
         return self._get(key, str, default)
 
-    def choice(self, key: str, choices: tuple[str, ...], default: str = _REQUIRED) -> str:
+    def choice(self, key: str, choices: tuple[S, ...], default: S = _REQUIRED) -> S:
         """Return the string at a key, which must be one of the choices."""
         value = self._get(key, str, default)
         if value not in choices:
             raise self._error(f"{self.where}: {key!r} is {value!r}; expected one of {', '.join(choices)}")
-        return value
+        return choices[choices.index(value)]
 
     def integer(self, key: str, default: int = _REQUIRED, *, least: int | None = None) -> int:
         """Return the integer at a key."""

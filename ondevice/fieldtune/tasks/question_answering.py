@@ -36,7 +36,7 @@ from fieldtune.data import (
     refuse_parts,
     text_of,
 )
-from fieldtune.data.rows import checked_text, kind_of, shortened
+from fieldtune.data.rows import checked_text, has_column, kind_of, shortened
 from fieldtune.data.squad import squad_articles, squad_rows
 from fieldtune.errors import InvalidData, listed
 from fieldtune.serving import LoadedAdapter, Runner
@@ -356,9 +356,8 @@ def _answers(row: Row, columns: Columns, context: str, fault: Report) -> tuple[S
     """Return the right answers of a row; of faulty ones ``fault`` is told."""
     impossible = _truth(row.cells.get(columns.get("is_impossible", "")), columns.get("is_impossible", ""), fault)
     column = columns["answer"]
-    if column not in row.cells:
-        if not impossible:
-            fault(f"no column {column!r}; it has {', '.join(map(repr, row.cells)) or 'none'}")
+    # Where there is no answer, there need be no column of answers.
+    if (impossible and column not in row.cells) or not has_column(row, column, fault):
         return ()
     beside = row.cells.get(columns.get("answer_start", ""))
     said = list(_said(row.cells[column], beside, repr(column), fault))

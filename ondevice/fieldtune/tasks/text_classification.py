@@ -17,11 +17,10 @@ from fieldtune.data import (
     checked_limit,
     encode_cut,
     length_limit,
-    place_of,
+    refuse_empty,
     refuse_longer,
     text_of,
 )
-from fieldtune.errors import InvalidData, listed
 from fieldtune.serving import LoadedAdapter, Runner
 from fieldtune.tasks.classification import Classification, ClassificationTask
 from fieldtune.tasks.interface import Item
@@ -70,9 +69,7 @@ class TextClassification(ClassificationTask):
         with self.lock:
             limit = checked_limit(max_length, self.tokenizer, self.text)
             found = list(encode_cut(texts, self.tokenizer, limit))
-        empty = [f"{place_of(examples, index)}: no token" for index, (ids, _) in enumerate(found) if not ids.size]
-        if empty:
-            raise InvalidData(f"{len(empty)} example(s) hold nothing that the tokenizer knows{listed(empty)}")
+        refuse_empty(examples, [ids for ids, _ in found])
         if strict:
             refuse_longer(examples, [length for _, length in found], limit)
         encoded = []

@@ -33,12 +33,13 @@ from fieldtune.data import (
     place_of,
     plan_evaluation,
     quoted,
+    refuse_empty,
     refuse_longer,
     refuse_parts,
     text_of,
 )
 from fieldtune.data.conll import CONLL_SUFFIXES, FIRST, LAST, read_conll
-from fieldtune.data.rows import DELIMITERS, JSON_SUFFIXES, checked_text, kind_of, shortened
+from fieldtune.data.rows import DELIMITERS, JSON_SUFFIXES, checked_text, has_column, kind_of, shortened
 from fieldtune.errors import AdapterMismatch, InvalidBundle, InvalidData, listed
 from fieldtune.serving import LoadedAdapter, Runner, softmax
 from fieldtune.tasks.entities import OUTSIDE, Entity, EntityMeter, Scheme, entities, kinds_of, scheme_of, tags_of
@@ -394,9 +395,7 @@ class TokenClassification(Task):
         with self.lock:
             limit = checked_limit(max_length, self.tokenizer, self.text)
             found = list(_aligned(examples, self.tokenizer, limit))
-        empty = [f"{place_of(examples, i)}: no token" for i, one in enumerate(found) if not one.input_ids.size]
-        if empty:
-            raise InvalidData(f"{len(empty)} example(s) hold nothing that the tokenizer knows{listed(empty)}")
+        refuse_empty(examples, [one.input_ids for one in found])
         return limit, found
 
     def _repaired(self, example: WordsExample) -> tuple[tuple[int, ...], list[str]]:
@@ -453,8 +452,7 @@ def _conll_choice(available: Sequence[str], *, labelled: bool) -> Choice:
 
 def _list(row: Row, column: str, fault: Report, *, empty: bool = False) -> list[Any] | None:
     """Return a cell that must be a list; None after a fault."""
-    if column not in row.cells:
-        fault(f"no column {column!r}; it has {', '.join(map(repr, row.cells)) or 'none'}")
+    if not has_column(row, column, fault):
         return None
     cell = row.cells[column]
     if not isinstance(cell, list):
