@@ -14,8 +14,7 @@ import sys
 
 from fieldtune.bundle.node_tables import read_node_table
 from fieldtune.bundle.opening import open_bundle
-from fieldtune.cli.placement import placement_table
-from fieldtune.cli.results import print_tables
+from fieldtune.cli.shared import placement_table, print_tables
 from fieldtune.compilation.comparison import compare_outputs
 from fieldtune.compilation.prefix import open_prefix
 from fieldtune.compilation.stored_reference import read_reference

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fieldtune.cli.program import Program
+from fieldtune.cli.shared import Program
 
 _DESCRIPTION = """Turn Hugging Face models into bundles that devices adapt and serve.
 

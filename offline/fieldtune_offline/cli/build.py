@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fieldtune.cli.flags import JsonFlag
+from fieldtune.cli.shared import JsonFlag, UsageError, new_table, print_json, print_tables, say
 from fieldtune_offline.spec import BuildSpec
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ class Build:
 
 def run(command: Build, console: "Console") -> int:
     """Build and print the figures of parity; return the exit code."""
-    from fieldtune.cli.results import print_json, print_tables
-    from fieldtune.cli.usage import UsageError
     from fieldtune_offline.build import build_bundle
     from fieldtune_offline.methods.choosing import chosen_method
     from fieldtune_offline.spec_checks import checked_spec
@@ -69,7 +67,7 @@ def stage_printer(console: "Console") -> "Callable[[str], None]":
     started = time.monotonic()
 
     def report(stage: str) -> None:
-        console.print(f"{time.monotonic() - started:6.1f} s  {stage}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"{time.monotonic() - started:6.1f} s  {stage}")
 
     return report
 
@@ -86,8 +84,6 @@ def parity_tables(manifest: "Manifest") -> "list[Table]":
 
 def target_table(manifest: "Manifest") -> "Table":
     """Return what quantizing for each target cost as a table."""
-    from fieldtune.cli.results import new_table
-
     columns = ("target", ">batch", ">calibrated on", "accuracy of", ">on", ">before", ">after", ">half up", ">boundary")
     table = new_table("Quantized prefixes", columns)
     for name, target in manifest.targets.items():
@@ -105,8 +101,6 @@ def target_table(manifest: "Manifest") -> "Table":
 
 def merge_parity_table(manifest: "Manifest") -> "Table":
     """Return the figures of a merge's parity as a table."""
-    from fieldtune.cli.results import new_table
-
     assert manifest.merged is not None
     title = "Largest differences from the graphs that take the adapter as inputs, relative"
     table = new_table(title, ("batch, sequence", "loss", "inference"))
@@ -118,8 +112,6 @@ def merge_parity_table(manifest: "Manifest") -> "Table":
 
 def ort_parity_table(manifest: "Manifest") -> "Table":
     """Return the figures of the official artifacts' parity as a table."""
-    from fieldtune.cli.results import new_table
-
     artifacts = manifest.ort_training
     assert artifacts is not None
     title = f"ort_training (ONNX Runtime {artifacts.runtime}): largest differences from gradient.onnx, relative"
@@ -132,8 +124,6 @@ def ort_parity_table(manifest: "Manifest") -> "Table":
 
 def parity_table(manifest: "Manifest") -> "Table":
     """Return the figures of parity as a table."""
-    from fieldtune.cli.results import new_table
-
     columns = ("batch, sequence", "loss", "gradients", "inference")
     table = new_table("Largest differences from torch, relative", columns)
     for record in manifest.parity:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
-from fieldtune.cli.flags import BundlePath, JsonFlag, OptionalFolder
+from fieldtune.cli.shared import BundlePath, JsonFlag, OptionalFolder, print_json, print_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +36,6 @@ class ExportOrt:
 
 def run(command: ExportOrt, console: "Console") -> int:
     """Export and print the figures of parity; return the exit code."""
-    from fieldtune.cli.results import print_json, print_tables
     from fieldtune_offline.cli.build import ort_parity_table, stage_printer
     from fieldtune_offline.ort_training.export import FOLDER, export_ort_training
 

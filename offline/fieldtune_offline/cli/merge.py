@@ -3,7 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
-from fieldtune.cli.flags import JsonFlag
+from fieldtune.cli.shared import JsonFlag, UsageError, print_json, print_tables
 from fieldtune_offline.spec import MergeSpec
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ class Merge:
 
 def run(command: Merge, console: "Console") -> int:
     """Merge and print the figures of parity; return the exit code."""
-    from fieldtune.cli.results import print_json, print_tables
-    from fieldtune.cli.usage import UsageError
     from fieldtune_offline.cli.build import parity_tables, stage_printer
     from fieldtune_offline.merge import merge_adapter
     from fieldtune_offline.spec_checks import check_calibration

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
-from fieldtune.cli.flags import BundlePath, JsonFlag
+from fieldtune.cli.shared import BundlePath, JsonFlag, new_table, print_json, print_tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,6 @@ class Parity:
 def run(command: Parity, _console: "Console") -> int:
     """Print the figures; return the exit code."""
     from fieldtune.bundle import open_bundle
-    from fieldtune.cli.results import print_json, print_tables
     from fieldtune_offline.accelerators.rounding_effects import rounding_effect
     from fieldtune_offline.cli.build import parity_tables
 
@@ -64,8 +63,6 @@ def run(command: Parity, _console: "Console") -> int:
 
 def rounding_table(effects: "Sequence[RoundingEffect]") -> "Table":
     """Return what halves rounded up change as a table."""
-    from fieldtune.cli.results import new_table
-
     columns = ("target", "of", ">differ", ">by more than 1 LSB", ">at most")
     table = new_table("Halves rounded up, as a DPU does, against halves rounded to even", columns)
     for effect in effects:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fieldtune.cli.program import Program
+from fieldtune.cli.shared import Program
 
 _DESCRIPTION = """Fine-tune in the field: adapt a model on this device's own data, and serve it.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from fieldtune.cli.flags import JsonFlag
+from fieldtune.cli.shared import JsonFlag, new_table, print_json, print_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,7 +70,6 @@ def _list(command: Cache) -> None:
 
 
 def _show(command: Cache, compiled: "Sequence[Stored]", activations: "Sequence[StoredActivations]") -> None:
-    from fieldtune.cli.results import print_json, print_tables
     from fieldtune.files.cache_folder import cache_folder
 
     if command.as_json:
@@ -84,8 +83,6 @@ def _show(command: Cache, compiled: "Sequence[Stored]", activations: "Sequence[S
 
 
 def _compiled_table(compiled: "Sequence[Stored]") -> "Table":
-    from fieldtune.cli.results import new_table
-
     table = new_table("Compiled prefixes", ("identity", "for", "emulated", ">size", "compiled", "of"))
     for stored in compiled:
         name, entry, size = stored.folder.name[:_IDENTITY_DIGITS], stored.entry, _size(stored.size_bytes)
@@ -97,8 +94,6 @@ def _compiled_table(compiled: "Sequence[Stored]") -> "Table":
 
 
 def _activations_table(activations: "Sequence[StoredActivations]") -> "Table":
-    from fieldtune.cli.results import new_table
-
     table = new_table("Activations", (">samples", ">size", "graph", "emulated", "of"))
     for found in activations:
         prefix, size = found.prefix, _size(found.size_bytes)
@@ -108,7 +103,6 @@ def _activations_table(activations: "Sequence[StoredActivations]") -> "Table":
 
 
 def _clear(command: Cache) -> None:
-    from fieldtune.cli.results import print_json
     from fieldtune.errors import OutputError, listed
 
     compiled, activations = _wants(command)

@@ -5,7 +5,17 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from fieldtune.cli.flags import DEFAULT_PROFILE, BundlePath, JsonFlag, ProfileName
+from fieldtune.cli.shared import (
+    DEFAULT_PROFILE,
+    BundlePath,
+    JsonFlag,
+    ProfileName,
+    UsageError,
+    new_table,
+    percent,
+    print_json,
+    print_tables,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,8 +63,6 @@ class Check:
 def run(command: Check, _console: "Console") -> int:
     """Check and print the tables; return the exit code."""
     from fieldtune.bundle import open_tables
-    from fieldtune.cli.results import print_json, print_tables
-    from fieldtune.cli.usage import UsageError
     from fieldtune.hardware import load_profile
     from fieldtune.preflight import check_bundle
 
@@ -111,8 +119,6 @@ def _tables(command: Check, profile: "HardwareProfile", found: "Preflight") -> "
 def _head(command: Check, profile: "HardwareProfile", found: "Preflight") -> "Table":
     from rich.markup import escape
 
-    from fieldtune.cli.results import new_table
-
     verdict = "would run" if found.runs else "cannot run"
     table = new_table(f"{command.bundle} {verdict} on {profile.name} ({profile.title})")
     size = f"{found.batch} examples" + (f" of {found.sequence} tokens" if found.sequence else "")
@@ -126,8 +132,6 @@ def _head(command: Check, profile: "HardwareProfile", found: "Preflight") -> "Ta
 
 
 def _placement(found: "Preflight") -> "Table":
-    from fieldtune.cli.results import new_table, percent
-
     # Of graphs that run in one place there is nothing to say about pieces and what crosses between them.
     divided = any(len(placement.shares) != 1 for placement in found.placements)
     across = (">partitions", ">bytes across") if divided else ()
@@ -148,8 +152,6 @@ def _placement(found: "Preflight") -> "Table":
 def _details(placement: "GraphPlacement") -> "Iterator[Table]":
     from rich.markup import escape
 
-    from fieldtune.cli.results import new_table
-
     if placement.left:
         table = new_table(f"{placement.graph}: left to the CPU", ("operator", ">nodes", "why"))
         for left in placement.left[:_SHOWN]:
@@ -163,8 +165,6 @@ def _details(placement: "GraphPlacement") -> "Iterator[Table]":
 
 
 def _memory(found: "Preflight") -> "Table":
-    from fieldtune.cli.results import new_table
-
     limit = "" if found.memory_limit_bytes is None else f" of {_size(found.memory_limit_bytes)}"
     table = new_table(f"Peak memory{limit}, predicted", ("", *(f">{use.use}" for use in found.memory)))
     rows = {
@@ -187,8 +187,6 @@ def _memory(found: "Preflight") -> "Table":
 
 
 def _storage(command: Check, found: "Preflight") -> "Table":
-    from fieldtune.cli.results import new_table
-
     storage, table = found.storage, new_table("Storage")
     table.add_row("bundle", _size(storage.bundle_bytes))
     if storage.adapter_bytes:
@@ -204,8 +202,6 @@ def _storage(command: Check, found: "Preflight") -> "Table":
 
 
 def _times(profile: "HardwareProfile", found: "Preflight") -> "Table":
-    from fieldtune.cli.results import new_table
-
     split = any(time.prefix_macs for time in found.times)
     basis = "at peak rate" if profile.accelerator else "on the CPU"
     columns = ("", ">MACs", ">time", *((">prefix: MACs", f">time {basis}") if split else ()))

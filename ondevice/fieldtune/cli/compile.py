@@ -3,7 +3,16 @@
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from fieldtune.cli.flags import BundlePath, JsonFlag, OnMissingFlag, ProfileName
+from fieldtune.cli.shared import (
+    BundlePath,
+    JsonFlag,
+    OnMissingFlag,
+    ProfileName,
+    placement_table,
+    print_json,
+    print_tables,
+    say,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,8 +51,6 @@ class Compile:
 def run(command: Compile, console: "Console") -> int:
     """Compile and print the placement; return the exit code."""
     from fieldtune.bundle import open_bundle
-    from fieldtune.cli.placement import placement_table
-    from fieldtune.cli.results import print_json, print_tables
     from fieldtune.compilation import compile_prefix
     from fieldtune.hardware import load_profile
 
@@ -55,7 +62,7 @@ def run(command: Compile, console: "Console") -> int:
             if console.is_terminal:
                 status.update(said)
             else:
-                console.print(said, markup=False, highlight=False, soft_wrap=True)
+                say(console, said)
 
         compiled = compile_prefix(
             bundle, profile, on_missing=command.on_missing, overwrite=command.overwrite, progress=progress
@@ -64,7 +71,7 @@ def run(command: Compile, console: "Console") -> int:
         print_json(_record(command, compiled))
         return 0
     print_tables(placement_table(compiled.report))
-    console.print(_closing(compiled), markup=False, highlight=False, soft_wrap=True)
+    say(console, _closing(compiled))
     return 0
 
 

@@ -4,22 +4,28 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from fieldtune.activations import CacheSettings
-from fieldtune.cli.flags import (
+from fieldtune.cli.shared import (
     DEFAULT_PROFILE,
     BundlePath,
+    ColumnFlags,
     FilePath,
     JsonFlag,
     OnMissingFlag,
     OptionalFolder,
     ProfileName,
+    UsageError,
+    evaluation_rows,
+    named_columns,
+    new_table,
+    print_json,
+    print_tables,
+    say,
 )
-from fieldtune.cli.task_flags import ColumnFlags, named_columns
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fieldtune.bundle import Bundle
-    from fieldtune.hardware import HardwareProfile
+    from fieldtune.cli.shared import Device
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,29 +71,25 @@ class Evaluate:
 def run(command: Evaluate, console: "Console") -> int:
     """Evaluate and print the table; return the exit code."""
     from fieldtune.adapters import adapter_labels, initial_adapter, read_adapter
-    from fieldtune.bundle import open_bundle
-    from fieldtune.cli.progress import counted, evaluation_progress
-    from fieldtune.cli.results import evaluation_rows, new_table, print_json, print_tables
-    from fieldtune.hardware import load_profile
-    from fieldtune.placement import choose_for
+    from fieldtune.cli.shared import counted, evaluation_progress, open_device
     from fieldtune.tasks import open_task
     from fieldtune.training import DataCounts, EvaluationGraph, evaluate_with, open_batches
 
-    profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
-    choice = choose_for(bundle, profile, on_missing=command.on_missing)
-    console.print(f"provider: {choice}", markup=False, highlight=False, soft_wrap=True)
+    device = open_device(command.bundle, command.profile, command.on_missing)
+    bundle = device.bundle
+    say(console, f"provider: {device.choice}")
     adapter = read_adapter(command.adapter) if command.adapter else initial_adapter(bundle)
-    batch_size, max_length = _sizes(command, bundle, profile)
+    batch_size, max_length = _sizes(command, device)
     task = open_task(bundle, adapter_labels(adapter, bundle.manifest))
     examples, note = task.read(command.data, named_columns(command.columns))
-    console.print(f"{command.data}: {note}", markup=False, highlight=False, soft_wrap=True)
+    say(console, f"{command.data}: {note}")
     encoded = task.encode(examples, max_length=max_length, strict=command.strict)
     counts = DataCounts.of(encoded)
-    with open_batches(bundle, profile, choice, command.cache) as source:
+    with open_batches(bundle, device.profile, device.choice, command.cache) as source:
         graph = EvaluationGraph(bundle, source.choice, source.graphs["eval"])
         for placement in (source.split.placement if source.split else None, graph.placement):
             if placement:
-                console.print(f"placement: {placement}", markup=False, highlight=False, soft_wrap=True)
+                say(console, f"placement: {placement}")
         with evaluation_progress(console) as ticks:
             found = evaluate_with(graph.forward(adapter), encoded, task, source, batch_size, ticks)
         split = source.split
@@ -97,7 +99,7 @@ def run(command: Evaluate, console: "Console") -> int:
                 "bundle": bundle.root,
                 "adapter": adapter.where,
                 "data": command.data,
-                "provider": choice.to_json(),
+                "provider": device.choice.to_json(),
                 "split": split,
                 "placement": graph.placement and graph.placement.to_json(),
                 "counts": counts,
@@ -112,17 +114,17 @@ def run(command: Evaluate, console: "Console") -> int:
     return 0
 
 
-def _sizes(command: Evaluate, bundle: "Bundle", profile: "HardwareProfile") -> tuple[int, int | None]:
-    from fieldtune.cli.usage import UsageError
+def _sizes(command: Evaluate, device: "Device") -> tuple[int, int | None]:
     from fieldtune.data import batch_limit, length_limit
 
-    inputs = bundle.manifest.graphs["eval"].inputs
+    manifest, profile = device.bundle.manifest, device.profile
+    inputs = manifest.graphs["eval"].inputs
     if command.batch_size is not None and command.batch_size < 1:
         raise UsageError(f"--batch-size is {command.batch_size}; expected at least 1")
     try:
         return (
             batch_limit(command.batch_size, profile, inputs),
-            length_limit(command.max_length, profile, inputs, bundle.manifest.text),
+            length_limit(command.max_length, profile, inputs, manifest.text),
         )
     except ValueError as error:
         raise UsageError(str(error)) from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fieldtune.cli.flags import BundlePath, FolderPath, JsonFlag
+from fieldtune.cli.shared import BundlePath, FolderPath, JsonFlag, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,7 +44,6 @@ def run(command: ImportCheckpoint, _console: "Console") -> int:
     """Read the checkpoint's parameters and write them as an adapter; return the exit code."""
     from fieldtune.adapters import CONFIG_NAME, from_theta, read_adapter, write_adapter
     from fieldtune.bundle import open_bundle
-    from fieldtune.cli.results import print_json
     from fieldtune.files.output_folder import output_folder
     from fieldtune.training import read_parameters
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fieldtune.cli.flags import JsonFlag
+from fieldtune.cli.shared import JsonFlag, new_table, print_json, print_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +41,6 @@ def run(command: Inspect, _console: "Console") -> int:
     from fieldtune.adapters import CONFIG_NAME, read_adapter
     from fieldtune.bundle import MANIFEST_NAME, open_bundle
     from fieldtune.cli.profiles import profile_tables
-    from fieldtune.cli.results import print_json, print_tables
     from fieldtune.errors import FieldtuneError
     from fieldtune.hardware import load_profile, profile_names
 
@@ -144,7 +143,6 @@ def _operators(bundle: "Bundle", graph: "GraphSpec") -> dict[str, int]:
 
 def _bundle_tables(bundle: "Bundle", facts: Mapping[str, Any]) -> "list[Table]":
     from fieldtune.adapters import method_named
-    from fieldtune.cli.results import new_table
 
     manifest = bundle.manifest
     top = new_table(f"Bundle {bundle.root}")
@@ -175,8 +173,6 @@ def _bundle_tables(bundle: "Bundle", facts: Mapping[str, Any]) -> "list[Table]":
 
 
 def _parity_table(manifest: "Manifest") -> "Table":
-    from fieldtune.cli.results import new_table
-
     columns = (">batch", ">tokens", ">loss, relative")
     largest = ">inference, of the largest"
     if manifest.merged:
@@ -201,8 +197,6 @@ def _add_figures(
 
 
 def _graphs_table(graphs: Mapping[str, Any]) -> "Table":
-    from fieldtune.cli.results import new_table
-
     table = new_table("Graphs", ("name", ">opset", ">IR", "ONNX Runtime", ">nodes", "most frequent operators"))
     for name, graph in graphs.items():
         operators: dict[str, int] = graph["operators"]
@@ -213,8 +207,6 @@ def _graphs_table(graphs: Mapping[str, Any]) -> "Table":
 
 
 def _graph_table(name: str, graph: "GraphSpec", facts: Mapping[str, Any]) -> "Table":
-    from fieldtune.cli.results import new_table
-
     table = new_table(f"{name}: inputs and outputs", ("", "name", "dtype", "shape"))
     for kind, specs in (("in", graph.inputs), ("out", graph.outputs)):
         # A language model's cache is two tensors a layer, all alike.
@@ -233,7 +225,6 @@ def _folded(specs: "tuple[TensorSpec, ...]") -> "list[tuple[TensorSpec, str]]":
 
 def _adapter_tables(facts: Mapping[str, Any]) -> "list[Table]":
     from fieldtune.adapters import method_named
-    from fieldtune.cli.results import new_table
 
     table = new_table(f"Adapter {facts['path']}")
     table.add_row("base model", str(facts["base"] or "not known"))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fieldtune.cli.flags import JsonFlag
+from fieldtune.cli.shared import JsonFlag, new_table, print_json, print_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +38,6 @@ def run(command: Profiles, _console: "Console") -> int:
     """Print the profiles; return the exit code."""
     from rich.markup import escape
 
-    from fieldtune.cli.results import new_table, print_json, print_tables
     from fieldtune.files import json_value
     from fieldtune.hardware import load_profile, load_profiles
 
@@ -73,8 +72,6 @@ def profile_tables(profile: "HardwareProfile") -> "list[Table]":
     """Return a profile as tables: what it says, and where that is from."""
     from rich.markup import escape
 
-    from fieldtune.cli.results import new_table
-
     table = new_table(f"{profile.name}: {profile.title}")
     table.add_row("description", escape(profile.description))
     table.add_row("support", profile.support)
@@ -91,8 +88,6 @@ def profile_tables(profile: "HardwareProfile") -> "list[Table]":
 def proposal_tables(facts: "MachineFacts", proposal: "Proposal") -> "list[Table]":
     """Return a proposal as tables: what was seen, what is proposed and why, and what to do."""
     from rich.markup import escape
-
-    from fieldtune.cli.results import new_table
 
     seen = new_table("This machine")
     for key, value in _leaves(facts):
@@ -112,7 +107,6 @@ def proposal_tables(facts: "MachineFacts", proposal: "Proposal") -> "list[Table]
 
 
 def _detect(*, as_json: bool) -> int:
-    from fieldtune.cli.results import print_json, print_tables
     from fieldtune.hardware import features, load_profiles, machine_facts, propose
 
     facts = machine_facts(runtime=features())

@@ -9,22 +9,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fieldtune.cli.flags import DEFAULT_PROFILE, BundlePath, JsonFlag, OnMissingFlag, ProfileName
-from fieldtune.cli.task_flags import (
+from fieldtune.cli.shared import (
+    DEFAULT_PROFILE,
+    BundlePath,
     ColumnFlags,
+    JsonFlag,
+    OnMissingFlag,
+    ProfileName,
     TaskOptions,
+    UsageError,
     changed_options,
     named_columns,
     names_of,
     names_that_take,
+    new_table,
     options_of,
+    print_tables,
+    say,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from fieldtune.bundle import Bundle
     from fieldtune.serving import LoadedAdapter, Runner
     from fieldtune.tasks import Answer, Item, Task
 
@@ -88,25 +95,21 @@ class Run:
 
 def run(command: Run, console: "Console") -> int:
     """Answer everything with every adapter; return the exit code."""
-    from fieldtune.bundle import open_bundle
-    from fieldtune.hardware import load_profile
-    from fieldtune.placement import choose_for
-    from fieldtune.runtime import CPU_PROVIDER
+    from fieldtune.cli.shared import open_device
     from fieldtune.serving import Runner
     from fieldtune.tasks import open_task
 
-    profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
-    task = open_task(bundle)
+    device = open_device(command.bundle, command.profile, command.on_missing)
+    task = open_task(device.bundle)
     options = _checked_options(command, task)
-    choice = choose_for(bundle, profile, on_missing=command.on_missing)
-    if (choice.provider, choice.requested) != (CPU_PROVIDER, CPU_PROVIDER):
-        console.print(f"provider: {choice}", markup=False, highlight=False, soft_wrap=True)
+    if not device.is_plain:
+        say(console, f"provider: {device.choice}")
     # What is wrong with them is told before a session is opened, which can take a while.
     items = _items(command, task, options, console)
-    runner = Runner(bundle, profile, choice=choice)
+    runner = Runner(device.bundle, device.profile, choice=device.choice)
     if runner.placement:
-        console.print(f"placement: {runner.placement}", markup=False, highlight=False, soft_wrap=True)
-    adapters = _adapters(command, runner, bundle)
+        say(console, f"placement: {runner.placement}")
+    adapters = _adapters(command, runner)
     if task.streams:
         _stream(command, runner, task, options, adapters, items)
     else:
@@ -116,8 +119,6 @@ def run(command: Run, console: "Console") -> int:
 
 def _checked_options(command: Run, task: "Task") -> Any:
     """Return the options of the task, after a look at all flags."""
-    from fieldtune.cli.usage import UsageError
-
     if command.batch_size is not None and command.batch_size < 1:
         raise UsageError(f"--batch-size is {command.batch_size}; expected at least 1")
     options = options_of(command.options, task.options)
@@ -144,14 +145,14 @@ def _checked_options(command: Run, task: "Task") -> Any:
     return options
 
 
-def _adapters(command: Run, runner: "Runner", bundle: "Bundle") -> "list[LoadedAdapter]":
+def _adapters(command: Run, runner: "Runner") -> "list[LoadedAdapter]":
     from fieldtune.adapters import initial_adapter
 
     adapters = [runner.load_adapter(path) for path in command.adapter]
     if adapters:
         return adapters
-    merged = bundle.manifest.merged
-    return [runner.load_adapter(initial_adapter(bundle), merged.adapter if merged else INITIAL)]
+    merged = runner.bundle.manifest.merged
+    return [runner.load_adapter(initial_adapter(runner.bundle), merged.adapter if merged else INITIAL)]
 
 
 def _items(command: Run, task: "Task", options: Any, console: "Console") -> "list[Item]":
@@ -162,7 +163,7 @@ def _items(command: Run, task: "Task", options: Any, console: "Console") -> "lis
     """
 
     def note(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(console, line)
 
     if command.data is None:
         texts = [] if task.asking_flags(options) else _plain_texts(command, lines=task.line_by_line)
@@ -212,7 +213,6 @@ def _answer(
     adapters: "Sequence[LoadedAdapter]",
     items: "Sequence[Item]",
 ) -> None:
-    from fieldtune.cli.usage import UsageError
 
     contents = [item.content for item in items]
     shared = {name: getattr(command, name) for name in _SHARED if name in task.takes}
@@ -270,8 +270,6 @@ def _print_table(
 ) -> None:
     from rich.markup import escape
     from rich.text import Text
-
-    from fieldtune.cli.results import new_table, print_tables
 
     # The folder's name is enough where no two are called the same.
     folders = [Path(adapter.name).name for adapter in adapters]

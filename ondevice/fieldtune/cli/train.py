@@ -7,17 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fieldtune.cli.flags import (
+from fieldtune.cli.shared import (
     DEFAULT_PROFILE,
     BundlePath,
+    ColumnFlags,
     FilePath,
     FolderPath,
     JsonFlag,
     OnMissingFlag,
     OptionalFolder,
     ProfileName,
+    UsageError,
+    evaluation_rows,
+    named_columns,
+    new_table,
+    print_json,
+    print_tables,
+    say,
 )
-from fieldtune.cli.task_flags import ColumnFlags, named_columns
 from fieldtune.training import TrainConfig
 
 if TYPE_CHECKING:
@@ -25,10 +32,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fieldtune.adapters import Adapter
-    from fieldtune.bundle import Bundle
+    from fieldtune.cli.shared import Device
     from fieldtune.data import Example
-    from fieldtune.hardware import HardwareProfile
-    from fieldtune.runtime import ProviderChoice
+    from fieldtune.tasks import Task
     from fieldtune.training import TrainReport
 
 _INTERRUPTED = 130
@@ -83,26 +89,21 @@ class Train:
 def run(command: Train, console: "Console") -> int:
     """Train, write the result, print the table; return the exit code."""
     from fieldtune.adapters import CONFIG_NAME, read_adapter
-    from fieldtune.bundle import open_bundle
-    from fieldtune.cli.signals import undisturbed
+    from fieldtune.cli.shared import open_device, undisturbed
     from fieldtune.errors import OutputError
     from fieldtune.files.output_folder import output_folder
-    from fieldtune.hardware import load_profile
-    from fieldtune.placement import choose_for
     from fieldtune.training import rescue, write_run
 
-    profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
-    bundle.check_trainable()
-    # A provider that is missing is told before any work.
-    choice = choose_for(bundle, profile, on_missing=command.on_missing)
-    start = read_adapter(command.adapter or bundle.adapter_path)
+    device = open_device(command.bundle, command.profile, command.on_missing)
+    device.bundle.check_trainable()
+    start = read_adapter(command.adapter or device.bundle.adapter_path)
     needed = len(start.tensors.to_bytes()) + _REPORT_BYTES
     report: TrainReport | None = None
     try:
         with output_folder(
             command.out, overwrite=command.overwrite, marks=(CONFIG_NAME,), needed_bytes=needed
         ) as folder:
-            report, fault = _train(command, bundle, profile, choice, start, console)
+            report, fault = _train(command, device, start, console)
             with undisturbed():
                 write_run(report, folder)
     except (Exception, KeyboardInterrupt) as error:
@@ -113,37 +114,33 @@ def run(command: Train, console: "Console") -> int:
     return _tell(command, report, fault)
 
 
-def _train(
-    command: Train,
-    bundle: "Bundle",
-    profile: "HardwareProfile",
-    choice: "ProviderChoice",
-    start: "Adapter",
-    console: "Console",
-) -> "tuple[TrainReport, str]":
+def _train(command: Train, device: "Device", start: "Adapter", console: "Console") -> "tuple[TrainReport, str]":
     """Return the report and, where the run diverged, what is to be said about it."""
-    from fieldtune.cli.progress import training_progress
-    from fieldtune.cli.usage import UsageError
+    from fieldtune.adapters import adapter_labels
+    from fieldtune.cli.shared import training_progress
+    from fieldtune.tasks import open_task
     from fieldtune.training import RunDiverged, settle, train_adapter
 
     if command.training.keep == "best" and command.held_out is None:
         raise UsageError("--keep best needs --eval: held-out examples tell which adapter is best")
     try:
-        settle(command.training, profile, bundle.manifest)
+        settle(command.training, device.profile, device.bundle.manifest)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    examples = _examples(command, command.data, bundle, start, console)
-    held_out = None if command.held_out is None else _examples(command, command.held_out, bundle, start, console)
+    # An adapter that names its labels otherwise than the bundle is trained on by its own names.
+    task = open_task(device.bundle, adapter_labels(start, device.bundle.manifest))
+    examples = _examples(command, command.data, task, console)
+    held_out = None if command.held_out is None else _examples(command, command.held_out, task, console)
     try:
         with training_progress(console) as progress:
             report = train_adapter(
-                bundle,
+                device.bundle,
                 examples,
                 command.training,
-                profile,
+                device.profile,
                 evaluation=held_out,
                 start=start,
-                choice=choice,
+                choice=device.choice,
                 progress=progress,
             )
     except RunDiverged as error:
@@ -153,22 +150,13 @@ def _train(
     return report, ""
 
 
-def _examples(
-    command: Train, path: Path, bundle: "Bundle", start: "Adapter", console: "Console"
-) -> "tuple[Example, ...]":
-    from fieldtune.adapters import adapter_labels
-    from fieldtune.tasks import open_task
-
-    # An adapter that names its labels otherwise than the bundle is trained on by its own names.
-    task = open_task(bundle, adapter_labels(start, bundle.manifest))
+def _examples(command: Train, path: Path, task: "Task", console: "Console") -> "tuple[Example, ...]":
     examples, note = task.read(path, named_columns(command.columns))
-    console.print(f"{path}: {note}", markup=False, highlight=False, soft_wrap=True)
+    say(console, f"{path}: {note}")
     return examples
 
 
 def _tell(command: Train, report: "TrainReport", fault: str) -> int:
-    from fieldtune.cli.results import print_json, print_tables
-
     if command.as_json:
         print_json({**report.to_json(), "out": command.out})
     else:
@@ -186,8 +174,6 @@ def _tell(command: Train, report: "TrainReport", fault: str) -> int:
 
 
 def _table(report: "TrainReport") -> "Table":
-    from fieldtune.cli.results import evaluation_rows, new_table
-
     if not report.evaluations:
         table = new_table("Training", ("", ">first", ">last"))
         losses = [report.steps[0].loss, report.steps[-1].loss] if report.steps else []

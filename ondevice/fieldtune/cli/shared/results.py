@@ -1,4 +1,4 @@
-"""Results on stdout: one JSON document for machines, or tables for people."""
+"""Results on stdout: one JSON document for machines, or tables for people; and notes on stderr."""
 
 import sys
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fieldtune.files.json_text import json_text
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from fieldtune.tasks import Figure
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 def print_json(value: object) -> None:
     """Print one JSON object."""
     sys.stdout.write(json_text(value))
+
+
+def say(console: "Console", line: str) -> None:
+    """Print a line as it is: paths are neither marked up nor broken."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_tables(*tables: "Table") -> None:

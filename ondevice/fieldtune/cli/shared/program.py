@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fieldtune.cli.usage import UsageError
+from fieldtune.cli.shared.usage import UsageError
 from fieldtune.errors import FieldtuneError
 from fieldtune.version import __version__
 
@@ -75,7 +75,7 @@ class Program:
     def _run(self, module: ModuleType, command: Any) -> int:
         from rich.console import Console
 
-        from fieldtune.cli.signals import terminating_as_interrupt
+        from fieldtune.cli.shared.signals import terminating_as_interrupt
         from fieldtune.hardware import check_installed
 
         try:

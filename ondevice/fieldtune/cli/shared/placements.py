@@ -14,7 +14,7 @@ def placement_table(report: "PlacementReport") -> "Table":
     """Return where a graph runs, a line for each thing that one asks about it."""
     from rich.markup import escape
 
-    from fieldtune.cli.results import new_table, percent
+    from fieldtune.cli.shared.results import new_table, percent
 
     where = f" on {report.target}" if report.target else ""
     table = new_table(f"Placement of {report.graph}{where}, profile {report.profile}")

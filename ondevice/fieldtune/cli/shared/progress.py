@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from fieldtune.cli.results import said
+from fieldtune.cli.shared.results import said, say
 from fieldtune.training import (
     DataCounts,
     EpochRecord,
@@ -77,7 +77,7 @@ class _TrainingProgress:
                 self._print(f"{name}: {counted(counts)}")
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(self._console, line)
 
 
 def counted(counts: DataCounts) -> str:
