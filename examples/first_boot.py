@@ -19,7 +19,7 @@ from fieldtune.compilation.comparison import compare_outputs
 from fieldtune.compilation.prefix import open_prefix
 from fieldtune.compilation.stored_reference import read_reference
 from fieldtune.errors import FieldtuneError
-from fieldtune.files.json_text import json_text
+from fieldtune.files import json_text
 from fieldtune.hardware import load_profile
 from fieldtune.placement.targets import find_target
 

@@ -22,7 +22,7 @@ from fieldtune.bundle import (
     file_spec,
 )
 from fieldtune.errors import UnsupportedModel
-from fieldtune.files.output_folder import output_folder
+from fieldtune.files import output_folder
 from fieldtune.tasks import Task as DeviceTask
 from fieldtune.tasks import new_task
 from fieldtune_offline.accelerators.calibration_data import Calibration, read_calibration

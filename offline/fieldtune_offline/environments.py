@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fieldtune.errors import ExportError
-from fieldtune.files.cache_folder import cache_folder
+from fieldtune.files import cache_folder
 
 _STAMP = "fieldtune.json"
 

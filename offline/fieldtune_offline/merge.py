@@ -26,7 +26,7 @@ from fieldtune.bundle import (
 from fieldtune.bundle.manifest import FORMAT_VERSION
 from fieldtune.data import static_shape
 from fieldtune.errors import ExportError, UnsupportedModel
-from fieldtune.files.output_folder import output_folder
+from fieldtune.files import output_folder
 from fieldtune.tasks import open_task
 from fieldtune_offline.accelerators.calibration_data import Calibration, read_calibration
 from fieldtune_offline.accelerators.int8 import choose_quantizer

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHOW = "from fieldtune.files.cache_folder import cache_folder; print(cache_folder())"
+SHOW = "from fieldtune.files import cache_folder; print(cache_folder())"
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from fieldtune.adapters import Adapter, read_adapter
 from fieldtune.bundle import MANIFEST_NAME, Manifest, OrtTrainingSpec, file_spec, open_bundle
 from fieldtune.bundle.manifest import FORMAT_VERSION
 from fieldtune.errors import ExportError, UnsupportedModel
-from fieldtune.files.output_folder import output_folder
+from fieldtune.files import output_folder
 from fieldtune.training.backends import training_api
 from fieldtune_offline.environments import Environment, environment_python
 from fieldtune_offline.methods.interface import Method

@@ -11,9 +11,7 @@ from pathlib import Path
 
 from fieldtune.activations.records import DATA_NAME, ENTRY_BYTES, INDEX_NAME, LOCK_NAME
 from fieldtune.errors import OutputError
-from fieldtune.files import FileLock, open_private, private_folder
-from fieldtune.files.cache_folder import cache_folder
-from fieldtune.files.json_text import json_text
+from fieldtune.files import FileLock, cache_folder, json_text, open_private, private_folder
 
 ABOUT_NAME = "about.json"
 FORMAT_VERSION = "1.0"

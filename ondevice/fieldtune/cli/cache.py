@@ -70,7 +70,7 @@ def _list(command: Cache) -> None:
 
 
 def _show(command: Cache, compiled: "Sequence[Stored]", activations: "Sequence[StoredActivations]") -> None:
-    from fieldtune.files.cache_folder import cache_folder
+    from fieldtune.files import cache_folder
 
     if command.as_json:
         records = [_record(stored) for stored in compiled]

@@ -44,7 +44,7 @@ def run(command: ImportCheckpoint, _console: "Console") -> int:
     """Read the checkpoint's parameters and write them as an adapter; return the exit code."""
     from fieldtune.adapters import CONFIG_NAME, from_theta, read_adapter, write_adapter
     from fieldtune.bundle import open_bundle
-    from fieldtune.files.output_folder import output_folder
+    from fieldtune.files import output_folder
     from fieldtune.training import read_parameters
 
     bundle = open_bundle(command.bundle)

@@ -294,7 +294,7 @@ def _cell(said: "Sequence[str]") -> "Text":
 
 
 def _print_line(record: "Mapping[str, object]") -> None:
-    from fieldtune.files.json_text import json_text
+    from fieldtune.files import json_text
 
     _write(json_text(record, indent=None))
 

@@ -91,7 +91,7 @@ def run(command: Train, console: "Console") -> int:
     from fieldtune.adapters import CONFIG_NAME, read_adapter
     from fieldtune.cli.shared import open_device, undisturbed
     from fieldtune.errors import OutputError
-    from fieldtune.files.output_folder import output_folder
+    from fieldtune.files import output_folder
     from fieldtune.training import rescue, write_run
 
     device = open_device(command.bundle, command.profile, command.on_missing)

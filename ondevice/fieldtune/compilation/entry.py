@@ -12,8 +12,7 @@ from typing import Any
 from fieldtune.bundle import FileSpec, file_spec
 from fieldtune.compilation.key import CompileKey
 from fieldtune.errors import CompileError, listed
-from fieldtune.files import Fields, check_version, json_value
-from fieldtune.files.json_text import json_text
+from fieldtune.files import Fields, check_version, json_text, json_value
 from fieldtune.placement import PlacementReport, read_report
 
 FORMAT_VERSION = "1.0"

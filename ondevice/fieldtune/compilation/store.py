@@ -15,9 +15,7 @@ from fieldtune.bundle import Bundle
 from fieldtune.compilation.entry import Entry, check_files, read_entry
 from fieldtune.compilation.key import CompileKey
 from fieldtune.errors import CompileError, FieldtuneError, OutputError, listed
-from fieldtune.files import private_folder
-from fieldtune.files.cache_folder import cache_folder
-from fieldtune.files.output_folder import output_folder
+from fieldtune.files import cache_folder, output_folder, private_folder
 
 _NAME_DIGITS = 32
 """Of an identity, in the name of a folder."""

@@ -8,23 +8,29 @@ from typing import TYPE_CHECKING
 from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fieldtune.files.cache_folder import open_private, private_folder
+    from fieldtune.files.caches import cache_folder, open_private, private_folder
     from fieldtune.files.fields import Fields, check_version
     from fieldtune.files.file_lock import FileLock
-    from fieldtune.files.json_text import json_value
+    from fieldtune.files.json_form import json_text, json_value
+    from fieldtune.files.outputs import output_folder
+
 __all__ = [
     "Fields",
     "FileLock",
+    "cache_folder",
     "check_version",
+    "json_text",
     "json_value",
     "open_private",
+    "output_folder",
     "private_folder",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "cache_folder": (
+        "caches": (
+            "cache_folder",
             "open_private",
             "private_folder",
         ),
@@ -33,6 +39,10 @@ __getattr__ = lazy_names(
             "check_version",
         ),
         "file_lock": ("FileLock",),
-        "json_text": ("json_value",),
+        "json_form": (
+            "json_text",
+            "json_value",
+        ),
+        "outputs": ("output_folder",),
     },
 )

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from fieldtune.errors import OutputError
-from fieldtune.files.cache_folder import open_private
+from fieldtune.files.caches import open_private
 
 
 class FileLock:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fieldtune.adapters import Adapter, write_adapter
 from fieldtune.errors import OutputError
-from fieldtune.files.json_text import json_text
+from fieldtune.files import json_text
 from fieldtune.training.page import report_page
 from fieldtune.training.report import TrainReport
 

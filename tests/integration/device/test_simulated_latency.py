@@ -10,7 +10,7 @@ from fieldtune.bundle.opening import open_bundle
 from fieldtune.compilation.compiling import compile_prefix
 from fieldtune.compilation.prefix import open_prefix
 from fieldtune.errors import CompileError
-from fieldtune.files.fields import Fields
+from fieldtune.files import Fields
 from fieldtune.hardware import load_profile
 from fieldtune.placement.report import read_report
 

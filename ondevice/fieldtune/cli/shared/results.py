@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fieldtune.files.json_text import json_text
+from fieldtune.files import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -3,7 +3,7 @@ import json
 import math
 import re
 
-from fieldtune.files.json_text import json_text
+from fieldtune.files import json_text
 from fieldtune.tasks.interface import Figure
 from fieldtune.training.page import report_page
 from fieldtune.training.report import EvaluationRecord

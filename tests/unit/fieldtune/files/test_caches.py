@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from fieldtune.errors import OutputError
-from fieldtune.files.cache_folder import cache_folder, private_folder
+from fieldtune.files import cache_folder, private_folder
 
 
 def test_variables_name_the_folder(monkeypatch):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fieldtune.files.json_text import json_text, json_value
+from fieldtune.files import json_text, json_value
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from fieldtune.errors import OutputError
-from fieldtune.files.output_folder import output_folder
+from fieldtune.files import output_folder
 
 
 def _names(folder):
