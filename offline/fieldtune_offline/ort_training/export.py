@@ -152,8 +152,8 @@ def _generate(work: Path, out: Path, python: Path, model: ir.Model, probes: Prob
         raise ExportError(f"the tool for the official artifacts ended with {done.returncode}: {last or 'no message'}")
     if "error" in result:
         raise _refusal(" ".join(result["error"].split()), manifest, result["runtime"])
-    with np.load(work / "answers.npz") as found:
-        return result["runtime"], dict(found)
+    with np.load(work / "answers.npz") as answers:
+        return result["runtime"], dict(answers)
 
 
 def _refusal(error: str, manifest: Manifest, runtime: str) -> ExportError:

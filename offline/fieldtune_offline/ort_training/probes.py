@@ -91,9 +91,9 @@ class Probes:
             rows, length = batch["input_ids"].shape if "input_ids" in batch else (len(batch["labels"]), 0)
             where = f"batch {rows}, sequence {length}"
             loss, gradients = right[_LOSS], {key: value for key, value in right.items() if key != _LOSS}
-            found = {key: answers[f"{number}/{key}"] for key in gradients}
+            answered = {key: answers[f"{number}/{key}"] for key in gradients}
             # Either may be a tolerance away from torch, on its own side.
-            comparison = compare_gradients(found, gradients, 2 * GRADIENT_TOLERANCE)
+            comparison = compare_gradients(answered, gradients, 2 * GRADIENT_TOLERANCE)
             faults += [f"{where}: {fault}" for fault in comparison.faults]
             losses = [relative_difference(answers[f"{number}/{name}"], loss) for name in (_LOSS, "eval_loss")]
             if not max(losses) <= LOSS_TOLERANCE:

@@ -49,12 +49,12 @@ def check_split(
         for seed, (batch, sequence) in enumerate(shapes):
             arrays = {name: tensor.numpy() for name, tensor in task.batch(batch, sequence, seed).items()}
             boundary = _run(sessions[PREFIX_GRAPH], arrays)
-            found = [*_mixed_rows(sessions[PREFIX_GRAPH], arrays, boundary)]
+            differences = [*_mixed_rows(sessions[PREFIX_GRAPH], arrays, boundary)]
             for name, behind in SUFFIX_GRAPHS.items():
                 feeds = {**arrays, **fed, "theta": theta}
                 whole, rest = _run(sessions[name], feeds), _run(sessions[behind], {**feeds, **boundary})
-                found += [f"{behind}'s {fault}" for fault in _faults(rest, whole, manifest)]
-            faults += [f"batch {batch}, sequence {sequence}: {fault}" for fault in found]
+                differences += [f"{behind}'s {fault}" for fault in _faults(rest, whole, manifest)]
+            faults += [f"batch {batch}, sequence {sequence}: {fault}" for fault in differences]
     if faults:
         raise ParityError(f"the split does not compute what the whole does; nothing was written{listed(faults)}")
 
@@ -78,12 +78,12 @@ def _mixed_rows(prefix: Any, arrays: _Arrays, boundary: _Arrays) -> list[str]:
     ]
 
 
-def _faults(found: _Arrays, expected: _Arrays, manifest: Manifest) -> list[str]:
+def _faults(arrays: _Arrays, expected: _Arrays, manifest: Manifest) -> list[str]:
     faults: list[str] = []
     for name, array in expected.items():
         if name == "grad_sum":
             views = manifest.layout.views
-            faults += compare_gradients(views(found[name]), views(array), GRADIENT_TOLERANCE).faults
-        elif not (difference := relative_difference(found[name], array)) <= TOLERANCE:
+            faults += compare_gradients(views(arrays[name]), views(array), GRADIENT_TOLERANCE).faults
+        elif not (difference := relative_difference(arrays[name], array)) <= TOLERANCE:
             faults.append(f"{name} differs by {difference:.1e} of its largest element")
     return faults

@@ -143,15 +143,15 @@ def refine(positions: Positions, bindings: Sequence[Binding], limits: ShiftLimit
     fine for it, again and again until none is. They only fall, and no binding asks for more than a fixed distance below
     another tensor's, so this ends.
     """
-    found = dict(positions)
+    refined = dict(positions)
     changed = True
     while changed:
         changed = False
         for binding in bindings:
-            for name, ceiling in _ceilings(binding, found, limits).items():
-                if found[name] > ceiling:
-                    found[name], changed = ceiling, True
-    return found
+            for name, ceiling in _ceilings(binding, refined, limits).items():
+                if refined[name] > ceiling:
+                    refined[name], changed = ceiling, True
+    return refined
 
 
 def _ceilings(binding: Binding, positions: Positions, limits: ShiftLimits) -> Mapping[str, int]:
