@@ -10,9 +10,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from fieldtune.errors import ExportError
 from fieldtune.files.cache_folder import cache_folder
+
+Report: TypeAlias = Callable[[str], None]
+"""Is told, in a line, what begins and may take minutes."""
 
 _STAMP = "fieldtune.json"
 
@@ -39,9 +43,7 @@ class Environment:
     first: Path | None = None
 
 
-def environment_python(
-    environment: Environment, report: Callable[[str], None], candidates: Sequence[str] | None = None
-) -> Path:
+def environment_python(environment: Environment, report: Report, candidates: Sequence[str] | None = None) -> Path:
     """Return the interpreter of an environment, made if it is not there yet.
 
     Args:

@@ -13,9 +13,9 @@ from fieldtune.bundle import PREFIX_GRAPH, SUFFIX_GRAPHS, Manifest, QuantizedAcc
 from fieldtune.compilation import HALF_UP
 from fieldtune.data import batch_of, static_shape
 from fieldtune_offline.accelerators.calibration_data import Calibration, padded_batches
-from fieldtune_offline.accelerators.int8.accuracy import Boundary, Labels, probe_accuracies, signal_to_noise_db
+from fieldtune_offline.accelerators.int8.boundary_quality import Boundary, Labels, probe_accuracies, signal_to_noise_db
 from fieldtune_offline.accelerators.int8.running import open_model
-from fieldtune_offline.parity.whole import open_session
+from fieldtune_offline.parity.whole import open_on_cpu
 from fieldtune_offline.passes.round_halves_up import round_halves_up
 
 REFERENCE_SAMPLES = 4
@@ -58,10 +58,10 @@ def open_prefixes(staging: Path, manifest: Manifest, quantized: ir.Model) -> Pre
     raised = quantized.clone()
     round_halves_up(raised)
     return Prefixes(
-        exact=open_session(staging / manifest.graphs[PREFIX_GRAPH].path),
+        exact=open_on_cpu(staging / manifest.graphs[PREFIX_GRAPH].path),
         half_even=open_model(quantized, fused=False),
         half_up=open_model(raised, fused=False),
-        suffix=open_session(staging / manifest.graphs[SUFFIX_GRAPHS["infer"]].path),
+        suffix=open_on_cpu(staging / manifest.graphs[SUFFIX_GRAPHS["infer"]].path),
     )
 
 

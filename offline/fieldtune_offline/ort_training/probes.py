@@ -16,7 +16,7 @@ from fieldtune_offline.parity.whole import (
     GRADIENT_TOLERANCE,
     LOSS_TOLERANCE,
     compare_gradients,
-    open_session,
+    open_on_cpu,
     relative_difference,
 )
 from fieldtune_offline.tasks.interface import Arrays
@@ -48,7 +48,7 @@ class Probes:
         theta = to_theta(adapter, manifest)
         theta += np.random.default_rng(20).normal(0, 0.02, theta.shape).astype(np.float32)
         batches = noise_batches(root, manifest)
-        session = open_session(root / manifest.graphs["gradient"].path)
+        session = open_on_cpu(root / manifest.graphs["gradient"].path)
         expected: list[Arrays] = []
         for batch in batches:
             loss_sum, weight, gradient = session.run(["loss_sum", "weight", "grad_sum"], {**batch, "theta": theta})

@@ -13,7 +13,7 @@ import numpy as np
 from fieldtune.bundle import PREFIX_GRAPH, SUFFIX_GRAPHS, Bundle, FloatArray, GraphSpec, Manifest, MergeParitySpec
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.parity.noise import noise_batches
-from fieldtune_offline.parity.whole import open_session, relative_difference
+from fieldtune_offline.parity.whole import open_on_cpu, relative_difference
 from fieldtune_offline.tasks.interface import Arrays
 
 MERGE_TOLERANCE = 1e-4
@@ -109,12 +109,12 @@ def _cut_differences(
 
 
 def _ask_all(path: Path, batches: Sequence[Arrays], adapter: Mapping[str, FloatArray]) -> list[Arrays]:
-    session = open_session(path, lean=True)
+    session = open_on_cpu(path, lean=True)
     return [_ask(session, batch, adapter) for batch in batches]
 
 
 def _serve(source: Bundle, batches: Sequence[Arrays], adapter: Mapping[str, FloatArray]) -> list[list[Exchange]]:
-    session = open_session(source.graph_path("infer"), lean=True)
+    session = open_on_cpu(source.graph_path("infer"), lean=True)
     return [_serve_one(session, source.manifest.graphs["infer"], batch, adapter) for batch in batches]
 
 

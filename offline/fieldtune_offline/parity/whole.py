@@ -57,11 +57,11 @@ class GradientComparison:
 
 def open_sessions(folder: Path) -> Sessions:
     """Open gradient.onnx, eval.onnx and infer.onnx of a folder on the CPU."""
-    gradient, evaluation, inference = (open_session(folder / f"{name}.onnx") for name in ("gradient", "eval", "infer"))
+    gradient, evaluation, inference = (open_on_cpu(folder / f"{name}.onnx") for name in ("gradient", "eval", "infer"))
     return Sessions(gradient, evaluation, inference)
 
 
-def open_session(path: Path, *, lean: bool = False) -> Any:
+def open_on_cpu(path: Path, *, lean: bool = False) -> Any:
     """Open one graph on the CPU, with ONNX Runtime's warnings off; lean is slower, with weights in memory once."""
     import onnxruntime
 

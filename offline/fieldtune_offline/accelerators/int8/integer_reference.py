@@ -30,8 +30,8 @@ from fieldtune_offline.accelerators.int8.calibration import Feeds
 from fieldtune_offline.accelerators.int8.integer_operators import (
     FUSED,
     ROUNDINGS,
+    IntegerTensor,
     Sum,
-    Tensor,
     activate,
     add,
     concatenate,
@@ -214,16 +214,16 @@ def _result(flow: Dataflow, unit: _Unit, arrays: Arrays) -> Sum:
     return activate(result, unit.activation) if unit.activation else result
 
 
-def _tensor(quantization: Quantization | None, array: npt.NDArray[Any]) -> Tensor:
+def _tensor(quantization: Quantization | None, array: npt.NDArray[Any]) -> IntegerTensor:
     assert quantization is not None
     (scale,), (zero_point,) = quantization.scale, quantization.zero_point
     fraction, exponent = math.frexp(scale)
     if fraction != 0.5:
         raise ValueError(f"a scale of {scale} is not a power of two")
-    return Tensor(array.astype(np.int64) - zero_point, 1 - exponent)
+    return IntegerTensor(array.astype(np.int64) - zero_point, 1 - exponent)
 
 
-_Compute: TypeAlias = Callable[[Sequence[Tensor], Mapping[str, Any]], Sum]
+_Compute: TypeAlias = Callable[[Sequence[IntegerTensor], Mapping[str, Any]], Sum]
 _OPERATORS: Mapping[str, _Compute] = {
     "Conv": lambda inputs, attributes: convolve(inputs[0], inputs[1], (*inputs, None)[2], attributes),
     "Gemm": lambda inputs, attributes: multiply(inputs[0], inputs[1], (*inputs, None)[2], attributes),

@@ -32,7 +32,7 @@ class Product:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Sum:
+class Addition:
     """An addition shifts its operands to meet: the finest by the difference to the coarsest."""
 
     operands: tuple[str, ...]
@@ -54,7 +54,7 @@ class Equal:
     tensors: tuple[str, ...]
 
 
-Binding: TypeAlias = Product | Sum | ElementwiseProduct | Equal
+Binding: TypeAlias = Product | Addition | ElementwiseProduct | Equal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,7 +162,7 @@ def _ceilings(binding: Binding, positions: Positions, limits: ShiftLimits) -> Ma
             if accumulator - positions[result] > limits.cut_max:
                 return {weight: positions[result] + limits.cut_max - positions[data]}
             return {result: accumulator - limits.cut_min}
-        case Sum(operands=operands, result=result):
+        case Addition(operands=operands, result=result):
             coarsest = min(positions[name] for name in operands)
             return {**dict.fromkeys(operands, coarsest + limits.read_max), result: coarsest - limits.write_min}
         case ElementwiseProduct(operands=operands, result=result):
