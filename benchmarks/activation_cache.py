@@ -140,29 +140,29 @@ def one_round(
 ) -> dict[str, Epoch]:
     """Take an epoch with each contender."""
     choice = choose_for(opened, profile)
-    found = {name: lasting[name].epoch() for name in ("whole", "off")}
+    epochs = {name: lasting[name].epoch() for name in ("whole", "off")}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FIELDTUNE_CACHE"] = folder
         with open_batches(opened, profile, choice, CacheSettings()) as source:
             cached = Contender(opened, source, encoded, batch)
-            found["first"] = cached.epoch()
-            found["later"] = cached.epoch()
-            found["suffix"] = lasting["suffix"].epoch()
+            epochs["first"] = cached.epoch()
+            epochs["later"] = cached.epoch()
+            epochs["suffix"] = lasting["suffix"].epoch()
         with open_batches(opened, profile, choice, CacheSettings(cache_memory_mib=0)) as source:
             # It finds its examples' digests in its first epoch, as every run does.
             disk = Contender(opened, source, encoded, batch)
             disk.epoch()
-            found["disk"] = disk.epoch()
+            epochs["disk"] = disk.epoch()
             assert source.split is not None
             assert source.split.activations.misses == 0
-    return found
+    return epochs
 
 
 def checked_difference(epochs: dict[str, list[Epoch]]) -> float:
     """Check that all that train on the split do the same; return how far losses of the whole graph are from theirs."""
     expected = epochs["suffix"][0]
-    for key, found in epochs.items():
-        if key != "whole" and any(epoch[2:] != expected[2:] for epoch in found):
+    for key, taken in epochs.items():
+        if key != "whole" and any(epoch[2:] != expected[2:] for epoch in taken):
             raise SystemExit(f"{CONTENDERS[key]}: losses or adapter differ from the suffix alone")
     whole, split = (np.array(epoch.losses) for epoch in (epochs["whole"][0], expected))
     return float(np.max(np.abs(whole - split) / np.abs(split)))
@@ -187,13 +187,13 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     kinds = {"seconds": "seconds", "cpu_seconds": "CPU seconds"}
     figures = {kind: {key: [getattr(epoch, kind) for epoch in epochs[key]] for key in CONTENDERS} for kind in kinds}
     compared = {
-        kind: {key: ratios(found[key], found["suffix"]) for key in CONTENDERS} for kind, found in figures.items()
+        kind: {key: ratios(columns[key], columns["suffix"]) for key in CONTENDERS} for kind, columns in figures.items()
     }
     rows = []
     for key, title in CONTENDERS.items():
         row = [title]
-        for kind, found in figures.items():
-            row += [f"{statistics.median(found[key]):.2f}", compared[kind][key].text(2)]
+        for kind, columns in figures.items():
+            row += [f"{statistics.median(columns[key]):.2f}", compared[kind][key].text(2)]
         rows.append(row)
     header = [f"{title}, {len(encoded.examples)} examples"]
     for kind in kinds.values():
@@ -213,7 +213,8 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "boundary_bytes": boundary,
         "figures": figures,
         "ratios": {
-            kind: {key: dataclasses.asdict(spread) for key, spread in found.items()} for kind, found in compared.items()
+            kind: {key: dataclasses.asdict(spread) for key, spread in spreads.items()}
+            for kind, spreads in compared.items()
         },
         "loss_relative_difference_of_whole": difference,
     }

@@ -71,15 +71,15 @@ def write_adapters(opened: Bundle, folder: Path, count: int) -> list[Path]:
 
 def inputs(runner: Runner) -> dict[str, Any]:
     """Return the random inputs of one sample."""
-    rng, found = np.random.default_rng(1), {}
+    rng, arrays = np.random.default_rng(1), {}
     for spec in runner.graph.inputs:
         shape = [1, *spec.shape[1:]]
         if spec.dtype == "float32":
-            found[spec.name] = rng.standard_normal(shape).astype(np.float32)
+            arrays[spec.name] = rng.standard_normal(shape).astype(np.float32)
         else:
             mask = "mask" in spec.name
-            found[spec.name] = np.ones(shape, np.int64) if mask else rng.integers(5, 60, shape)
-    return found
+            arrays[spec.name] = np.ones(shape, np.int64) if mask else rng.integers(5, 60, shape)
+    return arrays
 
 
 def measure(opened: Bundle, profile: HardwareProfile, swaps: int, folder: Path) -> dict[str, Any]:
@@ -88,24 +88,24 @@ def measure(opened: Bundle, profile: HardwareProfile, swaps: int, folder: Path) 
     compile_prefix(opened, profile)
     compile_s = time.perf_counter() - started
     runner = Runner(opened, profile)
-    found = time_swaps(runner, write_adapters(opened, folder, swaps), inputs(runner))
-    if found["sessions"] or found["compiled_files"]:
+    figures = time_swaps(runner, write_adapters(opened, folder, swaps), inputs(runner))
+    if figures["sessions"] or figures["compiled_files"]:
         raise SystemExit("a new adapter opened a session or changed what is compiled")
     rows = [
-        ["load", Spread.of(found["load_ms"]).text(2)],
-        ["first answer", Spread.of(found["first_answer_ms"]).text(2)],
-        ["second answer", Spread.of(found["second_answer_ms"]).text(2)],
-        ["until in use", Spread.of(found["in_use_ms"]).text(2)],
+        ["load", Spread.of(figures["load_ms"]).text(2)],
+        ["first answer", Spread.of(figures["first_answer_ms"]).text(2)],
+        ["second answer", Spread.of(figures["second_answer_ms"]).text(2)],
+        ["until in use", Spread.of(figures["in_use_ms"]).text(2)],
         ["recompile, emulated", f"{1e3 * compile_s:.0f}"],
     ]
     title = f"{opened.manifest.layout.size:,} parameters, {profile.name} (emulated)"
     print(table([title, "ms: min / median / max"], rows))
-    verdict = "at most" if found["median_ms"] <= MOST_MS else "MORE THAN"
+    verdict = "at most" if figures["median_ms"] <= MOST_MS else "MORE THAN"
     print(f"\n{swaps} swaps, 0 sessions opened, 0 compiles. The median until in use is {verdict} {MOST_MS} ms.\n")
     return {
         "parameters": opened.manifest.layout.size,
         "profile": profile.name,
-        **found,
+        **figures,
         "emulated_compile_s": compile_s,
     }
 

@@ -191,8 +191,8 @@ class Spread:
     @classmethod
     def of(cls, figures: Iterable[float]) -> "Spread":
         """Return the spread of at least one figure."""
-        found = list(figures)
-        return cls(min(found), statistics.median(found), max(found))
+        values = list(figures)
+        return cls(min(values), statistics.median(values), max(values))
 
     def text(self, digits: int) -> str:
         """Return ``least / median / largest``."""

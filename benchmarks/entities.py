@@ -199,8 +199,8 @@ def verdicts(ours: Run, theirs: Run) -> list[str]:
     early, late = float(apart[:EARLY_STEPS].max()), float(apart.max())
     points = max(abs(ours.figures[name] - theirs.figures[name]) for name in ("f1", "strict_f1"))
     near, soon, always = (
-        "within" if found <= limit else "NOT within"
-        for found, limit in ((points, POINT), (early, EARLY_TOLERANCE), (late, TOLERANCE))
+        "within" if apart <= limit else "NOT within"
+        for apart, limit in ((points, POINT), (early, EARLY_TOLERANCE), (late, TOLERANCE))
     )
     start = f"{early:.0e} apart in the first {EARLY_STEPS} steps ({soon} {EARLY_TOLERANCE:.0e})"
     whole = f"{late:.0e} in all {len(apart)} ({always} {TOLERANCE:.0e})"

@@ -53,9 +53,9 @@ class Setting:
 
     def accuracy(self, profile: HardwareProfile, adapter: Adapter) -> float:
         """Return the part of the test images whose class is the likeliest one."""
-        found = evaluate(self.bundle, self.test_set, profile, adapter, on_missing="emulate").figure("accuracy")
-        assert found is not None
-        return found
+        accuracy = evaluate(self.bundle, self.test_set, profile, adapter, on_missing="emulate").figure("accuracy")
+        assert accuracy is not None
+        return accuracy
 
 
 def prepare(seed: int, arguments: argparse.Namespace) -> Setting:
@@ -113,22 +113,22 @@ def run_seed(setting: Setting) -> dict[str, Any]:
     say(f"seed {seed}: training in float32")
     moved = setting.trained(setting.cpu)
     say(f"seed {seed}: evaluating")
-    found = {
+    accuracies = {
         DEPLOYED: setting.accuracy(setting.target, deployed),
         MOVED: setting.accuracy(setting.target, moved),
         FLOAT: setting.accuracy(setting.cpu, moved),
     }
-    say(f"seed {seed}: " + ", ".join(f"{row} {accuracy:.2%}" for row, accuracy in found.items()))
-    return {"seed": seed, "accuracy": found}
+    say(f"seed {seed}: " + ", ".join(f"{row} {accuracy:.2%}" for row, accuracy in accuracies.items()))
+    return {"seed": seed, "accuracy": accuracies}
 
 
 def result_table(runs: Sequence[dict[str, Any]]) -> str:
     """Return accuracy by row and seed, with mean and spread, and the difference of the two on INT8."""
     rows = []
     for name in (DEPLOYED, MOVED, FLOAT):
-        found = [run["accuracy"][name] for run in runs]
-        spread = f"{min(found):.1%} to {max(found):.1%}"
-        rows.append([name, *(f"{value:.2%}" for value in found), f"{statistics.mean(found):.2%}", spread])
+        accuracies = [run["accuracy"][name] for run in runs]
+        spread = f"{min(accuracies):.1%} to {max(accuracies):.1%}"
+        rows.append([name, *(f"{value:.2%}" for value in accuracies), f"{statistics.mean(accuracies):.2%}", spread])
     gains = differences(runs)
     spread = f"{100 * min(gains):+.2f} to {100 * max(gains):+.2f}"
     mean = f"{100 * statistics.mean(gains):+.2f}"

@@ -133,7 +133,7 @@ def run_heads(setting: Setting) -> dict[float, float]:
     # The frozen encoder gives an example the same features in every epoch, so they are computed once.
     model = peft_model(setting.model, setting.bundle.root)
     learned, held_out = (head_inputs(model, setting, examples) for examples in (setting.train_set, setting.held_out))
-    found = {}
+    accuracies = {}
     for rate in (setting.config.learning_rate, *HEAD_RATES):
         head = torch.nn.Linear(learned[0].shape[1], len(LABELS))
         head.load_state_dict(new_head(model).state_dict())
@@ -143,8 +143,8 @@ def run_heads(setting: Setting) -> dict[float, float]:
             torch.nn.functional.cross_entropy(head(learned[0][indices]), learned[1][indices]).backward()
             optimization.step()
         with torch.no_grad():
-            found[rate] = int((head(held_out[0]).argmax(-1) == held_out[1]).sum()) / len(held_out[1])
-    return found
+            accuracies[rate] = int((head(held_out[0]).argmax(-1) == held_out[1]).sum()) / len(held_out[1])
+    return accuracies
 
 
 def new_head(model: Any) -> torch.nn.Linear:
@@ -230,9 +230,9 @@ def result_table(runs: Sequence[dict[str, Any]]) -> str:
     """Return held-out accuracy by row and seed, with mean and spread, and the distance of the two LoRA runs."""
     rows = []
     for name in (MAJORITY, HEAD, BEST_HEAD, TORCH, FIELDTUNE):
-        found = [run["accuracy"][name] for run in runs]
-        mean, spread = f"{statistics.mean(found):.2%}", f"{min(found):.1%} to {max(found):.1%}"
-        rows.append([name, *(f"{value:.1%}" for value in found), mean, spread])
+        accuracies = [run["accuracy"][name] for run in runs]
+        mean, spread = f"{statistics.mean(accuracies):.2%}", f"{min(accuracies):.1%} to {max(accuracies):.1%}"
+        rows.append([name, *(f"{value:.1%}" for value in accuracies), mean, spread])
     apart = distances(runs)
     points = [f"{100 * value:.1f}" for value in apart]
     mean, spread = f"{100 * statistics.mean(apart):.2f}", f"{points[apart.index(min(apart))]} to {max(points)}"

@@ -208,9 +208,9 @@ def measure_here(arguments: Sequence[str]) -> int:
     from fieldtune.cli import main as fieldtune
 
     code = fieldtune(arguments)
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    sys.stderr.write(f"\n{int(found[1]) * 1024}\n")
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert match is not None
+    sys.stderr.write(f"\n{int(match[1]) * 1024}\n")
     return code
 
 
@@ -227,9 +227,9 @@ def predicted(row: Row, root: Path, samples: int) -> dict[str, int]:
     profile = read_profile(text, "p.toml")
     use = next(use for use in uses_of(opened) if use == row.use)
     parts = parts_of(opened, profile, use, row.batch)
-    found = predict_memory(opened, profile, use, parts, batch=row.batch, sequence=row.sequence, samples=samples)
-    kinds = [field.name for field in dataclasses.fields(found) if field.name.endswith("_bytes")]
-    return {**{kind: getattr(found, kind) for kind in kinds}, "total_bytes": found.total_bytes}
+    prediction = predict_memory(opened, profile, use, parts, batch=row.batch, sequence=row.sequence, samples=samples)
+    kinds = [field.name for field in dataclasses.fields(prediction) if field.name.endswith("_bytes")]
+    return {**{kind: getattr(prediction, kind) for kind in kinds}, "total_bytes": prediction.total_bytes}
 
 
 def base(cache: Path) -> dict[str, int]:
@@ -237,18 +237,18 @@ def base(cache: Path) -> dict[str, int]:
     folder = cache.resolve() / "bundles"
     script = REPOSITORY / "tests" / "tiny_bundles.py"
     subprocess.run([sys.executable, str(script), str(folder)], check=True, stdout=subprocess.DEVNULL)
-    found = {}
+    beside = {}
     for use in ("training", "evaluation", "inference"):
         row = Row(model=BASE, profile="lean", use=use, batch=1, sequence=16)
         peak, samples = measured(row, folder / BASE)
         parts = predicted(row, folder / BASE, samples)
-        found[use] = peak - parts["total_bytes"] + parts["process_bytes"]
-    return found
+        beside[use] = peak - parts["total_bytes"] + parts["process_bytes"]
+    return beside
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure and predict all rows; return the figures."""
-    found: list[dict[str, Any]] = []
+    measurements: list[dict[str, Any]] = []
     roots = {name: built(name, arguments.cache) for name in arguments.models}
     process = base(arguments.cache)
     print(f"Machine: {machine_line()}\n")
@@ -259,8 +259,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         say(f"{row.model}, {row.profile}: {row.use}, batch {row.batch}, {row.sequence} tokens")
         peak, samples = measured(row, roots[row.model])
         parts = predicted(row, roots[row.model], samples)
-        found.append({**dataclasses.asdict(row), "measured_bytes": peak, "predicted": parts})
-    return {"process_bytes": process, "rows": found}
+        measurements.append({**dataclasses.asdict(row), "measured_bytes": peak, "predicted": parts})
+    return {"process_bytes": process, "rows": measurements}
 
 
 def report(result: dict[str, Any]) -> str:

@@ -82,9 +82,9 @@ class TorchPeft:
     def evaluate(self, batch: Batch, weight: float) -> Evaluated:
         """Return what eval.onnx would."""
         with self._torch.no_grad():
-            found = self._model(**self._tensors(batch))
-        logits = {name: getattr(found, name).numpy() for name in ("start_logits", "end_logits")}
-        return Evaluated(float(found.loss) * weight, weight, logits)
+            outputs = self._model(**self._tensors(batch))
+        logits = {name: getattr(outputs, name).numpy() for name in ("start_logits", "end_logits")}
+        return Evaluated(float(outputs.loss) * weight, weight, logits)
 
     def _tensors(self, batch: Batch) -> dict[str, Any]:
         return {name: self._torch.from_numpy(array) for name, array in batch.items()}
@@ -101,7 +101,11 @@ class Contender:
 
 
 def train(
-    config: TrainConfig, encoded: EncodedSet, source: BatchSource, steps: Mapping[str, Any], found: dict[str, Contender]
+    config: TrainConfig,
+    encoded: EncodedSet,
+    source: BatchSource,
+    steps: Mapping[str, Any],
+    contenders: dict[str, Contender],
 ) -> None:
     """Take every step of the plan with each contender."""
     total = count_steps(len(encoded.examples), config)
@@ -117,10 +121,10 @@ def train(
         )
         for name, take in steps.items():
             started = time.perf_counter()
-            found[name].losses.append(take(batch, rate))
-            found[name].seconds.append(time.perf_counter() - started)
+            contenders[name].losses.append(take(batch, rate))
+            contenders[name].seconds.append(time.perf_counter() - started)
         if step.ends_epoch or step.number % 24 == 0:
-            losses = ", ".join(f"{name} {np.mean(one.losses[-20:]):.3f}" for name, one in found.items())
+            losses = ", ".join(f"{name} {np.mean(one.losses[-20:]):.3f}" for name, one in contenders.items())
             say(f"step {step.number} of {total}: mean loss of the last 20 steps: {losses}")
 
 
@@ -150,7 +154,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     config = settle(config, profile, opened.manifest)
     print(f"{machine_line()}\n")
     learned, held_out = (encoded_of(task, data / f"{part}.json", arguments.quick) for part in ("train", "eval"))
-    found = {"fieldtune": Contender(), "torch + PEFT": Contender()}
+    contenders = {"fieldtune": Contender(), "torch + PEFT": Contender()}
     choice = choose_for(opened, profile)
     with open_batches(opened, profile, choice, config.cache) as source:
         theta = to_theta(read_adapter(opened.adapter_path), opened.manifest)
@@ -165,11 +169,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
         evaluators = {"fieldtune": ours.evaluate, "torch + PEFT": theirs.evaluate}
         for name, forward in evaluators.items():
-            found[name].before = evaluate_with(forward, held_out, task, source, BATCH)
-        train(config, learned, source, {"fieldtune": step, "torch + PEFT": theirs.step}, found)
+            contenders[name].before = evaluate_with(forward, held_out, task, source, BATCH)
+        train(config, learned, source, {"fieldtune": step, "torch + PEFT": theirs.step}, contenders)
         for name, forward in evaluators.items():
-            found[name].after = evaluate_with(forward, held_out, task, source, BATCH)
-    return told(found, config, (learned, held_out))
+            contenders[name].after = evaluate_with(forward, held_out, task, source, BATCH)
+    return told(contenders, config, (learned, held_out))
 
 
 def encoded_of(task: Task, file: Path, quick: bool) -> EncodedSet:
@@ -178,18 +182,18 @@ def encoded_of(task: Task, file: Path, quick: bool) -> EncodedSet:
     return task.encode(examples[:70] if quick else examples)
 
 
-def told(found: dict[str, Contender], config: TrainConfig, sets: tuple[EncodedSet, EncodedSet]) -> dict[str, Any]:
+def told(contenders: dict[str, Contender], config: TrainConfig, sets: tuple[EncodedSet, EncodedSet]) -> dict[str, Any]:
     """Print the tables and return the figures."""
-    ours, theirs = found.values()
+    ours, theirs = contenders.values()
     assert ours.before is not None
     assert ours.after is not None
-    rows = [["loss, before", *(f"{one.before.loss:.4f}" for one in found.values() if one.before)]]
-    rows.append(["loss, after", *(f"{one.after.loss:.4f}" for one in found.values() if one.after)])
+    rows = [["loss, before", *(f"{one.before.loss:.4f}" for one in contenders.values() if one.before)]]
+    rows.append(["loss, after", *(f"{one.after.loss:.4f}" for one in contenders.values() if one.after)])
     for number, figure in enumerate(ours.after.figures):
         for when in ("before", "after"):
-            values = [getattr(one, when).figures[number].value for one in found.values()]
+            values = [getattr(one, when).figures[number].value for one in contenders.values()]
             rows.append([f"{figure.words}, {when}", *(f"{100 * value:.1f} %" for value in values)])
-    print(table(["questions about other countries", *found], rows))
+    print(table(["questions about other countries", *contenders], rows))
     apart = difference(ours.losses, theirs.losses)
     within = min(len(apart), count_steps(len(sets[0].examples), dataclasses.replace(config, epochs=1)))
     early, first, worst = (float(some.max()) for some in (apart[:20], apart[:within], apart))
@@ -212,7 +216,7 @@ def told(found: dict[str, Contender], config: TrainConfig, sets: tuple[EncodedSe
                 "before": one.before and one.before.to_json(),
                 "after": one.after and one.after.to_json(),
             }
-            for name, one in found.items()
+            for name, one in contenders.items()
         },
     }
 
@@ -226,9 +230,9 @@ def main() -> None:
     arguments = flags.parse_args()
     results = run(arguments)
     print(f"Figures: {save('questions', arguments.cache, {'results': results})}")
-    found = results["loss_difference"]["first_epoch"]
-    if found > TOLERANCE:
-        raise SystemExit(f"losses of the first epoch differ by {found:.1e}; expected at most {TOLERANCE:g}")
+    worst = results["loss_difference"]["first_epoch"]
+    if worst > TOLERANCE:
+        raise SystemExit(f"losses of the first epoch differ by {worst:.1e}; expected at most {TOLERANCE:g}")
 
 
 if __name__ == "__main__":

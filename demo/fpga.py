@@ -85,8 +85,8 @@ def build_bundle(cache: Path, model: Path, images: Path) -> Path:
 
 def answer(program: Path, arguments: list[Any]) -> Any:
     """Return what a command prints as JSON."""
-    found = subprocess.run([program, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(found.stdout)
+    done = subprocess.run([program, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def write_page(
     opened = open_bundle(bundle)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    placements = [_with_offload(found["split"]["placement"]) for found in (trained, second)]
+    placements = [_with_offload(told["split"]["placement"]) for told in (trained, second)]
     seconds = [epoch["seconds"] for epoch in trained["epochs"]]
     page = template.render(
         base=opened.manifest.base,

@@ -44,10 +44,10 @@ def main() -> int:
     reference = read_reference(bundle, target)
     table = read_node_table(bundle.root / bundle.manifest.graphs[target.graph].nodes)
     prefix = open_prefix(bundle, profile, on_missing=asked.on_missing)
-    found = prefix.run(reference.inputs)
+    answers = prefix.run(reference.inputs)
     # Hardware rounds halves in one way or the other: it is held to the way that it is nearer to.
     compared = {
-        rounding: compare_outputs(found, expected, table, asked.tolerance_lsb)
+        rounding: compare_outputs(answers, expected, table, asked.tolerance_lsb)
         for rounding, expected in (("to even", reference.half_even), ("up", reference.half_up))
     }
     halves = min(compared, key=lambda rounding: sum(output.beyond + output.differing for output in compared[rounding]))

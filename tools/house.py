@@ -22,39 +22,39 @@ PACKAGES = {"fieldtune": "ondevice/fieldtune", "fieldtune_offline": "offline/fie
 def modules(package: str) -> dict[str, Path]:
     """Return a package's modules by dotted name; a package's ``__init__`` goes by the package's name."""
     root = REPOSITORY / PACKAGES[package]
-    found = {}
+    paths = {}
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
-        found[".".join((package, *(part for part in parts if part != "__init__")))] = path
-    return found
+        paths[".".join((package, *(part for part in parts if part != "__init__")))] = path
+    return paths
 
 
 def internal_imports(tree: ast.Module, known: Mapping[str, Path]) -> set[str]:
     """Return the modules of the same package that a module imports, at any depth, for types only included."""
-    found: set[str] = set()
+    imported: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names if alias.name in known}
+            imported |= {alias.name for alias in node.names if alias.name in known}
         elif isinstance(node, ast.ImportFrom) and node.module in known:
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= inner & set(known) or {str(node.module)}
-    return found
+            imported |= inner & set(known) or {str(node.module)}
+    return imported
 
 
 def public_names(name: str, tree: ast.Module) -> set[str]:
     """Return the names that a module defines without an underscore, unless the module itself has one."""
     if any(part.startswith("_") for part in name.split(".")):
         return set()
-    found: set[str] = set()
+    names: set[str] = set()
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found.add(node.name)
+            names.add(node.name)
         elif isinstance(node, ast.Assign):
             targets = [part for target in node.targets for part in getattr(target, "elts", [target])]
-            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            found.add(node.target.id)
-    return {name for name in found if not name.startswith("_")}
+            names.add(node.target.id)
+    return {name for name in names if not name.startswith("_")}
 
 
 def room(package: str, module: str) -> str:
@@ -90,7 +90,7 @@ def cycles(imports: Mapping[str, set[str]]) -> list[list[str]]:
     number: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
-    found: list[list[str]] = []
+    groups: list[list[str]] = []
 
     def visit(module: str) -> None:
         number[module] = low[module] = len(number)
@@ -104,12 +104,12 @@ def cycles(imports: Mapping[str, set[str]]) -> list[list[str]]:
             group = stack[stack.index(module) :]
             del stack[-len(group) :]
             if len(group) > 1:
-                found.append(sorted(group))
+                groups.append(sorted(group))
 
     for module in imports:
         if module not in number:
             visit(module)
-    return found
+    return groups
 
 
 def measure(package: str) -> dict[str, object]:
@@ -142,13 +142,13 @@ def main() -> int:
     if arguments.json:
         print(json.dumps(figures, indent=1))
     else:
-        for package, found in figures.items():
+        for package, measured in figures.items():
             print(package)
-            for name, value in found.items():
+            for name, value in measured.items():
                 print(f"  {name:34} {len(value) if isinstance(value, list) else value}")
                 for item in value if isinstance(value, list) else ():
                     print(f"    {item}")
-    return int(any(found["climbing imports"] or found["cycles"] for found in figures.values()))
+    return int(any(measured["climbing imports"] or measured["cycles"] for measured in figures.values()))
 
 
 if __name__ == "__main__":

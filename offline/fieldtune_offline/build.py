@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -29,6 +29,7 @@ from fieldtune_offline.accelerators.calibration_data import Calibration, read_ca
 from fieldtune_offline.accelerators.int8 import choose_quantizer
 from fieldtune_offline.accelerators.prefixes import add_targets, load_targets
 from fieldtune_offline.adapted import Adapted
+from fieldtune_offline.environments import Report
 from fieldtune_offline.graph import Graph
 from fieldtune_offline.graphs import adapted_graph, gradient_graph
 from fieldtune_offline.methods.adapting import adapt, with_weights_named
@@ -53,8 +54,6 @@ _PARITY_SHAPES = ((3, 17), (2, 34))
 _MOST_LABELS_SHOWN = 10
 _SAID = {GRADIENT: "training", "eval": "evaluation", "infer": "inference"}
 _TOOLS = ("fieldtune", "torch", "transformers", "peft", "onnx-ir", "onnxruntime")
-
-Report = Callable[[str], None]
 
 
 def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:

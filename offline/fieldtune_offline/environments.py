@@ -10,9 +10,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from fieldtune.errors import ExportError
 from fieldtune.files import cache_folder
+
+Report: TypeAlias = Callable[[str], None]
+"""Is told, in a line, what begins and may take minutes."""
 
 _STAMP = "fieldtune.json"
 
@@ -39,9 +43,7 @@ class Environment:
     first: Path | None = None
 
 
-def environment_python(
-    environment: Environment, report: Callable[[str], None], candidates: Sequence[str] | None = None
-) -> Path:
+def environment_python(environment: Environment, report: Report, candidates: Sequence[str] | None = None) -> Path:
     """Return the interpreter of an environment, made if it is not there yet.
 
     Args:
@@ -56,12 +58,12 @@ def environment_python(
     pins = _pins(environment)
     digest = hashlib.sha256(f"{version}\n{pins}".encode()).hexdigest()[:12]
     folder = cache_folder().resolve() / "environments" / f"{environment.name}-py{version}-{digest}"
-    found = folder / "bin" / "python"
-    if (folder / _STAMP).is_file() and _version(str(found)) == version:
-        return found
+    interpreter = folder / "bin" / "python"
+    if (folder / _STAMP).is_file() and _version(str(interpreter)) == version:
+        return interpreter
     report(f"making an environment for {environment.name} in {folder}")
     _make(environment, python, folder)
-    return found
+    return interpreter
 
 
 def find_python(name: str) -> str | None:
@@ -120,8 +122,8 @@ def _find_python(environment: Environment, candidates: Sequence[str] | None) -> 
         if version:
             seen.append(version)
     need = f"Python {' or '.join(sorted(wanted))}, for which there are wheels of {environment.wheels_of}"
-    found = ", ".join(dict.fromkeys(seen)) or "none"
-    raise ExportError(f"{environment.name} needs {need}, and found {found}; install one of them and put it on PATH")
+    there = ", ".join(dict.fromkeys(seen)) or "none"
+    raise ExportError(f"{environment.name} needs {need}, and found {there}; install one of them and put it on PATH")
 
 
 def _version(python: str) -> str:

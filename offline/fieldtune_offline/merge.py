@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from fieldtune.tasks import open_task
 from fieldtune_offline.accelerators.calibration_data import Calibration, read_calibration
 from fieldtune_offline.accelerators.int8 import choose_quantizer
 from fieldtune_offline.accelerators.prefixes import add_targets, load_targets
+from fieldtune_offline.environments import Report
 from fieldtune_offline.graph import Graph
 from fieldtune_offline.methods.table import method_named
 from fieldtune_offline.node_table import node_table
@@ -49,8 +50,6 @@ _FORWARD = ("eval", "infer")
 """What is left whole of a merged bundle: nothing is there that a gradient graph could train."""
 _TOOLS = ("fieldtune", "onnx-ir", "onnxruntime")
 _LEFT_BEHIND = ("graphs/", f"{ADAPTER_NAME}/", f"{ORT_TRAINING}/")
-
-Report = Callable[[str], None]
 
 
 def merge_adapter(spec: MergeSpec, report: Report = lambda _: None) -> Manifest:

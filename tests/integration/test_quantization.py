@@ -15,7 +15,7 @@ from fieldtune.placement.dataflow import DEQUANTIZE, QUANTIZE
 from fieldtune.placement.plan import plan_placement
 from fieldtune.placement.rules import check_rules
 from fieldtune_offline.accelerators.int8 import quantize
-from fieldtune_offline.accelerators.int8.accuracy import signal_to_noise_db
+from fieldtune_offline.accelerators.int8.boundary_quality import signal_to_noise_db
 from fieldtune_offline.accelerators.int8.integer_reference import compare_operators
 from fieldtune_offline.accelerators.int8.running import open_model
 from fieldtune_offline.node_table import table_of

@@ -13,9 +13,9 @@ from fieldtune.bundle import PREFIX_GRAPH, SUFFIX_GRAPHS, Manifest, QuantizedAcc
 from fieldtune.compilation import HALF_UP
 from fieldtune.data import batch_of, static_shape
 from fieldtune_offline.accelerators.calibration_data import Calibration, padded_batches
-from fieldtune_offline.accelerators.int8.accuracy import Boundary, Labels, probe_accuracies, signal_to_noise_db
+from fieldtune_offline.accelerators.int8.boundary_quality import Boundary, Labels, probe_accuracies, signal_to_noise_db
 from fieldtune_offline.accelerators.int8.running import open_model
-from fieldtune_offline.parity.whole import open_session
+from fieldtune_offline.parity.whole import open_on_cpu
 from fieldtune_offline.passes.round_halves_up import round_halves_up
 
 REFERENCE_SAMPLES = 4
@@ -58,10 +58,10 @@ def open_prefixes(staging: Path, manifest: Manifest, quantized: ir.Model) -> Pre
     raised = quantized.clone()
     round_halves_up(raised)
     return Prefixes(
-        exact=open_session(staging / manifest.graphs[PREFIX_GRAPH].path),
+        exact=open_on_cpu(staging / manifest.graphs[PREFIX_GRAPH].path),
         half_even=open_model(quantized, fused=False),
         half_up=open_model(raised, fused=False),
-        suffix=open_session(staging / manifest.graphs[SUFFIX_GRAPHS["infer"]].path),
+        suffix=open_on_cpu(staging / manifest.graphs[SUFFIX_GRAPHS["infer"]].path),
     )
 
 
@@ -79,25 +79,25 @@ def measure_accuracy(
     if calibration.unmeasured is not None:
         return None
     indices = calibration.measured
-    found = _boundaries(prefixes, calibration, indices, manifest, batch)
+    boundaries = _boundaries(prefixes, calibration, indices, manifest, batch)
     labels = np.array([int(calibration.encoded.examples[index].arrays["labels"]) for index in indices], np.int64)
     if calibration.adapter is not None:
         feeds = {**_suffix_feeds(calibration, indices, manifest), **calibration.adapter}
         before, after, raised = (
             _accuracy(prefixes.suffix, {**feeds, **boundary}, labels)
-            for boundary in (found.exact, found.half_even, found.half_up)
+            for boundary in (boundaries.exact, boundaries.half_even, boundaries.half_up)
         )
         counted = len(labels)
     else:
-        before, after, counted = probe_accuracies(found.exact, found.half_even, labels)
-        _, raised, _ = probe_accuracies(found.exact, found.half_up, labels)
+        before, after, counted = probe_accuracies(boundaries.exact, boundaries.half_even, labels)
+        _, raised, _ = probe_accuracies(boundaries.exact, boundaries.half_up, labels)
     return QuantizedAccuracy(
         measure="linear probe" if calibration.adapter is None else "model",
         examples=counted,
         before=before,
         after=after,
         after_half_up=raised,
-        boundary_snr_db=signal_to_noise_db(found.exact, found.half_even),
+        boundary_snr_db=signal_to_noise_db(boundaries.exact, boundaries.half_even),
     )
 
 
@@ -119,10 +119,10 @@ def write_reference(path: Path, prefixes: Prefixes, calibration: Calibration, ma
         for count, arrays in padded_batches(calibration.encoded, samples, manifest, batch)
     ]
     inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    found = _boundaries(prefixes, calibration, samples, manifest, batch)
-    half_up = {f"{name}{HALF_UP}": array for name, array in found.half_up.items()}
+    boundaries = _boundaries(prefixes, calibration, samples, manifest, batch)
+    half_up = {f"{name}{HALF_UP}": array for name, array in boundaries.half_up.items()}
     path.parent.mkdir(exist_ok=True)
-    held = {**inputs, **found.half_even, **half_up}
+    held = {**inputs, **boundaries.half_even, **half_up}
     save_file({name: np.ascontiguousarray(array) for name, array in held.items()}, str(path))
     path.chmod(0o644)
 

@@ -1,7 +1,7 @@
 """Quantized prefixes: the frozen part of a split bundle for each accelerator, held to its rules, and measured."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -24,12 +24,11 @@ from fieldtune.runtime import CPU_PROVIDER, choose_provider
 from fieldtune_offline.accelerators.accuracy import measure_accuracy, open_prefixes, write_reference
 from fieldtune_offline.accelerators.calibration_data import Calibration, padded_batches
 from fieldtune_offline.accelerators.int8 import Quantize, Quantized, planned_table, quantize
+from fieldtune_offline.environments import Report
 from fieldtune_offline.graph import MIN_ORT
 from fieldtune_offline.node_table import node_table
 
 REFERENCE_FOLDER = "reference"
-
-Report = Callable[[str], None]
 
 
 def load_targets(names: Sequence[str]) -> list[HardwareProfile]:

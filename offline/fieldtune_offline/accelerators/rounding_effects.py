@@ -47,12 +47,12 @@ def rounding_effect(bundle: Bundle, target: str) -> RoundingEffect:
     graph, reference = bundle.manifest.graphs[spec.graph], read_reference(bundle, spec)
     table = read_node_table(bundle.root / graph.nodes)
     first = {name: array[: spec.batch] for name, array in reference.inputs.items()}
-    found = compare_operators(ir.load(bundle.graph_path(spec.graph)), [filled_up(first, spec.batch)])
+    report = compare_operators(ir.load(bundle.graph_path(spec.graph)), [filled_up(first, spec.batch)])
     return RoundingEffect(
         target=target,
-        operators=len(found.operators),
-        operator_largest_lsb=found.largest,
-        operator_differing=found.share,
-        left_out=len(found.left_out),
+        operators=len(report.operators),
+        operator_largest_lsb=report.largest,
+        operator_differing=report.share,
+        left_out=len(report.left_out),
         boundary=compare_outputs(reference.half_up, reference.half_even, table, _ONE_LSB),
     )

@@ -87,12 +87,12 @@ def target_table(manifest: "Manifest") -> "Table":
     columns = ("target", ">batch", ">calibrated on", "accuracy of", ">on", ">before", ">after", ">half up", ">boundary")
     table = new_table("Quantized prefixes", columns)
     for name, target in manifest.targets.items():
-        found = target.accuracy
+        accuracy = target.accuracy
         figures = ["-"] * 6
-        if found is not None:
-            shares = (found.before, found.after, found.after_half_up)
+        if accuracy is not None:
+            shares = (accuracy.before, accuracy.after, accuracy.after_half_up)
             accuracies = ["-" if share is None else f"{share:.1%}" for share in shares]
-            figures = [found.measure, str(found.examples), *accuracies, f"{found.boundary_snr_db:.1f} dB"]
+            figures = [accuracy.measure, str(accuracy.examples), *accuracies, f"{accuracy.boundary_snr_db:.1f} dB"]
         table.add_row(name, str(target.batch), str(target.calibration_examples), *figures)
     notes = [f"{name}: {target.unmeasured}" for name, target in manifest.targets.items() if target.unmeasured]
     table.caption = "\n".join(notes) or None

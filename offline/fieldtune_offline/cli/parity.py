@@ -70,7 +70,7 @@ def rounding_table(effects: "Sequence[RoundingEffect]") -> "Table":
         beyond = "0.0%" if most <= 1 else "-"
         of = f"{effect.operators} operators, each by itself"
         table.add_row(effect.target, of, f"{effect.operator_differing:.1%}", beyond, f"{most} LSB")
-        for found in effect.boundary:
-            shares = (f"{share:.1%}" for share in (found.differing, found.beyond))
-            table.add_row(effect.target, found.name, *shares, f"{found.largest_lsb:.0f} LSB")
+        for output in effect.boundary:
+            shares = (f"{share:.1%}" for share in (output.differing, output.beyond))
+            table.add_row(effect.target, output.name, *shares, f"{output.largest_lsb:.0f} LSB")
     return table

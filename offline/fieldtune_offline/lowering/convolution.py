@@ -123,7 +123,7 @@ def _weight_gradient(call: Call, gradient: Tensor, x: Tensor, weight: Tensor) ->
         product = build.op("Gemm", flat, weight.dtype, weight.dims[:2], transA=0, transB=1)
         return call.shapes.reshape(product, weight.dims)
     # Channels take the batch's place, and the windows' steps the dilation's.
-    found = [
+    sizes = [
         (size + 2 * pad - stride * (out - 1) - 1) // dilation + 1
         for size, out, stride, pad, dilation in zip(
             _space(call, x), _space(call, gradient), strides, pads, dilations, strict=True
@@ -133,14 +133,14 @@ def _weight_gradient(call: Call, gradient: Tensor, x: Tensor, weight: Tensor) ->
         "Conv",
         [inner, outer],
         weight.dtype,
-        [weight.dims[1], weight.dims[0], *found],
+        [weight.dims[1], weight.dims[0], *sizes],
         kernel_shape=_space(call, gradient),
         strides=dilations,
         pads=pads * 2,
         dilations=strides,
         group=1,
     )
-    if found != kernel:
+    if sizes != kernel:
         bounds = [build.constant(values, INT64) for values in ([0, 0], kernel, [2, 3])]
         result = build.op("Slice", [result, *bounds], weight.dtype, [weight.dims[1], weight.dims[0], *kernel])
     return build.transpose(result, [1, 0, 2, 3])

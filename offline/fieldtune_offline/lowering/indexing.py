@@ -89,10 +89,10 @@ def _index(call: Call) -> Tensor:
     lead = _lead(axes)
     moved = call.build.transpose(x, [*axes, *(axis for axis in range(x.rank) if axis not in axes)])
     joined = _joined(call, indices)
-    found = joined.rank - 1
+    gathered = joined.rank - 1
     dims = (*joined.dims[:-1], *moved.dims[len(axes) :])
     result = call.build.op("GatherND", [moved, joined], x.dtype, dims)
-    back = [*range(found, found + lead), *range(found), *range(found + lead, len(dims))]
+    back = [*range(gathered, gathered + lead), *range(gathered), *range(gathered + lead, len(dims))]
     return call.build.transpose(result, back)
 
 
@@ -102,13 +102,15 @@ def _index_put(call: Call) -> Tensor:
     lead = _lead(axes)
     rest = [axis for axis in range(x.rank) if axis not in axes]
     joined = _joined(call, indices)
-    found = joined.rank - 1
+    gathered = joined.rank - 1
     # Values lie as indexing would return them; scattering wants the found axes in front, as it wants the indexed ones.
     kept = [x.dims[axis] for axis in rest]
     dims = (*kept[:lead], *joined.dims[:-1], *kept[lead:])
     values = call.operand("values", call.dtype)
     values = call.shapes.expand(call.shapes.reshape(values, (1,) * (len(dims) - values.rank) + values.dims), dims)
-    values = call.build.transpose(values, [*range(lead, lead + found), *range(lead), *range(lead + found, len(dims))])
+    values = call.build.transpose(
+        values, [*range(lead, lead + gathered), *range(lead), *range(lead + gathered, len(dims))]
+    )
     perm = [*axes, *rest]
     moved = call.build.transpose(x, perm)
     if call.raw("accumulate"):
@@ -157,8 +159,8 @@ def _nonzero(call: Call) -> Tensor:
     """Positions that are not zero; their number is a size of its own, read from this result."""
     x = call.tensor("self")
     count = call.dims[0]
-    found = call.build.op("NonZero", [x], INT64, [x.rank, count])
-    return call.build.transpose(found, [1, 0])
+    positions = call.build.op("NonZero", [x], INT64, [x.rank, count])
+    return call.build.transpose(positions, [1, 0])
 
 
 LOWERINGS: Lowerings = {

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from fieldtune.bundle.manifest import FORMAT_VERSION
 from fieldtune.errors import ExportError, UnsupportedModel
 from fieldtune.files import output_folder
 from fieldtune.training.backends import training_api
-from fieldtune_offline.environments import Environment, environment_python
+from fieldtune_offline.environments import Environment, Report, environment_python
 from fieldtune_offline.methods.interface import Method
 from fieldtune_offline.methods.table import method_named
 from fieldtune_offline.ort_training import generate
@@ -37,8 +37,6 @@ ENVIRONMENT = Environment(
 )
 _UNREGISTERED = re.compile(r"gradient builder has not been registered: (\S+) for node (.*)", re.IGNORECASE)
 _UNSUPPORTED = ("gradientbuilder", "gradient definition")
-
-Report = Callable[[str], None]
 
 
 def export_ort_training(bundle: Path, adapter: Path | None = None, report: Report = lambda _: None) -> Manifest:
@@ -152,8 +150,8 @@ def _generate(work: Path, out: Path, python: Path, model: ir.Model, probes: Prob
         raise ExportError(f"the tool for the official artifacts ended with {done.returncode}: {last or 'no message'}")
     if "error" in result:
         raise _refusal(" ".join(result["error"].split()), manifest, result["runtime"])
-    with np.load(work / "answers.npz") as found:
-        return result["runtime"], dict(found)
+    with np.load(work / "answers.npz") as answers:
+        return result["runtime"], dict(answers)
 
 
 def _refusal(error: str, manifest: Manifest, runtime: str) -> ExportError:

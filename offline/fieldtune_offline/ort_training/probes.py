@@ -16,7 +16,7 @@ from fieldtune_offline.parity.whole import (
     GRADIENT_TOLERANCE,
     LOSS_TOLERANCE,
     compare_gradients,
-    open_session,
+    open_on_cpu,
     relative_difference,
 )
 from fieldtune_offline.tasks.interface import Arrays
@@ -48,7 +48,7 @@ class Probes:
         theta = to_theta(adapter, manifest)
         theta += np.random.default_rng(20).normal(0, 0.02, theta.shape).astype(np.float32)
         batches = noise_batches(root, manifest)
-        session = open_session(root / manifest.graphs["gradient"].path)
+        session = open_on_cpu(root / manifest.graphs["gradient"].path)
         expected: list[Arrays] = []
         for batch in batches:
             loss_sum, weight, gradient = session.run(["loss_sum", "weight", "grad_sum"], {**batch, "theta": theta})
@@ -91,9 +91,9 @@ class Probes:
             rows, length = batch["input_ids"].shape if "input_ids" in batch else (len(batch["labels"]), 0)
             where = f"batch {rows}, sequence {length}"
             loss, gradients = right[_LOSS], {key: value for key, value in right.items() if key != _LOSS}
-            found = {key: answers[f"{number}/{key}"] for key in gradients}
+            answered = {key: answers[f"{number}/{key}"] for key in gradients}
             # Either may be a tolerance away from torch, on its own side.
-            comparison = compare_gradients(found, gradients, 2 * GRADIENT_TOLERANCE)
+            comparison = compare_gradients(answered, gradients, 2 * GRADIENT_TOLERANCE)
             faults += [f"{where}: {fault}" for fault in comparison.faults]
             losses = [relative_difference(answers[f"{number}/{name}"], loss) for name in (_LOSS, "eval_loss")]
             if not max(losses) <= LOSS_TOLERANCE:

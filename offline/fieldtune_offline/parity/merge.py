@@ -13,7 +13,7 @@ import numpy as np
 from fieldtune.bundle import PREFIX_GRAPH, SUFFIX_GRAPHS, Bundle, FloatArray, GraphSpec, Manifest, MergeParitySpec
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.parity.noise import noise_batches
-from fieldtune_offline.parity.whole import open_session, relative_difference
+from fieldtune_offline.parity.whole import open_on_cpu, relative_difference
 from fieldtune_offline.tasks.interface import Arrays
 
 MERGE_TOLERANCE = 1e-4
@@ -75,11 +75,11 @@ def check_merge(
     return tuple(records)
 
 
-def _inference_differences(feeds: Arrays, expected: Arrays, found: Arrays) -> dict[str, float]:
+def _inference_differences(feeds: Arrays, expected: Arrays, answers: Arrays) -> dict[str, float]:
     past = feeds["attention_mask"].shape[1] - feeds["input_ids"].shape[1] if "attention_mask" in feeds else 0
     seen = {name: _seen(name, array, feeds) for name, array in expected.items()}
     return {
-        f"infer.onnx's {name} after {past} tokens": relative_difference(found[name][rows], expected[name][rows])
+        f"infer.onnx's {name} after {past} tokens": relative_difference(answers[name][rows], expected[name][rows])
         for name, rows in seen.items()
     }
 
@@ -100,8 +100,8 @@ def _cut_differences(
             {name: array for name, array in {**batch, **given}.items() if name in behind}
             for batch, given in zip(batches, boundary, strict=True)
         ]
-        found = _ask_all(graphs[suffix], feeds, {})
-        for number, (answer, expected) in enumerate(zip(found, answers, strict=True)):
+        cut = _ask_all(graphs[suffix], feeds, {})
+        for number, (answer, expected) in enumerate(zip(cut, answers, strict=True)):
             for name in expected:
                 difference = relative_difference(answer[name], expected[name])
                 differences[number][f"{suffix}.onnx's {name}"] = difference
@@ -109,12 +109,12 @@ def _cut_differences(
 
 
 def _ask_all(path: Path, batches: Sequence[Arrays], adapter: Mapping[str, FloatArray]) -> list[Arrays]:
-    session = open_session(path, lean=True)
+    session = open_on_cpu(path, lean=True)
     return [_ask(session, batch, adapter) for batch in batches]
 
 
 def _serve(source: Bundle, batches: Sequence[Arrays], adapter: Mapping[str, FloatArray]) -> list[list[Exchange]]:
-    session = open_session(source.graph_path("infer"), lean=True)
+    session = open_on_cpu(source.graph_path("infer"), lean=True)
     return [_serve_one(session, source.manifest.graphs["infer"], batch, adapter) for batch in batches]
 
 

@@ -10,12 +10,12 @@ from fieldtune.adapters import Adapter, from_theta, inference_inputs
 from fieldtune.bundle import PREFIX_GRAPH, SUFFIX_GRAPHS, Bundle, Manifest
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.adapted import Adapted
-from fieldtune_offline.parity.whole import compare_gradients, open_session, perturbed, relative_difference
+from fieldtune_offline.parity.whole import compare_gradients, open_on_cpu, perturbed, relative_difference
 from fieldtune_offline.tasks.interface import Task
 
-TOLERANCE = 1e-5
+SPLIT_TOLERANCE = 1e-5
 """Of losses, outputs and boundary: relative to the largest element. The arithmetic is the same, only cut in two."""
-GRADIENT_TOLERANCE = 1e-4
+SPLIT_GRADIENT_TOLERANCE = 1e-4
 """Relative to the largest element of the tensor's gradient."""
 
 _Arrays = Mapping[str, npt.NDArray[Any]]
@@ -41,7 +41,7 @@ def check_split(
         ParityError: a difference above its tolerance; every one is listed.
     """
     names = [PREFIX_GRAPH, *SUFFIX_GRAPHS, *SUFFIX_GRAPHS.values()]
-    sessions = {name: open_session(bundle.root / "graphs" / f"{name}.onnx") for name in names}
+    sessions = {name: open_on_cpu(bundle.root / "graphs" / f"{name}.onnx") for name in names}
     faults: list[str] = []
     manifest = bundle.manifest
     with perturbed(adapted) as theta:
@@ -49,12 +49,12 @@ def check_split(
         for seed, (batch, sequence) in enumerate(shapes):
             arrays = {name: tensor.numpy() for name, tensor in task.batch(batch, sequence, seed).items()}
             boundary = _run(sessions[PREFIX_GRAPH], arrays)
-            found = [*_mixed_rows(sessions[PREFIX_GRAPH], arrays, boundary)]
+            differences = [*_mixed_rows(sessions[PREFIX_GRAPH], arrays, boundary)]
             for name, behind in SUFFIX_GRAPHS.items():
                 feeds = {**arrays, **fed, "theta": theta}
                 whole, rest = _run(sessions[name], feeds), _run(sessions[behind], {**feeds, **boundary})
-                found += [f"{behind}'s {fault}" for fault in _faults(rest, whole, manifest)]
-            faults += [f"batch {batch}, sequence {sequence}: {fault}" for fault in found]
+                differences += [f"{behind}'s {fault}" for fault in _faults(rest, whole, manifest)]
+            faults += [f"batch {batch}, sequence {sequence}: {fault}" for fault in differences]
     if faults:
         raise ParityError(f"the split does not compute what the whole does; nothing was written{listed(faults)}")
 
@@ -74,16 +74,16 @@ def _mixed_rows(prefix: Any, arrays: _Arrays, boundary: _Arrays) -> list[str]:
     return [
         f"a row of {name} depends on the samples beside it ({difference:.1e})"
         for name, difference in differences.items()
-        if not difference <= TOLERANCE
+        if not difference <= SPLIT_TOLERANCE
     ]
 
 
-def _faults(found: _Arrays, expected: _Arrays, manifest: Manifest) -> list[str]:
+def _faults(arrays: _Arrays, expected: _Arrays, manifest: Manifest) -> list[str]:
     faults: list[str] = []
     for name, array in expected.items():
         if name == "grad_sum":
             views = manifest.layout.views
-            faults += compare_gradients(views(found[name]), views(array), GRADIENT_TOLERANCE).faults
-        elif not (difference := relative_difference(found[name], array)) <= TOLERANCE:
+            faults += compare_gradients(views(arrays[name]), views(array), SPLIT_GRADIENT_TOLERANCE).faults
+        elif not (difference := relative_difference(arrays[name], array)) <= SPLIT_TOLERANCE:
             faults.append(f"{name} differs by {difference:.1e} of its largest element")
     return faults

@@ -57,11 +57,11 @@ class GradientComparison:
 
 def open_sessions(folder: Path) -> Sessions:
     """Open gradient.onnx, eval.onnx and infer.onnx of a folder on the CPU."""
-    gradient, evaluation, inference = (open_session(folder / f"{name}.onnx") for name in ("gradient", "eval", "infer"))
+    gradient, evaluation, inference = (open_on_cpu(folder / f"{name}.onnx") for name in ("gradient", "eval", "infer"))
     return Sessions(gradient, evaluation, inference)
 
 
-def open_session(path: Path, *, lean: bool = False) -> Any:
+def open_on_cpu(path: Path, *, lean: bool = False) -> Any:
     """Open one graph on the CPU, with ONNX Runtime's warnings off; lean is slower, with weights in memory once."""
     import onnxruntime
 
@@ -74,14 +74,14 @@ def open_session(path: Path, *, lean: bool = False) -> Any:
 
 
 def compare_gradients(
-    found: Mapping[str, FloatArray], expected: Mapping[str, FloatArray], tolerance: float
+    gradients: Mapping[str, FloatArray], expected: Mapping[str, FloatArray], tolerance: float
 ) -> GradientComparison:
     """Compare the gradients of each tensor; every one that does not vanish must be there."""
     largest = max(float(np.abs(gradient).max()) for gradient in expected.values())
     worst = 0.0
     vanishing: list[str] = []
     faults: list[str] = []
-    for key, gradient in found.items():
+    for key, gradient in gradients.items():
         size = float(np.abs(expected[key]).max())
         if size <= _VANISHING * largest:
             vanishing.append(key)
@@ -186,8 +186,8 @@ class _Comparison:
         expected.backward()  # type: ignore[no-untyped-call]
         arrays = {name: tensor.numpy() for name, tensor in feeds.items()}
         names = ["loss_sum", "weight", "grad_sum"]
-        loss_sum, found_weight, grad_sum = self.sessions.gradient.run(names, {**arrays, "theta": self.theta})
-        loss = self._loss("gradient.onnx", loss_sum, found_weight, float(expected.detach()), float(weight))
+        loss_sum, weight_sum, grad_sum = self.sessions.gradient.run(names, {**arrays, "theta": self.theta})
+        loss = self._loss("gradient.onnx", loss_sum, weight_sum, float(expected.detach()), float(weight))
         gradient, vanishing = self._gradients(grad_sum)
         model.zero_grad(set_to_none=True)
         return loss, gradient, vanishing
@@ -197,17 +197,17 @@ class _Comparison:
         with torch.no_grad():
             expected, weight = self.task.reference_loss(feeds)
         arrays = {name: tensor.numpy() for name, tensor in feeds.items()}
-        loss_sum, found_weight = self.sessions.evaluation.run(["loss_sum", "weight"], {**arrays, **self.adapter})
-        return self._loss("eval.onnx", loss_sum, found_weight, float(expected), float(weight))
+        loss_sum, weight_sum = self.sessions.evaluation.run(["loss_sum", "weight"], {**arrays, **self.adapter})
+        return self._loss("eval.onnx", loss_sum, weight_sum, float(expected), float(weight))
 
     def serving(self, feeds: Batch) -> float:
         """Compare infer.onnx's outputs."""
         with torch.no_grad():
             expected = self.task.inference_reference(feeds)
         arrays = {name: tensor.numpy() for name, tensor in feeds.items()}
-        found = self.sessions.inference.run(list(expected), {**arrays, **self.adapter})
+        outputs = self.sessions.inference.run(list(expected), {**arrays, **self.adapter})
         worst = 0.0
-        for name, output in zip(expected, found, strict=True):
+        for name, output in zip(expected, outputs, strict=True):
             # What a padding position would say next is nobody's business, and masks leave it undefined.
             seen = _visible(feeds) if name == "logits" and output.ndim == 3 else ...
             difference = relative_difference(output[seen], expected[name].numpy()[seen])
@@ -216,10 +216,10 @@ class _Comparison:
                 self._fault(f"infer.onnx's {name} differs by {difference:.1e} of its largest element")
         return worst
 
-    def _loss(self, graph: str, found: FloatArray, weight: FloatArray, expected: float, labels: float) -> float:
-        difference = relative_difference(found, expected)
+    def _loss(self, graph: str, loss_sum: FloatArray, weight: FloatArray, expected: float, labels: float) -> float:
+        difference = relative_difference(loss_sum, expected)
         if not difference <= LOSS_TOLERANCE:
-            self._fault(f"{graph}'s loss_sum is {found}; torch has {expected}")
+            self._fault(f"{graph}'s loss_sum is {loss_sum}; torch has {expected}")
         if float(np.asarray(weight)) != labels:
             self._fault(f"{graph}'s weight is {weight}; {labels:.0f} labels count")
         return difference
@@ -241,10 +241,10 @@ def _visible(feeds: Mapping[str, torch.Tensor]) -> npt.NDArray[np.bool_]:
     return np.asarray(feeds["attention_mask"][:, -length:].numpy() != 0)
 
 
-def relative_difference(found: npt.ArrayLike, expected: npt.ArrayLike) -> float:
+def relative_difference(values: npt.ArrayLike, expected: npt.ArrayLike) -> float:
     """Return the largest difference, relative to the largest expected element; infinite where shapes differ."""
-    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-    if found.shape != expected.shape:
+    values, expected = np.asarray(values, np.float64), np.asarray(expected, np.float64)
+    if values.shape != expected.shape:
         return float("inf")
     size = float(np.abs(expected).max()) if expected.size else 0.0
-    return float(np.abs(found - expected).max()) / (size or 1.0) if expected.size else 0.0
+    return float(np.abs(values - expected).max()) / (size or 1.0) if expected.size else 0.0

@@ -115,14 +115,14 @@ def _maker(value: ir.Value) -> int:
 
 def _before(values: Sequence[ir.Value]) -> list[ir.Node]:
     """Return the nodes that values depend on."""
-    found: dict[int, ir.Node] = {}
+    nodes: dict[int, ir.Node] = {}
     todo = [node for value in values if (node := value.producer()) is not None]
     while todo:
         node = todo.pop()
-        if id(node) not in found:
-            found[id(node)] = node
+        if id(node) not in nodes:
+            nodes[id(node)] = node
             todo += [made for value in node.inputs if value is not None and (made := value.producer()) is not None]
-    return list(found.values())
+    return list(nodes.values())
 
 
 def _can_be_carried(value: ir.Value) -> bool:

@@ -13,16 +13,16 @@ from fieldtune_offline.weights import is_lifted_constant
 
 def fingerprints(graph: ir.Graph) -> dict[int, str]:
     """Return the id of each value → its digest."""
-    found: dict[int, str] = {id(value): _digest("input", str(value.name)) for value in graph.inputs}
+    digests: dict[int, str] = {id(value): _digest("input", str(value.name)) for value in graph.inputs}
     for value in graph.initializers.values():
-        if id(value) not in found:
-            found[id(value)] = _constant(value)
+        if id(value) not in digests:
+            digests[id(value)] = _constant(value)
     for node in graph:
-        inputs = ["" if value is None else found[id(value)] for value in node.inputs]
+        inputs = ["" if value is None else digests[id(value)] for value in node.inputs]
         attributes = [f"{name}={attribute.value!r}" for name, attribute in sorted(node.attributes.items())]
         for index, value in enumerate(node.outputs):
-            found[id(value)] = _digest(node.domain, node.op_type, *attributes, *inputs, str(index))
-    return found
+            digests[id(value)] = _digest(node.domain, node.op_type, *attributes, *inputs, str(index))
+    return digests
 
 
 def _constant(value: ir.Value) -> str:

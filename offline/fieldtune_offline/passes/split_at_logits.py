@@ -43,8 +43,8 @@ def check_cut(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> No
         )
     free = {size for spec in inputs for size in spec.shape if not isinstance(size, int)}
     if free != {BATCH}:
-        found = ", ".join(f"{spec.name} ({', '.join(map(str, spec.shape))})" for spec in inputs)
+        given = ", ".join(f"{spec.name} ({', '.join(map(str, spec.shape))})" for spec in inputs)
         raise UnsupportedModel(
             "a merge for an accelerator needs a bundle that takes any batch, and texts of one length; this one takes "
-            f"{found}: build it without --batch and, for texts, with --sequence"
+            f"{given}: build it without --batch and, for texts, with --sequence"
         )

@@ -53,14 +53,14 @@ class RecordForm:
             item_bytes = dict.fromkeys(self.names, _FLOAT_BYTES)
             if len(record) != sum(sizes.values()) * _FLOAT_BYTES:
                 return None
-        found, offset = {}, 0
+        arrays, offset = {}, 0
         for name in self.names:
             quantization = self.codes[name] if item_bytes[name] == 1 else None
             dtype = np.dtype("<f4") if quantization is None else np.dtype(quantization.dtype)
             stored = np.frombuffer(record, dtype, sizes[name], offset).reshape(shapes[name])
-            found[name] = stored if quantization is None else _dequantized(stored, quantization)
+            arrays[name] = stored if quantization is None else _dequantized(stored, quantization)
             offset += sizes[name] * item_bytes[name]
-        return found
+        return arrays
 
     def _coded(self, name: str, values: FloatArray) -> npt.NDArray[np.generic] | None:
         """Return a tensor's codes, the tensor itself if it has none, or None where they would not give its bits."""
@@ -86,9 +86,9 @@ def record_form(table: NodeTable, names: Sequence[str]) -> RecordForm:
     codes = {}
     for name in names:
         node = producers.get(name)
-        found = node.quantization if node and node.op == "DequantizeLinear" else None
-        if found and _is_exact(found):
-            codes[name] = found
+        quantization = node.quantization if node and node.op == "DequantizeLinear" else None
+        if quantization and _is_exact(quantization):
+            codes[name] = quantization
     return RecordForm(names=tuple(names), codes=codes)
 
 

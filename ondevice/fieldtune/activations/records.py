@@ -164,8 +164,8 @@ class RecordFiles:
             if len(index) >= len(_FORMAT):
                 warnings.warn(f"{self._folder}: activations of another release; they are dropped", stacklevel=4)
             body = b""
-        found = [_place_of(body[at : at + ENTRY_BYTES]) for at in range(0, len(body), ENTRY_BYTES)]
-        sound = [item for item in found if item and item[1].offset + item[1].length <= data_bytes]
+        entries = [_place_of(body[at : at + ENTRY_BYTES]) for at in range(0, len(body), ENTRY_BYTES)]
+        sound = [item for item in entries if item and item[1].offset + item[1].length <= data_bytes]
         self._places.update(sound)
         self._index_end = len(_FORMAT) + ENTRY_BYTES * len(sound)
         self._data_end = max((place.offset + place.length for _, place in sound), default=0)

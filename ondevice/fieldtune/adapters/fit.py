@@ -44,10 +44,10 @@ def check_fits(adapter: Adapter, manifest: Manifest, *, for_training: bool) -> N
 
 
 def _method_faults(adapter: Adapter, manifest: Manifest, method: Method) -> list[str]:
-    found = method_of(adapter.config)
-    if manifest.merged or found is method:
+    own = method_of(adapter.config)
+    if manifest.merged or own is method:
         return []
-    kind = found.title if found else f"the type {adapter.config.get('peft_type')!r}"
+    kind = own.title if own else f"the type {adapter.config.get('peft_type')!r}"
     return [f"an adapter of {kind}; the bundle was built for {method.title}"]
 
 
@@ -125,11 +125,11 @@ def _with_rank(shape: tuple[int, ...], axis: int | None) -> tuple[int | str, ...
     return tuple(RANK if index == axis else size for index, size in enumerate(shape))
 
 
-def _other_axes(found: tuple[int, ...], parameter: ParameterSpec) -> str:
+def _other_axes(shape: tuple[int, ...], parameter: ParameterSpec) -> str:
     """Return the names of the axes that differ; where their number does, of all but the rank."""
     known = list(zip(parameter.axes, parameter.shape, strict=True))
-    if len(found) == len(known):
-        known = [named for named, size in zip(known, found, strict=True) if named[1] != size]
+    if len(shape) == len(known):
+        known = [named for named, size in zip(known, shape, strict=True) if named[1] != size]
     return " and ".join(axis for axis, _ in known if axis != RANK)
 
 

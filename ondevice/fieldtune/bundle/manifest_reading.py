@@ -109,15 +109,10 @@ def _image(table: Fields | None) -> ImageSpec | None:
         width=table.integer("width", least=1),
         channels=table.integer("channels", least=1),
         resize=table.optional_integer("resize", least=1),
-        resample=_resample(table),
+        resample=table.choice("resample", get_args(Resample)),
         mean=table.numbers("mean"),
         std=table.numbers("std"),
     )
-
-
-def _resample(table: Fields) -> Resample:
-    found = table.choice("resample", get_args(Resample))
-    return next(name for name in get_args(Resample) if name == found)
 
 
 def _layout(tables: list[Fields], where: str) -> Layout:
@@ -277,8 +272,8 @@ def _strings(table: Fields) -> dict[str, str]:
 def _check_modality(manifest: Manifest, where: str) -> None:
     image = manifest.image
     if (manifest.text is None) == (image is None):
-        found = "neither" if image is None else "both"
-        raise InvalidBundle(f"{where}: {found} of text and image; expected one of them; build the bundle again")
+        given = "neither" if image is None else "both"
+        raise InvalidBundle(f"{where}: {given} of text and image; expected one of them; build the bundle again")
     if image is None:
         return
     if image.channels not in (1, 3):

@@ -168,5 +168,5 @@ def _fault(root: Path, name: str, spec: FileSpec) -> str | None:
     size = path.stat().st_size
     if size != spec.size_bytes:
         return f"{name}: {size} bytes; expected {spec.size_bytes}"
-    found = file_spec(path).sha256
-    return None if found == spec.sha256 else f"{name}: altered (sha256 {found[:12]}…; expected {spec.sha256[:12]}…)"
+    digest = file_spec(path).sha256
+    return None if digest == spec.sha256 else f"{name}: altered (sha256 {digest[:12]}…; expected {spec.sha256[:12]}…)"

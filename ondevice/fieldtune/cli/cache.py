@@ -95,10 +95,10 @@ def _compiled_table(compiled: "Sequence[Stored]") -> "Table":
 
 def _activations_table(activations: "Sequence[StoredActivations]") -> "Table":
     table = new_table("Activations", (">samples", ">size", "graph", "emulated", "of"))
-    for found in activations:
-        prefix, size = found.prefix, _size(found.size_bytes)
+    for stored in activations:
+        prefix, size = stored.prefix, _size(stored.size_bytes)
         of = _safe(f"{prefix.base}, profile {prefix.profile}")
-        table.add_row(f"{found.samples:,}", size, prefix.graph, _said(prefix.emulated), of)
+        table.add_row(f"{stored.samples:,}", size, prefix.graph, _said(prefix.emulated), of)
     return table
 
 

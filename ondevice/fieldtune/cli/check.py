@@ -72,7 +72,7 @@ def run(command: Check, _console: "Console") -> int:
             raise UsageError(f"--{name} is {value}; expected at least {least}")
     profile, bundle = load_profile(command.profile), open_tables(command.bundle)
     try:
-        found = check_bundle(
+        preflight = check_bundle(
             bundle,
             profile,
             batch_size=command.batch_size,
@@ -82,48 +82,48 @@ def run(command: Check, _console: "Console") -> int:
     except ValueError as error:
         raise UsageError(str(error)) from error
     if command.as_json:
-        print_json({"bundle": bundle.root, "profile": profile.name, **_facts(found)})
+        print_json({"bundle": bundle.root, "profile": profile.name, **_facts(preflight)})
     else:
-        print_tables(*_tables(command, profile, found))
-    if found.runs:
+        print_tables(*_tables(command, profile, preflight))
+    if preflight.runs:
         return 0
-    more = f", and {len(found.refusals) - 1} more" if len(found.refusals) > 1 else ""
+    more = f", and {len(preflight.refusals) - 1} more" if len(preflight.refusals) > 1 else ""
     sys.stdout.flush()
-    sys.stderr.write(f"fieldtune: error: cannot run on {profile.name}: {found.refusals[0]}{more}\n")
+    sys.stderr.write(f"fieldtune: error: cannot run on {profile.name}: {preflight.refusals[0]}{more}\n")
     return 1
 
 
-def _facts(found: "Preflight") -> dict[str, Any]:
+def _facts(preflight: "Preflight") -> dict[str, Any]:
     from fieldtune.files import json_value
 
-    facts: dict[str, Any] = json_value(found)
-    for entry, prediction in zip(facts["memory"], found.memory, strict=True):
+    facts: dict[str, Any] = json_value(preflight)
+    for entry, prediction in zip(facts["memory"], preflight.memory, strict=True):
         entry["total_bytes"] = prediction.total_bytes
-    return {"runs": found.runs, **facts}
+    return {"runs": preflight.runs, **facts}
 
 
-def _tables(command: Check, profile: "HardwareProfile", found: "Preflight") -> "list[Table]":
-    tables = [_head(command, profile, found)]
-    if found.placements:
-        tables.append(_placement(found))
-    for placement in found.placements:
+def _tables(command: Check, profile: "HardwareProfile", preflight: "Preflight") -> "list[Table]":
+    tables = [_head(command, profile, preflight)]
+    if preflight.placements:
+        tables.append(_placement(preflight))
+    for placement in preflight.placements:
         tables += _details(placement)
-    if found.memory:
-        tables.append(_memory(found))
-    tables.append(_storage(command, found))
-    if found.times:
-        tables.append(_times(profile, found))
+    if preflight.memory:
+        tables.append(_memory(preflight))
+    tables.append(_storage(command, preflight))
+    if preflight.times:
+        tables.append(_times(profile, preflight))
     return tables
 
 
-def _head(command: Check, profile: "HardwareProfile", found: "Preflight") -> "Table":
+def _head(command: Check, profile: "HardwareProfile", preflight: "Preflight") -> "Table":
     from rich.markup import escape
 
-    verdict = "would run" if found.runs else "cannot run"
+    verdict = "would run" if preflight.runs else "cannot run"
     table = new_table(f"{command.bundle} {verdict} on {profile.name} ({profile.title})")
-    size = f"{found.batch} examples" + (f" of {found.sequence} tokens" if found.sequence else "")
+    size = f"{preflight.batch} examples" + (f" of {preflight.sequence} tokens" if preflight.sequence else "")
     table.add_row("checked for", f"{size}; nothing was run")
-    for title, lines in (("refused", found.refusals), ("warning", found.warnings)):
+    for title, lines in (("refused", preflight.refusals), ("warning", preflight.warnings)):
         for line in lines[:_SHOWN]:
             table.add_row(title, escape(line))
         if len(lines) > _SHOWN:
@@ -131,12 +131,12 @@ def _head(command: Check, profile: "HardwareProfile", found: "Preflight") -> "Ta
     return table
 
 
-def _placement(found: "Preflight") -> "Table":
+def _placement(preflight: "Preflight") -> "Table":
     # Of graphs that run in one place there is nothing to say about pieces and what crosses between them.
-    divided = any(len(placement.shares) != 1 for placement in found.placements)
+    divided = any(len(placement.shares) != 1 for placement in preflight.placements)
     across = (">partitions", ">bytes across") if divided else ()
     table = new_table("What would run where", ("graph", ">batch", "runs on", ">nodes", ">MACs", ">share", *across))
-    for placement in found.placements:
+    for placement in preflight.placements:
         total = sum(share.macs for share in placement.shares)
         head = [placement.graph, str(placement.batch)]
         tail = [str(placement.partitions), _size(placement.boundary_bytes)] if len(placement.shares) > 1 else []
@@ -160,13 +160,13 @@ def _details(placement: "GraphPlacement") -> "Iterator[Table]":
     if placement.violations:
         table = new_table(f"{placement.graph}: refused", ("rule", "node", "found", "allowed"))
         for violation in placement.violations[:_SHOWN]:
-            table.add_row(violation.rule, *map(escape, (violation.node, violation.found, violation.limit)))
+            table.add_row(violation.rule, *map(escape, (violation.node, violation.actual, violation.limit)))
         yield table
 
 
-def _memory(found: "Preflight") -> "Table":
-    limit = "" if found.memory_limit_bytes is None else f" of {_size(found.memory_limit_bytes)}"
-    table = new_table(f"Peak memory{limit}, predicted", ("", *(f">{use.use}" for use in found.memory)))
+def _memory(preflight: "Preflight") -> "Table":
+    limit = "" if preflight.memory_limit_bytes is None else f" of {_size(preflight.memory_limit_bytes)}"
+    table = new_table(f"Peak memory{limit}, predicted", ("", *(f">{use.use}" for use in preflight.memory)))
     rows = {
         "programs": "process_bytes",
         "tokenizer, examples, batch": "data_bytes",
@@ -180,14 +180,14 @@ def _memory(found: "Preflight") -> "Table":
         "together": "total_bytes",
     }
     for title, name in rows.items():
-        sizes = [getattr(use, name) for use in found.memory]
+        sizes = [getattr(use, name) for use in preflight.memory]
         if any(sizes):
             table.add_row(title, *map(_size, sizes))
     return table
 
 
-def _storage(command: Check, found: "Preflight") -> "Table":
-    storage, table = found.storage, new_table("Storage")
+def _storage(command: Check, preflight: "Preflight") -> "Table":
+    storage, table = preflight.storage, new_table("Storage")
     table.add_row("bundle", _size(storage.bundle_bytes))
     if storage.adapter_bytes:
         table.add_row("each adapter", _size(storage.adapter_bytes))
@@ -201,12 +201,12 @@ def _storage(command: Check, found: "Preflight") -> "Table":
     return table
 
 
-def _times(profile: "HardwareProfile", found: "Preflight") -> "Table":
-    split = any(time.prefix_macs for time in found.times)
+def _times(profile: "HardwareProfile", preflight: "Preflight") -> "Table":
+    split = any(time.prefix_macs for time in preflight.times)
     basis = "at peak rate" if profile.accelerator else "on the CPU"
     columns = ("", ">MACs", ">time", *((">prefix: MACs", f">time {basis}") if split else ()))
-    table = new_table(f"A batch of {found.batch}, estimated (CPU: {found.times[0].basis})", columns)
-    for time in found.times:
+    table = new_table(f"A batch of {preflight.batch}, estimated (CPU: {preflight.times[0].basis})", columns)
+    for time in preflight.times:
         prefix = (_count(time.prefix_macs), _time(time.prefix_s)) if split else ()
         table.add_row(time.use, _count(time.macs), _time(time.seconds), *prefix)
     return table

@@ -91,7 +91,7 @@ def run(command: Evaluate, console: "Console") -> int:
             if placement:
                 say(console, f"placement: {placement}")
         with evaluation_progress(console) as ticks:
-            found = evaluate_with(graph.forward(adapter), encoded, task, source, batch_size, ticks)
+            evaluation = evaluate_with(graph.forward(adapter), encoded, task, source, batch_size, ticks)
         split = source.split
     if command.as_json:
         print_json(
@@ -103,12 +103,12 @@ def run(command: Evaluate, console: "Console") -> int:
                 "split": split,
                 "placement": graph.placement and graph.placement.to_json(),
                 "counts": counts,
-                "evaluation": found.to_json(),
+                "evaluation": evaluation.to_json(),
             }
         )
         return 0
     table = new_table(f"{adapter.where}: {counted(counts)}", ("", ">"))
-    for row in evaluation_rows((found,)):
+    for row in evaluation_rows((evaluation,)):
         table.add_row(*row)
     print_tables(table)
     return 0

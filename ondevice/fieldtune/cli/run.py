@@ -196,13 +196,13 @@ def _standard_input(*, lines: bool) -> list[str]:
     except UnicodeDecodeError as error:
         raise InvalidData(f"standard input is not text in UTF-8 ({error})") from error
     texts = text.split("\n") if lines else [text.removesuffix("\n")]
-    found = [item.removesuffix("\r") for item in texts if item.strip()]
-    if not found:
+    items = [item.removesuffix("\r") for item in texts if item.strip()]
+    if not items:
         raise InvalidData(
             "no text: standard input is empty; give texts (or images, by their files) as arguments, in a file with "
             "--data, or on standard input"
         )
-    return found
+    return items
 
 
 def _answer(
@@ -220,7 +220,7 @@ def _answer(
         results = [task.answer(runner, contents, adapter, options=options, **shared) for adapter in adapters]
     except ValueError as error:
         raise UsageError(str(error)) from error
-    cut = sum(bool(found.truncated) for found in results[0])
+    cut = sum(bool(answer.truncated) for answer in results[0])
     if cut:
         warnings.warn(f"{cut} of {len(items)} {task.item}(s) cut: longer than the limit (--max-length)", stacklevel=2)
     if not command.as_json:

@@ -43,12 +43,12 @@ class OutputDifference:
 
 
 def compare_outputs(
-    found: Mapping[str, Array], expected: Mapping[str, Array], table: NodeTable, tolerance_lsb: float
+    outputs: Mapping[str, Array], expected: Mapping[str, Array], table: NodeTable, tolerance_lsb: float
 ) -> tuple[OutputDifference, ...]:
     """Compare outputs with expected ones.
 
     Args:
-        found: name → array.
+        outputs: name → array.
         expected: name → array; each of them is compared.
         table: of the graph that they are the outputs of.
         tolerance_lsb: the difference that elements are counted beyond, in LSB.
@@ -56,11 +56,11 @@ def compare_outputs(
     Raises:
         ValueError: an expected output is not among those found.
     """
-    missing = [name for name in expected if name not in found]
+    missing = [name for name in expected if name not in outputs]
     if missing:
-        raise ValueError(f"no output {', '.join(missing)} among those found: {', '.join(found)}")
+        raise ValueError(f"no output {', '.join(missing)} among those found: {', '.join(outputs)}")
     return tuple(
-        _difference(name, found[name], array, output_step(table, name), tolerance_lsb)
+        _difference(name, outputs[name], array, output_step(table, name), tolerance_lsb)
         for name, array in expected.items()
     )
 
@@ -77,12 +77,14 @@ def output_step(table: NodeTable, name: str) -> float | None:
     return scales.pop() if len(scales) == 1 else None
 
 
-def _difference(name: str, found: Array, expected: Array, step: float | None, tolerance_lsb: float) -> OutputDifference:
+def _difference(
+    name: str, output: Array, expected: Array, step: float | None, tolerance_lsb: float
+) -> OutputDifference:
     size = step or float(np.abs(expected).max(initial=0)) / _STEPS or 1.0
-    if found.shape != expected.shape:
+    if output.shape != expected.shape:
         off = np.full(1, np.inf)
     else:
-        off = np.abs(found.astype(np.float64) - expected) / size
+        off = np.abs(output.astype(np.float64) - expected) / size
         off[~np.isfinite(off)] = np.inf
     return OutputDifference(
         name=name,

@@ -146,10 +146,10 @@ def check_environment(profile: HardwareProfile, choice: ProviderChoice) -> None:
     Raises:
         CompileError: with their names.
     """
-    found = [name for name in CACHE_VARIABLES if name in os.environ] if keeps_own_cache(profile, choice) else []
-    if found:
+    variables = [name for name in CACHE_VARIABLES if name in os.environ] if keeps_own_cache(profile, choice) else []
+    if variables:
         raise CompileError(
-            f"the environment sets {', '.join(found)}, by which {choice.provider} compiles past fieldtune's store; "
+            f"the environment sets {', '.join(variables)}, by which {choice.provider} compiles past fieldtune's store; "
             "unset it"
         )
 

@@ -105,9 +105,9 @@ def check_files(entry: Entry, folder: Path) -> None:
         if not path.is_file():
             faults.append(f"{name}: missing")
         elif path.suffix not in _REPORTS or name == entry.context:
-            found = file_spec(path)
-            if found != spec:
-                faults.append(f"{name}: altered ({found.size_bytes} bytes; {spec.size_bytes} were written)")
+            written = file_spec(path)
+            if written != spec:
+                faults.append(f"{name}: altered ({written.size_bytes} bytes; {spec.size_bytes} were written)")
     if faults:
         raise CompileError(f"{folder}: {len(faults)} damaged file(s){listed(faults)}")
 

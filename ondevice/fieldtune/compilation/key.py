@@ -118,24 +118,24 @@ def model_digest(bundle: Bundle, graph: str) -> str:
     name = PurePosixPath(bundle.manifest.graphs[graph].path)
     digests = [files[str(name)].sha256]
     for location in external_files(path):
-        found = str(name.parent / location)
-        if found not in files:
+        file = str(name.parent / location)
+        if file not in files:
             raise InvalidBundle(
                 f"{path}: its weights lie in {location!r}, which is not in the manifest; build it again"
             )
-        digests.append(files[found].sha256)
+        digests.append(files[file].sha256)
     return digest_of(digests)
 
 
 def external_files(path: Path) -> tuple[str, ...]:
     """Return the files in which a graph's weights lie, relative to its own folder, sorted."""
-    found = set()
+    locations = set()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for match in _LOCATION.finditer(data):
             short, low, high = match.groups()
             length = short[0] if short else (low[0] & 0x7F) | high[0] << 7
-            found.add(data[match.end() : match.end() + length].decode("utf-8", errors="replace"))
-    return tuple(sorted(found))
+            locations.add(data[match.end() : match.end() + length].decode("utf-8", errors="replace"))
+    return tuple(sorted(locations))
 
 
 def option_digest(value: str) -> str:

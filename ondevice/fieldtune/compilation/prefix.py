@@ -99,9 +99,9 @@ class Prefix:
         count = len(next(iter(rows.values())))
         started = time.perf_counter()
         # Whatever a sample may be, copies of it are of its kind.
-        found = run_session(self._session, names, filled_up(rows, self.batch))
+        outputs = run_session(self._session, names, filled_up(rows, self.batch))
         time.sleep(max(self._least_run_s - (time.perf_counter() - started), 0))
-        return {name: array[:count] for name, array in zip(names, found, strict=True)}
+        return {name: array[:count] for name, array in zip(names, outputs, strict=True)}
 
 
 def open_prefix(
@@ -213,11 +213,11 @@ def _command(bundle: Bundle, profile: HardwareProfile, on_missing: OnMissing | N
 
 def _count_compiles(entry: Entry, folder: Path) -> int:
     """Return 1, after a warning, where opening has put files beside the compiled form: the provider compiled again."""
-    found = sorted(set(file_names(folder)) - set(entry.files))
-    if not found:
+    written = sorted(set(file_names(folder)) - set(entry.files))
+    if not written:
         return 0
     warnings.warn(
-        f"{folder}: the provider wrote {', '.join(found)} when it opened what was compiled, so that it may have "
+        f"{folder}: the provider wrote {', '.join(written)} when it opened what was compiled, so that it may have "
         "compiled again; compile with --overwrite if this comes back",
         stacklevel=4,
     )

@@ -113,8 +113,8 @@ class CompiledStore:
             folders = [path for path in self.root.iterdir() if path.is_dir()]
         except OSError:
             return []
-        found = [stored for stored in map(self._stored, folders) if stored is not None]
-        return sorted(found, key=lambda stored: stored.entry.created if stored.entry else "")
+        contents = [stored for stored in map(self._stored, folders) if stored is not None]
+        return sorted(contents, key=lambda stored: stored.entry.created if stored.entry else "")
 
     def delete(self, stored: Stored) -> None:
         """Delete a folder of the store, unless it is gone already.

@@ -56,8 +56,8 @@ def read_reference(bundle: Bundle, target: TargetSpec) -> Reference:
     wanted = [*(spec.name for spec in graph.inputs), *outputs, *(f"{name}{HALF_UP}" for name in outputs)]
     missing = [name for name in wanted if name not in held]
     if missing:
-        found = ", ".join(sorted(held)) or "nothing"
-        raise CorruptFile(f"{path}: has no tensor {', '.join(missing)}, but {found}; build the bundle again")
+        present = ", ".join(sorted(held)) or "nothing"
+        raise CorruptFile(f"{path}: has no tensor {', '.join(missing)}, but {present}; build the bundle again")
     return Reference(
         inputs={spec.name: held[spec.name] for spec in graph.inputs},
         half_even={name: held[name] for name in outputs},

@@ -24,10 +24,10 @@ def driver_version(root: Path = Path("/")) -> str:
     Args:
         root: the folder below which /opt and /sys lie.
     """
-    found = {"xrt": _xrt_version(root)}
+    versions = {"xrt": _xrt_version(root)}
     for module in _MODULES:
-        found[module] = _line(root / "sys/module" / module / "version")
-    return ", ".join(f"{name} {version}" for name, version in found.items() if version)
+        versions[module] = _line(root / "sys/module" / module / "version")
+    return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
 
 
 def provider_version(choice: ProviderChoice) -> str:

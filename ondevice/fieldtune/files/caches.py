@@ -26,13 +26,13 @@ def private_folder(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=PRIVATE)
-        found = path.lstat()
+        facts = path.lstat()
         # A link could lead to where others read; whoever owns the folder can open it to them at any time.
-        if not stat.S_ISDIR(found.st_mode):
+        if not stat.S_ISDIR(facts.st_mode):
             raise OutputError(f"{path}: not a folder; remove it, or set FIELDTUNE_CACHE to another place")
-        if hasattr(os, "getuid") and found.st_uid != os.getuid():
+        if hasattr(os, "getuid") and facts.st_uid != os.getuid():
             raise OutputError(f"{path}: belongs to another user; set FIELDTUNE_CACHE to a place of your own")
-        if stat.S_IMODE(found.st_mode) != PRIVATE:
+        if stat.S_IMODE(facts.st_mode) != PRIVATE:
             path.chmod(PRIVATE)
     except OSError as error:
         raise OutputError(

@@ -183,11 +183,11 @@ def _plural(keys: list[str]) -> str:
     return "key" if len(keys) == 1 else "keys"
 
 
-def check_version(found: str, known: str, where: str, *, again: str = "build it again") -> bool:
+def check_version(version: str, known: str, where: str, *, again: str = "build it again") -> bool:
     """Check a ``major.minor`` version: return whether it is a later minor one (after a warning).
 
     Args:
-        found: the version in the file.
+        version: the version in the file.
         known: the version that is read here.
         where: what the messages call the file.
         again: what to do with a file of an earlier major version.
@@ -196,16 +196,16 @@ def check_version(found: str, known: str, where: str, *, again: str = "build it 
         UnsupportedFormat: another major version, or not of that form.
     """
     try:
-        major, minor = (int(part) for part in found.split("."))
+        major, minor = (int(part) for part in version.split("."))
     except ValueError:
-        raise UnsupportedFormat(f"{where}: format_version is {found!r}; expected major.minor, as {known}") from None
+        raise UnsupportedFormat(f"{where}: format_version is {version!r}; expected major.minor, as {known}") from None
     known_major, known_minor = (int(part) for part in known.split("."))
     if major != known_major:
         advice = "update fieldtune" if major > known_major else again
-        raise UnsupportedFormat(f"{where}: format_version is {found}; this fieldtune reads {known_major}.x: {advice}")
+        raise UnsupportedFormat(f"{where}: format_version is {version}; this fieldtune reads {known_major}.x: {advice}")
     if minor > known_minor:
         warnings.warn(
-            f"{where}: format {found} is later than {known}; keys that this fieldtune does not know are ignored",
+            f"{where}: format {version} is later than {known}; keys that this fieldtune does not know are ignored",
             stacklevel=3,
         )
     return minor > known_minor

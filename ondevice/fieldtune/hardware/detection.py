@@ -100,10 +100,10 @@ def _match(facts: MachineFacts, profile: HardwareProfile) -> _Match | None:
     if named:
         reason = f"the device tree's model is {facts.device_tree!r}, and {profile.name} is known by {named!r}"
         return _Match(profile=profile, strength=len(named), reason=reason)
-    found = next((pci_id for pci_id in profile.detect.pci_ids if pci_id in facts.pci_ids), None)
-    if found:
-        reason = f"there is a PCI device {found}, by which {profile.name} is known"
-        return _Match(profile=profile, strength=len(found), reason=reason)
+    pci_id = next((pci_id for pci_id in profile.detect.pci_ids if pci_id in facts.pci_ids), None)
+    if pci_id:
+        reason = f"there is a PCI device {pci_id}, by which {profile.name} is known"
+        return _Match(profile=profile, strength=len(pci_id), reason=reason)
     return None
 
 
@@ -136,14 +136,14 @@ def _unknown(facts: MachineFacts) -> str:
 
 def _warnings(facts: MachineFacts, profile: HardwareProfile) -> tuple[str, ...]:
     """Say where a profile and the machine differ in what decides whether a run succeeds."""
-    found = []
+    warnings = []
     execution, needed = profile.execution, profile.runtime.ort_version
     if facts.runtime_version and _version(facts.runtime_version) < _version(needed):
-        found.append(
+        warnings.append(
             f"ONNX Runtime {facts.runtime_version} is installed; {profile.name} is known to run from {needed} on"
         )
     if facts.providers and not _installed(facts, profile):
-        found.append(
+        warnings.append(
             f"{profile.name} runs on {execution.provider}, and the installed ONNX Runtime has only "
             f'{", ".join(facts.providers)}; on_missing is "{execution.on_missing}"'
         )
@@ -151,13 +151,13 @@ def _warnings(facts: MachineFacts, profile: HardwareProfile) -> tuple[str, ...]:
         ratio = facts.memory_bytes / profile.memory.total_bytes
         least, most = _MEMORY_RATIOS
         if not least <= ratio <= most:
-            found.append(
+            warnings.append(
                 f"{profile.name} states {_gib(profile.memory.total_bytes)} of memory, and here are "
                 f"{_gib(facts.memory_bytes)}: copy the profile and correct memory.total_bytes"
             )
     if facts.cores and profile.cpu.cores and facts.cores < profile.cpu.cores:
-        found.append(f"{profile.name} states {profile.cpu.cores} cores, and here are {facts.cores}")
-    return tuple(found)
+        warnings.append(f"{profile.name} states {profile.cpu.cores} cores, and here are {facts.cores}")
+    return tuple(warnings)
 
 
 def _nearest(facts: MachineFacts, profiles: Sequence[HardwareProfile]) -> HardwareProfile:

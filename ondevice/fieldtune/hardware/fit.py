@@ -15,9 +15,9 @@ def profile_faults(profile: HardwareProfile) -> list[str]:
 def _execution_faults(profile: HardwareProfile) -> list[str]:
     execution, accelerator = profile.execution, profile.accelerator
     if accelerator is None and execution.provider == _CPU_PROVIDER and execution.min_offload:
-        found = f"execution: 'min_offload' is {execution.min_offload:g}"
+        share = f"execution: 'min_offload' is {execution.min_offload:g}"
         return [
-            f"{found}; {_CPU_PROVIDER} without an accelerator offloads nothing: leave it out, or name another provider"
+            f"{share}; {_CPU_PROVIDER} without an accelerator offloads nothing: leave it out, or name another provider"
         ]
     if not execution.stack:
         if execution.provider != VITIS_AI_PROVIDER or profile.format_version == "1.0":

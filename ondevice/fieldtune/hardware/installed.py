@@ -39,9 +39,9 @@ def check_installed() -> dict[str, str]:
     distributions = installed_runtimes()
     if len(distributions) > 1:
         names = sorted(distributions)
-        found = ", ".join(f"{name} {distributions[name]}" for name in names)
+        named = ", ".join(f"{name} {distributions[name]}" for name in names)
         raise ProviderUnavailable(
-            f"ONNX Runtime is installed {len(names)} times ({found}), and all of them fill the module onnxruntime, so "
+            f"ONNX Runtime is installed {len(names)} times ({named}), and all of them fill the module onnxruntime, so "
             f"that it is a mix of them; run: pip uninstall {' '.join(names)}, then install the one you want"
         )
     # Where the distribution is known, its fault is found before its import prints pages or leaves half a module.

@@ -77,8 +77,8 @@ def instruction_sets(root: Path = Path("/")) -> tuple[str, ...]:
     Args:
         root: the folder below which /proc lies; empty where the kernel says nothing there.
     """
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", _text(root / "proc/cpuinfo"), re.MULTILINE)
-    return tuple(sorted(found[1].split())) if found else ()
+    match = re.search(r"^(?:flags|Features)\s*:(.*)$", _text(root / "proc/cpuinfo"), re.MULTILINE)
+    return tuple(sorted(match[1].split())) if match else ()
 
 
 def processor_name(root: Path = Path("/"), *, architecture: str | None = None) -> str:
@@ -112,8 +112,8 @@ def _text(path: Path) -> str:
 
 
 def _pci_ids(folder: Path) -> tuple[str, ...]:
-    found = (f"{_text(device / 'vendor')}:{_text(device / 'device')}" for device in sorted(folder.glob("*")))
-    return tuple(dict.fromkeys(pci_id.replace("0x", "").lower() for pci_id in found if len(pci_id) > 1))
+    raw = (f"{_text(device / 'vendor')}:{_text(device / 'device')}" for device in sorted(folder.glob("*")))
+    return tuple(dict.fromkeys(pci_id.replace("0x", "").lower() for pci_id in raw if len(pci_id) > 1))
 
 
 def _cpu_model(cpuinfo: str) -> str:

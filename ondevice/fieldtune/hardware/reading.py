@@ -7,7 +7,7 @@ software stack. A reader refuses another major version and warns on a later mino
 import dataclasses
 import re
 import sys
-from typing import TypeVar, get_args
+from typing import get_args
 
 from fieldtune.bundle import ActivationType, Precision
 from fieldtune.errors import InvalidProfile, UnsupportedFormat, listed
@@ -43,8 +43,6 @@ else:
 FORMAT_VERSION = "1.1"
 _PCI_ID = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
 
-Name = TypeVar("Name", bound=str)
-
 
 def read_profile(text: str, where: str) -> HardwareProfile:
     """Read the text of a profile.
@@ -68,7 +66,7 @@ def read_profile(text: str, where: str) -> HardwareProfile:
         format_version=version,
         name=top.text("name"),
         title=top.text("title"),
-        support=_one_of(top, "support", get_args(Support), "current"),
+        support=top.choice("support", get_args(Support), "current"),
         description=top.text("description", ""),
         cpu=_cpu(top.table("cpu", {})),
         memory=_memory(top.table("memory", {})),
@@ -92,7 +90,7 @@ def read_profile(text: str, where: str) -> HardwareProfile:
 def _cpu(table: Fields) -> CpuSpec:
     default = CpuSpec()
     return CpuSpec(
-        architecture=_one_of(table, "architecture", get_args(Architecture), default.architecture),
+        architecture=table.choice("architecture", get_args(Architecture), default.architecture),
         model=table.text("model", default.model),
         cores=_optional(table, "cores"),
         frequency_hz=_optional(table, "frequency_hz"),
@@ -118,7 +116,7 @@ def _execution(table: Fields) -> ExecutionSpec:
         provider=table.text("provider", default.provider),
         # ONNX Runtime takes every provider option as a string; a number would be turned into one nobody has seen.
         options={key: options.text(key) for key in options},
-        on_missing=_one_of(table, "on_missing", get_args(OnMissing), default.on_missing),
+        on_missing=table.choice("on_missing", get_args(OnMissing), default.on_missing),
         stack=_stack(table),
         plugin_library=table.text("plugin_library", default.plugin_library),
         min_offload=min_offload,
@@ -148,11 +146,9 @@ def _runtime(table: Fields) -> RuntimeSpec:
         threads=table.integer("threads", default.threads, least=0),
         prepacking=table.flag("prepacking", default.prepacking),
         arena=table.flag("arena", default.arena),
-        arena_extend=_one_of(table, "arena_extend", get_args(ArenaExtend), default.arena_extend),
+        arena_extend=table.choice("arena_extend", get_args(ArenaExtend), default.arena_extend),
         memory_pattern=table.flag("memory_pattern", default.memory_pattern),
-        graph_optimization=_one_of(
-            table, "graph_optimization", get_args(GraphOptimization), default.graph_optimization
-        ),
+        graph_optimization=table.choice("graph_optimization", get_args(GraphOptimization), default.graph_optimization),
     )
 
 
@@ -162,7 +158,7 @@ def _training(table: Fields) -> TrainingSpec:
         batch_size=table.integer("batch_size", default.batch_size, least=1),
         gradient_accumulation=table.integer("gradient_accumulation", default.gradient_accumulation, least=1),
         max_length=_optional(table, "max_length"),
-        backend=_one_of(table, "backend", get_args(Backend), default.backend),
+        backend=table.choice("backend", get_args(Backend), default.backend),
     )
 
 
@@ -173,11 +169,11 @@ def _accelerator(table: Fields) -> Accelerator:
     limits = table.optional_table("limits")
     return Accelerator(
         target=target,
-        family=_one_of(table, "family", get_args(Family), default.family),
+        family=table.choice("family", get_args(Family), default.family),
         peak_tops=_rate(table, "peak_tops"),
         batch=table.integer("batch", default.batch, least=1),
-        precision=_one_of(table, "precision", get_args(Precision), default.precision),
-        activation_type=_one_of(table, "activation_type", get_args(ActivationType), default.activation_type),
+        precision=table.choice("precision", get_args(Precision), default.precision),
+        activation_type=table.choice("activation_type", get_args(ActivationType), default.activation_type),
         zero_point=table.integer("zero_point", default.zero_point),
         opset_min=_optional(table, "opset_min"),
         opset_max=_optional(table, "opset_max"),
@@ -243,8 +239,3 @@ def _rate(table: Fields, key: str) -> float | None:
     if rate < 0:
         raise InvalidProfile(f"{table.where}: {key!r} is {rate:g}; expected a positive number")
     return rate or None
-
-
-def _one_of(table: Fields, key: str, choices: tuple[Name, ...], default: Name) -> Name:
-    found = table.choice(key, choices, default)
-    return next(choice for choice in choices if choice == found)

@@ -55,8 +55,8 @@ class Stack:
     def cache_options(self, folder: str, name: str) -> dict[str, str]:
         """Return the options with which compiled models are kept in, and taken from, ``folder/name``."""
         values = {"cacheDir": folder, "cache_dir": folder, "cacheKey": name, "cache_key": name}
-        found = {option: value for option, value in values.items() if option in self.options}
-        return found if self.disk_cache is None else {**found, _IN_MEMORY: self.disk_cache}
+        options = {option: value for option, value in values.items() if option in self.options}
+        return options if self.disk_cache is None else {**options, _IN_MEMORY: self.disk_cache}
 
 
 _DPU_CONFIG = {"config_file": "the path of vaip_config.json, which comes with Vitis AI's package for the board"}
@@ -187,8 +187,8 @@ def _chip_faults(options: Mapping[str, str], stack: Stack, accelerator: Accelera
     if accelerator.target.startswith("AMD_AIE2_"):
         chip = f"{accelerator.target} (Phoenix, Hawk Point)"
         if options.get("target") != "X1":
-            found = repr(options["target"]) if "target" in options else "not set, which means 'X2'"
-            faults.append(f"'target' is {found}; {chip} needs 'X1'")
+            setting = repr(options["target"]) if "target" in options else "not set, which means 'X2'"
+            faults.append(f"'target' is {setting}; {chip} needs 'X1'")
         if not options.get("xclbin"):
             faults.append(f"'xclbin' is missing; {chip} needs {_OVERLAY['xclbin']}: phoenix/4x4.xclbin")
     elif accelerator.target.startswith("AMD_AIE2P_") and "xclbin" in options:

@@ -68,18 +68,18 @@ class Dataflow:
 
     def written_as(self, value: str) -> tuple[Quantization | None, ...]:
         """Return the quantizations of a value that an operator writes, behind its activation; None: read as it is."""
-        found: list[Quantization | None] = []
+        quantizations: list[Quantization | None] = []
         for index in self.consumers.get(value, ()):
             node = None if index == OUTPUT else self.table.nodes[index]
             if node is None:
-                found.append(None)
+                quantizations.append(None)
             elif node.op == QUANTIZE:
-                found.append(node.quantization)
+                quantizations.append(node.quantization)
             elif node.op in ACTIVATIONS or node.op in VIEWS:
-                found += self.written_as(node.outputs[0])
+                quantizations += self.written_as(node.outputs[0])
             else:
-                found.append(None)
-        return tuple(found)
+                quantizations.append(None)
+        return tuple(quantizations)
 
     def carried(self, value: str) -> str:
         """Return the tensor that is moved when a value is: the quantized one of a value that is dequantized."""

@@ -70,8 +70,8 @@ def memory(subject: Subject) -> Iterator[Finding]:
         return
     total = need.weight_bytes + need.activation_bytes
     if total > limit:
-        found = f"{total:,} bytes: {need.weight_bytes:,} of weights and {need.activation_bytes:,} of activations"
-        yield Finding(need.node, f"{limit:,} bytes", found)
+        actual = f"{total:,} bytes: {need.weight_bytes:,} of weights and {need.activation_bytes:,} of activations"
+        yield Finding(need.node, f"{limit:,} bytes", actual)
 
 
 class MemoryNeed(NamedTuple):

@@ -50,8 +50,8 @@ def padding(subject: Subject) -> Iterator[Finding]:
         sizes = zip(_kernel(subject, node), _dilations(node), strict=True)
         reach = tuple((size - 1) * dilation for size, dilation in sizes)
         if any(pad > most for pad, most in zip(pads, (*reach, *reach), strict=True)):
-            found = f"pads {', '.join(map(str, pads))}"
-            yield Finding(called(node), f"pads up to {reach[0]} above and below, {reach[1]} left and right", found)
+            actual = f"pads {', '.join(map(str, pads))}"
+            yield Finding(called(node), f"pads up to {reach[0]} above and below, {reach[1]} left and right", actual)
 
 
 def input_channels(subject: Subject) -> Iterator[Finding]:
@@ -60,8 +60,8 @@ def input_channels(subject: Subject) -> Iterator[Finding]:
     for node, _, channels in _engine(subject):
         dilation = max(_dilations(node))
         if limits and dilation * channels > limits.channels_max:
-            found = f"{channels}" if dilation == 1 else f"{channels} with dilation {dilation}"
-            yield Finding(called(node), f"at most {limits.channels_max} input channels, times the dilation", found)
+            actual = f"{channels}" if dilation == 1 else f"{channels} with dilation {dilation}"
+            yield Finding(called(node), f"at most {limits.channels_max} input channels, times the dilation", actual)
 
 
 def output_channels(subject: Subject) -> Iterator[Finding]:
@@ -81,8 +81,8 @@ def weight_bank(subject: Subject) -> Iterator[Finding]:
     for node, (height, width), channels in _engine(subject):
         rows = 0 if limits is None else _rows(limits, height, width, channels)
         if limits and rows > limits.bank_depth:
-            found = f"{rows} rows for kernel {height}x{width}, {channels} input channels"
-            yield Finding(called(node), f"at most {limits.bank_depth} rows of a weight bank", found)
+            actual = f"{rows} rows for kernel {height}x{width}, {channels} input channels"
+            yield Finding(called(node), f"at most {limits.bank_depth} rows of a weight bank", actual)
 
 
 def activation(subject: Subject) -> Iterator[Finding]:
@@ -91,11 +91,11 @@ def activation(subject: Subject) -> Iterator[Finding]:
     for node in subject.operators(*ACTIVATIONS):
         if limits is None:
             return
-        found = activation_name(subject.table, node, limits.leaky_relu_alpha)
-        if found not in limits.activations:
+        actual = activation_name(subject.table, node, limits.leaky_relu_alpha)
+        if actual not in limits.activations:
             slope = f"{limits.leaky_relu_alpha:g}"
             known = (f"{name} with alpha {slope}" if name == "leaky_relu" else name for name in limits.activations)
-            yield Finding(called(node), ", ".join(known), found)
+            yield Finding(called(node), ", ".join(known), actual)
 
 
 def _rows(limits: DpuLimits, height: int, width: int, channels: int) -> int:

@@ -27,21 +27,21 @@ def match_nodes(table: NodeTable, nodes: Sequence[tuple[str, str]], sizes: Sizes
         The index of each in the table; None for those that are not found, as what ONNX Runtime has added.
     """
     index = {node.name: number for number, node in enumerate(table.nodes) if node.name}
-    found = [index.get(name) for name, _ in nodes]
-    seen = {number for number in found if number is not None}
+    matches = [index.get(name) for name, _ in nodes]
+    seen = {number for number in matches if number is not None}
     free = [number for number in heavy_nodes(table, sizes) if number not in seen]
     for by_name in (True, False):
         for position, (name, op) in enumerate(nodes):
-            if found[position] is not None:
+            if matches[position] is not None:
                 continue
             made_of = [number for number in free if _is_made_of(op, table.nodes[number].op)]
             if by_name:
                 made_of = [number for number in made_of if _begins(name, table.nodes[number].name)]
                 made_of.sort(key=lambda number: -len(table.nodes[number].name))
             if made_of:
-                found[position] = made_of[0]
+                matches[position] = made_of[0]
                 free.remove(made_of[0])
-    return found
+    return matches
 
 
 def heavy_nodes(table: NodeTable, sizes: Sizes = NO_SIZES) -> list[int]:

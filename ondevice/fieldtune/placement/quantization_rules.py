@@ -50,8 +50,8 @@ def quantized_type(subject: Subject) -> Iterator[Finding]:
         if quantization is None:
             yield Finding(called(node), "one constant scale for all of a tensor", f"a computed scale of {tensor!r}")
         elif quantization.axis is not None and len(quantization.scale) > 1:
-            found = f"{len(quantization.scale)} scales along axis {quantization.axis} of {tensor!r}"
-            yield Finding(called(node), "one scale for all of a tensor", found)
+            actual = f"{len(quantization.scale)} scales along axis {quantization.axis} of {tensor!r}"
+            yield Finding(called(node), "one scale for all of a tensor", actual)
         elif quantization.dtype not in types:
             yield Finding(called(node), " or ".join(types), f"{quantization.dtype} of {tensor!r}")
 
@@ -84,8 +84,8 @@ def shift_cut(subject: Subject) -> Iterator[Finding]:
         for written in _positions_written(subject, node):
             shift = weight + read - written
             if not least <= shift <= most:
-                found = f"{shift} from position {weight} of the weights, {read} of the input, {written} of the output"
-                yield Finding(called(node), f"a shift of {least} to {most}", found)
+                actual = f"{shift} from position {weight} of the weights, {read} of the input, {written} of the output"
+                yield Finding(called(node), f"a shift of {least} to {most}", actual)
 
 
 def add_shift_read(subject: Subject) -> Iterator[Finding]:
@@ -96,8 +96,8 @@ def add_shift_read(subject: Subject) -> Iterator[Finding]:
     for node in subject.operators("Add"):
         read = _positions_read(subject, node)
         if read and max(read) - min(read) > limits.add_shift_read_max:
-            found = f"{max(read) - min(read)} between positions {' and '.join(map(str, read))}"
-            yield Finding(called(node), f"a shift of at most {limits.add_shift_read_max}", found)
+            actual = f"{max(read) - min(read)} between positions {' and '.join(map(str, read))}"
+            yield Finding(called(node), f"a shift of at most {limits.add_shift_read_max}", actual)
 
 
 def equal_positions(subject: Subject) -> Iterator[Finding]:
@@ -105,8 +105,8 @@ def equal_positions(subject: Subject) -> Iterator[Finding]:
     for node in subject.operators(*_KEEPING_POSITIONS):
         read, written = _positions_read(subject, node), _positions_written(subject, node)
         if len({*read, *written}) > 1:
-            found = f"input {', '.join(map(str, read))}, output {', '.join(map(str, written))}"
-            yield Finding(called(node), "equal positions of inputs and outputs", found)
+            actual = f"input {', '.join(map(str, read))}, output {', '.join(map(str, written))}"
+            yield Finding(called(node), "equal positions of inputs and outputs", actual)
 
 
 def _quantized_tensors(subject: Subject) -> Iterator[tuple[Node, str]]:

@@ -135,9 +135,9 @@ def match_pieces(table: NodeTable, pieces: Sequence[RanPiece], sizes: Sizes = NO
     """
     on_cpu = [node for piece in pieces if piece.provider == CPU_PROVIDER for node in piece.nodes]
     placed = [piece for piece in pieces if piece.provider != CPU_PROVIDER]
-    found = match_nodes(table, [*on_cpu, *(node for piece in placed for node in piece.nodes)], sizes)
-    cpu = {index for index in found[: len(on_cpu)] if index is not None}
-    rest = iter(found[len(on_cpu) :])
+    matches = match_nodes(table, [*on_cpu, *(node for piece in placed for node in piece.nodes)], sizes)
+    cpu = {index for index in matches[: len(on_cpu)] if index is not None}
+    rest = iter(matches[len(on_cpu) :])
     groups = [{index for index in itertools.islice(rest, len(piece.nodes)) if index is not None} for piece in placed]
     unseen = set(heavy_nodes(table, sizes)) - cpu.union(*groups)
     count = len(placed)
@@ -222,7 +222,7 @@ def _kernels(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Ran]]:
         with contextlib.suppress(KeyError):
             name, arguments = event["name"], event["args"]
             if event["cat"] == "Node" and name.endswith(_KERNEL):
-                found = (arguments["provider"], Ran(name[: -len(_KERNEL)], arguments["op_name"]))
-                if found not in seen:
-                    seen.add(found)
-                    yield found
+                kernel = (arguments["provider"], Ran(name[: -len(_KERNEL)], arguments["op_name"]))
+                if kernel not in seen:
+                    seen.add(kernel)
+                    yield kernel

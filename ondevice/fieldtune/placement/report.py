@@ -86,8 +86,8 @@ class PlacementReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as json.dumps takes it, the share that is offloaded with it."""
-        found: dict[str, Any] = json_value(self)
-        return {**found, "offload": self.offload}
+        fields: dict[str, Any] = json_value(self)
+        return {**fields, "offload": self.offload}
 
 
 def read_report(table: Fields) -> PlacementReport:

@@ -57,7 +57,7 @@ def mismatches(target: TargetSpec, accelerator: Accelerator) -> list[str]:
         ("zero_point", target.zero_point, accelerator.zero_point),
         ("batch", target.batch, accelerator.batch),
     )
-    return [f"{name} {found} instead of {expected}" for name, found, expected in pairs if found != expected]
+    return [f"{name} {given} instead of {expected}" for name, given, expected in pairs if given != expected]
 
 
 def _missing(bundle: Bundle, profile: HardwareProfile, accelerator: Accelerator) -> str:

@@ -92,7 +92,7 @@ def check_bundle(
     for placement in placements:
         refusals += [violation.message for violation in placement.violations]
         refusals += placement.faults
-    refusals += [fault for found in memory if (fault := _memory_fault(found, limit))]
+    refusals += [fault for prediction in memory if (fault := _memory_fault(prediction, limit))]
     prefix = next((part for opened in parts.values() for part in opened if part.is_prefix), None)
     return Preflight(
         refusals=tuple(dict.fromkeys(refusals)),
@@ -115,12 +115,12 @@ def _placements(
     parts: Mapping[Use, Sequence[Part]], profile: HardwareProfile, sequence: int, rank: int
 ) -> tuple[GraphPlacement, ...]:
     """Return the placement of every graph, each once."""
-    found = {}
+    placements = {}
     for part in (part for opened in parts.values() for part in opened):
-        if part.graph not in found:
+        if part.graph not in placements:
             sizes = dimension_sizes(part.table, batch=part.batch, sequence=sequence, rank=rank)
-            found[part.graph] = place_graph(part, profile, sizes)
-    return tuple(found.values())
+            placements[part.graph] = place_graph(part, profile, sizes)
+    return tuple(placements.values())
 
 
 def _version_faults(bundle: Bundle, profile: HardwareProfile, parts: Mapping[Use, Sequence[Part]]) -> list[str]:
@@ -133,36 +133,36 @@ def _version_faults(bundle: Bundle, profile: HardwareProfile, parts: Mapping[Use
     ]
 
 
-def _memory_fault(found: MemoryPrediction, limit: int | None) -> str:
-    if limit is None or found.total_bytes <= limit or found.use == _OPTIONAL:
+def _memory_fault(prediction: MemoryPrediction, limit: int | None) -> str:
+    if limit is None or prediction.total_bytes <= limit or prediction.use == _OPTIONAL:
         return ""
-    size = f"a batch of {found.batch}" + (f", {found.sequence} tokens each," if found.sequence else "")
+    size = f"a batch of {prediction.batch}" + (f", {prediction.sequence} tokens each," if prediction.sequence else "")
     return (
-        f"{found.use} with {size} would need {_megabytes(found.total_bytes)} of memory, and the profile has "
+        f"{prediction.use} with {size} would need {_megabytes(prediction.total_bytes)} of memory, and the profile has "
         f"{_megabytes(limit)}: take a smaller --batch-size or --max-length, or a profile with prepacking and "
         "memory_pattern off"
     )
 
 
 def _warnings(profile: HardwareProfile, memory: Sequence[MemoryPrediction], limit: int | None) -> list[str]:
-    found = []
+    warnings = []
     if profile.support == "legacy":
-        found.append(f"{profile.name} is legacy: its vendor's current software no longer targets it")
+        warnings.append(f"{profile.name} is legacy: its vendor's current software no longer targets it")
     if profile.accelerator is None and profile.execution.provider != CPU_PROVIDER:
-        found.append(
+        warnings.append(
             f"what {profile.execution.provider} leaves to the CPU shows only when a graph is opened; then it is read "
             "back and held against min_offload and max_partitions"
         )
     if limit is None:
-        found.append(f"the profile {profile.name} does not say how much memory there is")
+        warnings.append(f"the profile {profile.name} does not say how much memory there is")
     for prediction in memory:
         if limit is not None and prediction.total_bytes > _TIGHT * limit and not _memory_fault(prediction, limit):
             need = f"{_megabytes(prediction.total_bytes)} of {_megabytes(limit)}"
-            found.append(f"{prediction.use} would need {need}; the prediction can be off by 20 %")
+            warnings.append(f"{prediction.use} would need {need}; the prediction can be off by 20 %")
     unknown = max((prediction.unknown_tensors for prediction in memory), default=0)
     if unknown:
-        found.append(f"{unknown} tensors have no size in the node tables, and are not counted")
-    return found
+        warnings.append(f"{unknown} tensors have no size in the node tables, and are not counted")
+    return warnings
 
 
 def _megabytes(size: int) -> str:

@@ -78,16 +78,16 @@ def estimate_time(
     for part in parts:
         sizes = dimension_sizes(part.table, batch=part.batch, sequence=sequence, rank=rank)
         runs = -(-batch // part.batch)  # a prefix's batch is fixed, and the last one is filled up
-        found = runs * sum(part.table.macs(node, sizes) for node in part.table.nodes)
+        part_macs = runs * sum(part.table.macs(node, sizes) for node in part.table.nodes)
         if not part.is_prefix:
-            macs += found
+            macs += part_macs
             continue
-        prefix_macs += found
+        prefix_macs += part_macs
         if part.on_accelerator and profile.accelerator is not None:
             shares = next(placement.shares for placement in placements if placement.graph == part.graph)
             prefix_s = _split_s(runs, shares, profile.accelerator, rate)
         else:
-            prefix_s = None if rate is None else found / rate
+            prefix_s = None if rate is None else part_macs / rate
     return TimeEstimate(
         use=use,
         batch=batch,

@@ -63,10 +63,10 @@ def plugin_device(library: str, provider: str) -> "OrtEpDevice":
     Raises:
         ProviderUnavailable: as ``load_plugin``, or the library has no such provider for this machine.
     """
-    found = [device for device in _loaded(library) if device.ep_name == provider]
-    if not found:
+    devices = [device for device in _loaded(library) if device.ep_name == provider]
+    if not devices:
         raise ProviderUnavailable(_not_offered(library, provider, load_plugin(library)))
-    return min(found, key=lambda device: _PREFERRED.index(device.device.type.name))
+    return min(devices, key=lambda device: _PREFERRED.index(device.device.type.name))
 
 
 def _not_offered(library: str, provider: str, offered: Sequence[str]) -> str:

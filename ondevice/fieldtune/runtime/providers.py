@@ -173,8 +173,8 @@ def _unavailable(
     profile: HardwareProfile, wanted: str, available: Sequence[str], requested: str | None, policy: OnMissing
 ) -> str:
     asked = f"is what the profile {profile.name} asks for" if requested is None else "was requested"
-    found = f"the installed ONNX Runtime has only: {', '.join(available) or 'none'}"
-    message = f"{wanted} {asked}, but {found}; {_install(profile, wanted)}"
+    installed = f"the installed ONNX Runtime has only: {', '.join(available) or 'none'}"
+    message = f"{wanted} {asked}, but {installed}; {_install(profile, wanted)}"
     if requested is not None:
         return f"{message}, or request {CPU_PROVIDER}" if CPU_PROVIDER in available else message
     if profile.accelerator is None:

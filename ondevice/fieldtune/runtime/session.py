@@ -117,10 +117,10 @@ def run_session(
     arrays = {name: np.asarray(value) for name, value in feeds.items()}
     errors: tuple[type[Exception], ...] = (*runtime_errors(), RuntimeError, MemoryError)
     try:
-        found: list[npt.NDArray[Any]] = session.run(list(outputs), arrays, options)
+        values: list[npt.NDArray[Any]] = session.run(list(outputs), arrays, options)
     except errors as error:
         raise run_error(error, session.get_modelmeta().graph_name, arrays) from error
-    return found
+    return values
 
 
 def run_error(error: Exception, graph: str, arrays: Mapping[str, npt.NDArray[Any]]) -> FieldtuneError:

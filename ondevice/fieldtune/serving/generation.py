@@ -169,9 +169,9 @@ def _read(
             "attention_mask": np.ones((1, end), np.int64),
             "position_ids": np.arange(place, end, dtype=np.int64)[None],
         }
-        found = runner.run({**{name: feeds[name] for name in feeds if name in wanted}, **cache}, adapter)
+        outputs = runner.run({**{name: feeds[name] for name in feeds if name in wanted}, **cache}, adapter)
         for name in cache:
-            cache[name] = found[name.replace(PAST, PRESENT)]
+            cache[name] = outputs[name.replace(PAST, PRESENT)]
         place = end
-    last: npt.NDArray[np.float32] = found["logits"][0, -1]
+    last: npt.NDArray[np.float32] = outputs["logits"][0, -1]
     return last

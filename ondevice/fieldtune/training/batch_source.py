@@ -172,11 +172,11 @@ class SplitBatches:
         missing: dict[bytes, list[int]] = {}
         for row, digest in enumerate(digests):
             record = self._cache.get(digest)
-            found = None if record is None else self._form.decode(record, self._shapes)
-            if found is None:
+            decoded = None if record is None else self._form.decode(record, self._shapes)
+            if decoded is None:
                 missing.setdefault(digest, []).append(row)
                 continue
-            for name, values in found.items():
+            for name, values in decoded.items():
                 boundary[name][row] = values
         if missing:
             computed = self._computed(encoded, [indices[rows[0]] for rows in missing.values()])

@@ -29,7 +29,7 @@ class Evaluated(NamedTuple):
 
     loss: float
     weight: float
-    found: Found
+    outputs: Found
 
 
 Forward: TypeAlias = Callable[[Batch, float], Evaluated]
@@ -61,8 +61,8 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Return it as json.dumps takes it, each figure by its name."""
         figures = {figure.name: figure.value for figure in self.figures}
-        found = {"examples": self.examples, "labels": self.labels, "loss": self.loss, **figures}
-        return {**json_value(found), "seconds": self.seconds}
+        fields = {"examples": self.examples, "labels": self.labels, "loss": self.loss, **figures}
+        return {**json_value(fields), "seconds": self.seconds}
 
 
 def other_outputs(manifest: Manifest) -> tuple[str, ...]:
@@ -97,8 +97,8 @@ class EvaluationGraph:
         fed = inference_inputs(adapter, self._bundle)
 
         def run(batch: Batch, _weight: float) -> Evaluated:
-            loss, weight, *found = run_session(self._session, (*_SUMS, *self._others), {**batch, **fed})
-            return Evaluated(float(loss), float(weight), dict(zip(self._others, found, strict=True)))
+            loss, weight, *values = run_session(self._session, (*_SUMS, *self._others), {**batch, **fed})
+            return Evaluated(float(loss), float(weight), dict(zip(self._others, values, strict=True)))
 
         return run
 
@@ -133,9 +133,9 @@ def evaluate_with(
     for done, indices in enumerate(batches, start=1):
         if expected := encoded.weight(indices):
             batch = source.batch("eval", encoded, indices)
-            found = forward(batch, expected)
-            loss, weight = loss + found.loss, weight + found.weight
-            meter.add(indices, batch, found.found)
+            evaluated = forward(batch, expected)
+            loss, weight = loss + evaluated.loss, weight + evaluated.weight
+            meter.add(indices, batch, evaluated.outputs)
         ticks(done, len(batches))
     mean = loss / weight
     return Evaluation(

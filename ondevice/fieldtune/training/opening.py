@@ -115,9 +115,9 @@ def open_run(
     settled = settle(config, profile, bundle.manifest)
     start = start or read_adapter(bundle.adapter_path)
     theta = _starting_theta(start, bundle)
-    optimizer, found, task = _optimizer(settled), features(), open_task(bundle)
+    optimizer, runtime, task = _optimizer(settled), features(), open_task(bundle)
     target = profile.accelerator.target if profile.accelerator else ""
-    backend = choose_backend(settled.backend or "auto", found, choice, bundle, optimizer, target=target)
+    backend = choose_backend(settled.backend or "auto", runtime, choice, bundle, optimizer, target=target)
     whole = backend.name != "portable"
     with open_batches(bundle, profile, choice, settled.cache, whole=whole) as source:
         # Encoding may take minutes, and what is not compiled is told before.

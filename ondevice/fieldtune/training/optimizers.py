@@ -251,13 +251,13 @@ def _check_vectors(theta: FloatArray, gradient: FloatArray, shape: tuple[int, ..
             raise ValueError(f"{name} is {vector.dtype} {vector.shape}; expected float32 {shape}")
 
 
-def _check_state(found: Mapping[str, npt.NDArray[Any]], expected: State, optimizer: str) -> None:
-    faults = [f"{name}: missing" for name in expected if name not in found]
-    faults += [f"{name}: unknown to {optimizer}" for name in found if name not in expected]
+def _check_state(stored: Mapping[str, npt.NDArray[Any]], expected: State, optimizer: str) -> None:
+    faults = [f"{name}: missing" for name in expected if name not in stored]
+    faults += [f"{name}: unknown to {optimizer}" for name in stored if name not in expected]
     faults += [
-        f"{name}: {found[name].dtype} {found[name].shape}; expected {array.dtype} {array.shape}"
+        f"{name}: {stored[name].dtype} {stored[name].shape}; expected {array.dtype} {array.shape}"
         for name, array in expected.items()
-        if name in found and (found[name].shape != array.shape or found[name].dtype != array.dtype)
+        if name in stored and (stored[name].shape != array.shape or stored[name].dtype != array.dtype)
     ]
     if faults:
         raise CheckpointError(

@@ -66,17 +66,17 @@ def report_page(report: TrainReport) -> str:
 
 def _figures(report: TrainReport) -> list[Compared]:
     """Return the figures before and after: shares first, then the loss, then plain numbers."""
-    found = [evaluation for evaluation in (report.before, report.after) if evaluation]
-    if not found:
+    evaluations = [evaluation for evaluation in (report.before, report.after) if evaluation]
+    if not evaluations:
         return []
-    loss = Figure(name="loss", value=found[0].loss, better="lower")
-    shares = [figure for figure in found[0].figures if figure.unit == "%"]
-    others = [figure for figure in found[0].figures if figure.unit != "%"]
+    loss = Figure(name="loss", value=evaluations[0].loss, better="lower")
+    shares = [figure for figure in evaluations[0].figures if figure.unit == "%"]
+    others = [figure for figure in evaluations[0].figures if figure.unit != "%"]
     return [_compared(figure, report) for figure in (*shares, loss, *others)]
 
 
 def _compared(figure: Figure, report: TrainReport) -> Compared:
-    pair = [None if found is None else _value(found, figure.name) for found in (report.before, report.after)]
+    pair = [_value(each, figure.name) if each else None for each in (report.before, report.after)]
     form = ".1%" if figure.unit == "%" else ".4f" if figure.name == "loss" else ".2f"
     before, after = ("-" if value is None else format(value, form) for value in pair)
     name = figure.words.capitalize()
@@ -91,8 +91,8 @@ def _compared(figure: Figure, report: TrainReport) -> Compared:
     return Compared(name=name, before=before, after=after, change=said, better=better)
 
 
-def _value(found: Evaluation, name: str) -> float | None:
-    return found.loss if name == "loss" else found.figure(name)
+def _value(evaluation: Evaluation, name: str) -> float | None:
+    return evaluation.loss if name == "loss" else evaluation.figure(name)
 
 
 def _placement(split: SplitReport) -> str:
@@ -132,8 +132,8 @@ def _figure_chart(report: TrainReport) -> Chart:
 
 
 def _points(report: TrainReport, name: str) -> list[tuple[float, float]]:
-    found = [(float(record.step), record.evaluation.figure(name)) for record in report.evaluations]
-    return [(step, value) for step, value in found if value is not None]
+    points = [(float(record.step), record.evaluation.figure(name)) for record in report.evaluations]
+    return [(step, value) for step, value in points if value is not None]
 
 
 def _chart(title: str, series: Sequence[Series], y_label: str, *, percent: bool) -> Chart:

@@ -187,18 +187,18 @@ class TrainReport:
     @property
     def after(self) -> Evaluation | None:
         """The evaluation of the adapter that came out, if there was one."""
-        found = [record.evaluation for record in self.evaluations if record.step == self.kept_step]
-        return found[-1] if found else None
+        kept = [record.evaluation for record in self.evaluations if record.step == self.kept_step]
+        return kept[-1] if kept else None
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the adapter, as json.dumps takes it; what is not a number is None."""
         names = [field.name for field in dataclasses.fields(self) if field.name != "adapter"]
-        found: dict[str, Any] = json_value({name: getattr(self, name) for name in names})
-        found["provider"] = self.provider.to_json()
-        found["placement"] = self.placement and self.placement.to_json()
-        for record, evaluated in zip(found["evaluations"], self.evaluations, strict=True):
+        fields: dict[str, Any] = json_value({name: getattr(self, name) for name in names})
+        fields["provider"] = self.provider.to_json()
+        fields["placement"] = self.placement and self.placement.to_json()
+        for record, evaluated in zip(fields["evaluations"], self.evaluations, strict=True):
             record["evaluation"] = evaluated.evaluation.to_json()
-        return {"format_version": FORMAT_VERSION, **found}
+        return {"format_version": FORMAT_VERSION, **fields}
 
 
 class RunDiverged(TrainingDiverged):

@@ -246,7 +246,7 @@ class Run:
             return
         snapshot = Snapshot(step, self.backend.theta())
         _check_finite(snapshot.theta, f"after step {step}")
-        found = evaluate_with(
+        evaluation = evaluate_with(
             self.backend.evaluate,
             self.held_out,
             self.task,
@@ -254,10 +254,10 @@ class Run:
             self.config.batch_size or 1,
             lambda done, total: self.progress(Evaluating(done=done, total=total)),
         )
-        if not math.isfinite(found.loss):
-            raise _Diverged(f"the loss on the held-out examples is {found.loss} after step {step}")
+        if not math.isfinite(evaluation.loss):
+            raise _Diverged(f"the loss on the held-out examples is {evaluation.loss} after step {step}")
         self.history.good = snapshot
-        self.progress(self.history.add_evaluation(found, snapshot, epoch))
+        self.progress(self.history.add_evaluation(evaluation, snapshot, epoch))
 
     def _newest(self) -> Snapshot:
         theta = self.backend.theta()

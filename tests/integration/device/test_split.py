@@ -100,8 +100,8 @@ def test_prefix_and_suffix_take_the_steps_of_the_whole_graph(bundle, profile):
     assert split_norm == pytest.approx(norm, rel=1e-4)
     assert split_evaluated.loss == pytest.approx(evaluated.loss, rel=1e-5)
     assert split_evaluated.weight == evaluated.weight == 7
-    assert list(split_evaluated.found) == list(evaluated.found) == ["logits"]
-    np.testing.assert_allclose(split_evaluated.found["logits"], evaluated.found["logits"], atol=1e-5)
+    assert list(split_evaluated.outputs) == list(evaluated.outputs) == ["logits"]
+    np.testing.assert_allclose(split_evaluated.outputs["logits"], evaluated.outputs["logits"], atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,9 @@ def sample_tensors(model: ir.Model, names: Sequence[str], batches: Sequence[Feed
     drawn: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in names}
     largest = dict.fromkeys(names, 0.0)
     for batch in batches:
-        found = dict(zip(computed, session.run(computed, dict(batch)), strict=True))
+        values = dict(zip(computed, session.run(computed, dict(batch)), strict=True))
         for name in names:
-            flat = (batch if name in batch else found)[name].reshape(-1)
+            flat = (batch if name in batch else values)[name].reshape(-1)
             drawn[name].append(flat if flat.size <= share else flat[draw.integers(0, flat.size, share)])
             largest[name] = max(largest[name], float(np.abs(flat).max(initial=0)))
     return {name: Sample(np.concatenate(drawn[name]), largest[name]) for name in names}
@@ -60,11 +60,11 @@ def channel_ranges(
         names: of values that it computes.
         batches: of the graph's own batch size; without any there are no ranges.
     """
-    found: dict[str, npt.NDArray[np.float32]] = {}
+    ranges: dict[str, npt.NDArray[np.float32]] = {}
     session = open_model(model, names) if batches else None
     for batch in batches:
         assert session is not None
         for name, array in zip(names, session.run(names, dict(batch)), strict=True):
             largest = np.abs(array).reshape(-1, array.shape[-1]).max(axis=0)
-            found[name] = np.maximum(found[name], largest) if name in found else largest
-    return found
+            ranges[name] = np.maximum(ranges[name], largest) if name in ranges else largest
+    return ranges

@@ -1,14 +1,14 @@
 """Which quantizer: ONNX Runtime's, with our positions and weights, or AMD Quark."""
 
-from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 from fieldtune_offline.accelerators.int8.quantizing import Quantize, quantize
+from fieldtune_offline.environments import Report
 
 Quantizer: TypeAlias = Literal["ort", "quark"]
 
 
-def choose_quantizer(name: Quantizer, report: Callable[[str], None]) -> Quantize:
+def choose_quantizer(name: Quantizer, report: Report) -> Quantize:
     """Return the function that quantizes; what it needs is installed afterwards.
 
     Args:

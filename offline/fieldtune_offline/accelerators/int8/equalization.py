@@ -141,8 +141,8 @@ def _of_inputs(largest: npt.NDArray[np.float32], weights: npt.NDArray[np.float32
     (Xiao et al. 2022, §4).
     """
     ratios = np.sqrt(np.divide(largest, weights, out=np.zeros_like(largest), where=weights > 0))
-    found = ratios[ratios > 0]
-    return _powers(ratios, np.median(found) if found.size else 0)
+    positive = ratios[ratios > 0]
+    return _powers(ratios, np.median(positive) if positive.size else 0)
 
 
 def _powers(values: npt.NDArray[np.float32], reference: Any) -> npt.NDArray[np.float32]:

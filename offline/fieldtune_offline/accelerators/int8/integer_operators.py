@@ -24,7 +24,7 @@ _LEAKY_BITS = 8
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Tensor:
+class IntegerTensor:
     """A quantized tensor: ``values · 2^-position``, its zero point taken off."""
 
     values: Integers
@@ -52,7 +52,7 @@ def stored(result: Sum, position: int, rounding: Rounding) -> Integers:
     return np.asarray(np.clip(nearest, LOWEST, HIGHEST), np.int64)
 
 
-def convolve(data: Tensor, weight: Tensor, bias: Tensor | None, attributes: Attributes) -> Sum:
+def convolve(data: IntegerTensor, weight: IntegerTensor, bias: IntegerTensor | None, attributes: Attributes) -> Sum:
     """Return a convolution of any group, stride, dilation and padding, in two dimensions."""
     groups = attributes.get("group", 1)
     outputs, _, *kernel = weight.values.shape
@@ -66,27 +66,27 @@ def convolve(data: Tensor, weight: Tensor, bias: Tensor | None, attributes: Attr
     return _biased(np.stack(images), data, weight, bias, axis=1)
 
 
-def multiply(data: Tensor, weight: Tensor, bias: Tensor | None, attributes: Attributes) -> Sum:
+def multiply(data: IntegerTensor, weight: IntegerTensor, bias: IntegerTensor | None, attributes: Attributes) -> Sum:
     """Return a matrix product with weights: Gemm or MatMul."""
     right = weight.values.T if attributes.get("transB", 0) else weight.values
     total = (data.values.astype(np.float64) @ right.astype(np.float64)).astype(np.int64)
     return _biased(total, data, weight, bias, axis=-1)
 
 
-def add(operands: Sequence[Tensor]) -> Sum:
+def add(operands: Sequence[IntegerTensor]) -> Sum:
     """Return an elementwise sum: operands are shifted to the finest position of theirs."""
     finest = max(operand.position for operand in operands)
     return Sum(sum_of([operand.values << (finest - operand.position) for operand in operands]), finest)
 
 
-def concatenate(operands: Sequence[Tensor], axis: int) -> Sum:
+def concatenate(operands: Sequence[IntegerTensor], axis: int) -> Sum:
     """Return tensors behind each other, at the finest position of theirs."""
     finest = max(operand.position for operand in operands)
     moved = [operand.values << (finest - operand.position) for operand in operands]
     return Sum(np.concatenate(moved, axis=axis), finest)
 
 
-def multiply_elements(operands: Sequence[Tensor]) -> Sum:
+def multiply_elements(operands: Sequence[IntegerTensor]) -> Sum:
     """Return an elementwise product."""
     result = operands[0].values
     for operand in operands[1:]:
@@ -94,13 +94,13 @@ def multiply_elements(operands: Sequence[Tensor]) -> Sum:
     return Sum(result, sum(operand.position for operand in operands))
 
 
-def pool_maximum(data: Tensor, attributes: Attributes) -> Sum:
+def pool_maximum(data: IntegerTensor, attributes: Attributes) -> Sum:
     """Return the largest of each window; padding is smaller than all."""
     patches = windows(data.values, attributes["kernel_shape"], attributes, fill=LOWEST - 1)
     return Sum(patches.max(axis=(2, 3)), data.position)
 
 
-def pool_average(data: Tensor, attributes: Attributes) -> Sum:
+def pool_average(data: IntegerTensor, attributes: Attributes) -> Sum:
     """Return the mean of each window; padding counts where ``count_include_pad`` says so."""
     kernel = attributes["kernel_shape"]
     total = windows(data.values, kernel, attributes).sum(axis=(2, 3))
@@ -110,7 +110,7 @@ def pool_average(data: Tensor, attributes: Attributes) -> Sum:
     return Sum(total, data.position, counted)
 
 
-def pool_globally(data: Tensor) -> Sum:
+def pool_globally(data: IntegerTensor) -> Sum:
     """Return the mean over all pixels."""
     axes = tuple(range(2, data.values.ndim))
     pixels = int(np.prod(data.values.shape[2:]))
@@ -146,7 +146,7 @@ def sum_of(arrays: Sequence[Integers]) -> Integers:
     return result
 
 
-def _biased(total: Integers, data: Tensor, weight: Tensor, bias: Tensor | None, axis: int) -> Sum:
+def _biased(total: Integers, data: IntegerTensor, weight: IntegerTensor, bias: IntegerTensor | None, axis: int) -> Sum:
     position = data.position + weight.position
     if bias is not None:
         shape = [1] * total.ndim

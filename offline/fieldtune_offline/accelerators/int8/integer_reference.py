@@ -30,8 +30,8 @@ from fieldtune_offline.accelerators.int8.calibration import Feeds
 from fieldtune_offline.accelerators.int8.integer_operators import (
     FUSED,
     ROUNDINGS,
+    IntegerTensor,
     Sum,
-    Tensor,
     activate,
     add,
     concatenate,
@@ -134,9 +134,9 @@ def compare_operators(model: ir.Model, feeds: Iterable[Feeds]) -> ReferenceRepor
     session = open_model(model, [*names], fused=False)
     results: dict[str, list[tuple[int, int, int, int]]] = {unit.node.name: [] for unit in known}
     for batch in feeds:
-        found = {**held, **dict(zip(names, session.run([*names], dict(batch)), strict=True))}
+        arrays = {**held, **dict(zip(names, session.run([*names], dict(batch)), strict=True))}
         for unit in known:
-            results[unit.node.name].append(_compare(flow, unit, found))
+            results[unit.node.name].append(_compare(flow, unit, arrays))
     return ReferenceReport(
         operators=tuple(_difference(unit.node, results[unit.node.name]) for unit in known),
         left_out=tuple(unit.node.name for unit in units if unit not in known),
@@ -189,21 +189,21 @@ def _stored_names(flow: Dataflow, unit: _Unit) -> list[str]:
     return [*(flow.carried(name) for name in data_inputs(unit.node)), unit.quantizer.outputs[0]]
 
 
-def _compare(flow: Dataflow, unit: _Unit, found: Arrays) -> tuple[int, int, int, int]:
+def _compare(flow: Dataflow, unit: _Unit, arrays: Arrays) -> tuple[int, int, int, int]:
     """Return how many elements there are; how many differ by half up, and by how much; how many by half to even."""
-    result = _result(flow, unit, found)
-    theirs = _tensor(unit.quantizer.quantization, found[unit.quantizer.outputs[0]])
+    result = _result(flow, unit, arrays)
+    theirs = _tensor(unit.quantizer.quantization, arrays[unit.quantizer.outputs[0]])
     up, even = (np.abs(stored(result, theirs.position, rounding) - theirs.values) for rounding in ROUNDINGS)
     return up.size, int(np.count_nonzero(up)), int(up.max(initial=0)), int(np.count_nonzero(even))
 
 
-def _result(flow: Dataflow, unit: _Unit, found: Arrays) -> Sum:
+def _result(flow: Dataflow, unit: _Unit, arrays: Arrays) -> Sum:
     node = unit.node
     tensors = []
     for name in data_inputs(node):
         producer = flow.producing(name)
         assert producer is not None
-        tensors.append(_tensor(producer.quantization, found[producer.inputs[0]]))
+        tensors.append(_tensor(producer.quantization, arrays[producer.inputs[0]]))
     if node.op in ACTIVATIONS:
         name = activation_name(flow.table, node, LEAKY_RELU_ALPHA)
         return activate(Sum(tensors[0].values, tensors[0].position), name)
@@ -214,16 +214,16 @@ def _result(flow: Dataflow, unit: _Unit, found: Arrays) -> Sum:
     return activate(result, unit.activation) if unit.activation else result
 
 
-def _tensor(quantization: Quantization | None, array: npt.NDArray[Any]) -> Tensor:
+def _tensor(quantization: Quantization | None, array: npt.NDArray[Any]) -> IntegerTensor:
     assert quantization is not None
     (scale,), (zero_point,) = quantization.scale, quantization.zero_point
     fraction, exponent = math.frexp(scale)
     if fraction != 0.5:
         raise ValueError(f"a scale of {scale} is not a power of two")
-    return Tensor(array.astype(np.int64) - zero_point, 1 - exponent)
+    return IntegerTensor(array.astype(np.int64) - zero_point, 1 - exponent)
 
 
-_Compute: TypeAlias = Callable[[Sequence[Tensor], Mapping[str, Any]], Sum]
+_Compute: TypeAlias = Callable[[Sequence[IntegerTensor], Mapping[str, Any]], Sum]
 _OPERATORS: Mapping[str, _Compute] = {
     "Conv": lambda inputs, attributes: convolve(inputs[0], inputs[1], (*inputs, None)[2], attributes),
     "Gemm": lambda inputs, attributes: multiply(inputs[0], inputs[1], (*inputs, None)[2], attributes),

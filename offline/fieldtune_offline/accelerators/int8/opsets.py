@@ -26,21 +26,21 @@ def set_opset(model: ir.Model, accelerator: Accelerator) -> None:
     Raises:
         UnsupportedModel: an operator that means something else there.
     """
-    found = model.opset_imports[""]
-    low, high = accelerator.opset_min or found, accelerator.opset_max or found
-    wanted = min(max(found, low), high)
-    if wanted == found:
+    opset = model.opset_imports[""]
+    low, high = accelerator.opset_min or opset, accelerator.opset_max or opset
+    wanted = min(max(opset, low), high)
+    if wanted == opset:
         return
     for node in model.graph.all_nodes():
         if node.domain:
             continue
-        if wanted < 18 <= found and node.op_type in _AXES_MOVED_AT_18:
+        if wanted < 18 <= opset and node.op_type in _AXES_MOVED_AT_18:
             _axes_as_attribute(node)
-        elif _only_grew(node, found, wanted):
+        elif _only_grew(node, opset, wanted):
             _drop_attributes(node, wanted)
-        elif _defined_at(node.op_type, found) != _defined_at(node.op_type, wanted):
+        elif _defined_at(node.op_type, opset) != _defined_at(node.op_type, wanted):
             raise UnsupportedModel(
-                f"{node.op_type} {node.name}: opset {found} defines it otherwise than opset {wanted}, the nearest that "
+                f"{node.op_type} {node.name}: opset {opset} defines it otherwise than opset {wanted}, the nearest that "
                 f"{accelerator.target} takes"
             )
     model.opset_imports[""] = wanted
@@ -83,11 +83,11 @@ def _axes_as_attribute(node: ir.Node) -> None:
     node.attributes.pop("noop_with_empty_axes", None)
 
 
-def _only_grew(node: ir.Node, found: int, wanted: int) -> bool:
+def _only_grew(node: ir.Node, opset: int, wanted: int) -> bool:
     """Whether a node means the same at an earlier opset, because it uses nothing that the later one added."""
     if node.op_type not in _GREW_AT_18:
         return False
-    later, earlier = (onnx.defs.get_schema(node.op_type, opset) for opset in (found, wanted))
+    later, earlier = (onnx.defs.get_schema(node.op_type, version) for version in (opset, wanted))
     if (later.since_version, earlier.since_version) != (18, _defined_at(node.op_type, 17)):
         return False
     if any(node.inputs[len(earlier.inputs) :]) or node.attributes.get_string("reduction") in _NEW_REDUCTIONS:

@@ -32,7 +32,7 @@ class Product:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Sum:
+class Addition:
     """An addition shifts its operands to meet: the finest by the difference to the coarsest."""
 
     operands: tuple[str, ...]
@@ -54,7 +54,7 @@ class Equal:
     tensors: tuple[str, ...]
 
 
-Binding: TypeAlias = Product | Sum | ElementwiseProduct | Equal
+Binding: TypeAlias = Product | Addition | ElementwiseProduct | Equal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,15 +143,15 @@ def refine(positions: Positions, bindings: Sequence[Binding], limits: ShiftLimit
     fine for it, again and again until none is. They only fall, and no binding asks for more than a fixed distance below
     another tensor's, so this ends.
     """
-    found = dict(positions)
+    refined = dict(positions)
     changed = True
     while changed:
         changed = False
         for binding in bindings:
-            for name, ceiling in _ceilings(binding, found, limits).items():
-                if found[name] > ceiling:
-                    found[name], changed = ceiling, True
-    return found
+            for name, ceiling in _ceilings(binding, refined, limits).items():
+                if refined[name] > ceiling:
+                    refined[name], changed = ceiling, True
+    return refined
 
 
 def _ceilings(binding: Binding, positions: Positions, limits: ShiftLimits) -> Mapping[str, int]:
@@ -162,7 +162,7 @@ def _ceilings(binding: Binding, positions: Positions, limits: ShiftLimits) -> Ma
             if accumulator - positions[result] > limits.cut_max:
                 return {weight: positions[result] + limits.cut_max - positions[data]}
             return {result: accumulator - limits.cut_min}
-        case Sum(operands=operands, result=result):
+        case Addition(operands=operands, result=result):
             coarsest = min(positions[name] for name in operands)
             return {**dict.fromkeys(operands, coarsest + limits.read_max), result: coarsest - limits.write_min}
         case ElementwiseProduct(operands=operands, result=result):

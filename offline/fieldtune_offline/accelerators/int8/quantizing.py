@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.metadata
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +30,7 @@ from fieldtune_offline.accelerators.int8.positions import (
 from fieldtune_offline.accelerators.int8.regions import accelerated_nodes
 from fieldtune_offline.accelerators.int8.scheme import Scheme, quantization_scheme
 from fieldtune_offline.accelerators.int8.static import finish, static_model
+from fieldtune_offline.environments import Report
 from fieldtune_offline.node_table import table_of
 
 ADJUSTED_EXAMPLES = 64
@@ -68,7 +69,7 @@ class Quantize(Protocol):
         feeds: Iterable[Feeds],
         *,
         batch: int | None = None,
-        report: Callable[[str], None] = lambda _: None,
+        report: Report = lambda _: None,
     ) -> Quantized:
         """Quantize a graph."""
         ...
@@ -80,7 +81,7 @@ def quantize(
     feeds: Iterable[Feeds],
     *,
     batch: int | None = None,
-    report: Callable[[str], None] = lambda _: None,
+    report: Report = lambda _: None,
 ) -> Quantized:
     """Quantize a graph as an accelerator asks for: eight bits, symmetric, one power of two to scale each tensor.
 

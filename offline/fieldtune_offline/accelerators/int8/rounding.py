@@ -70,13 +70,13 @@ def _rounded(weights: Array, moments: Array, position: int) -> Array:
     damped = (moments + damping)[rows[:, :, None], order[:, :, None], order[:, None, :]]
     # Row k of the inverse's Cholesky factor says how the weights behind k make up for a change of weight k.
     factor = np.swapaxes(np.linalg.cholesky(np.linalg.inv(damped)), 1, 2)
-    found = np.empty_like(pending)
+    rounded = np.empty_like(pending)
     for k in range(count):
-        found[:, k] = np.ldexp(saturated(np.ldexp(pending[:, k], position)), -position)
-        error = (pending[:, k] - found[:, k]) / factor[:, k, k, None]
+        rounded[:, k] = np.ldexp(saturated(np.ldexp(pending[:, k], position)), -position)
+        error = (pending[:, k] - rounded[:, k]) / factor[:, k, k, None]
         pending[:, k + 1 :] -= factor[:, k, k + 1 :, None] * error[:, None, :]
-    back = np.empty_like(found)
-    back[rows, order] = found
+    back = np.empty_like(rounded)
+    back[rows, order] = rounded
     return back
 
 

@@ -78,5 +78,5 @@ class Operator:
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Return what it gives, in the order of ``writes``."""
-        found: list[npt.NDArray[Any]] = self._session.run(self.writes, {name: feeds[name] for name in self.reads})
-        return found
+        arrays: list[npt.NDArray[Any]] = self._session.run(self.writes, {name: feeds[name] for name in self.reads})
+        return arrays

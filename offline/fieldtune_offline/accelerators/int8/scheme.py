@@ -4,7 +4,7 @@ import dataclasses
 
 from fieldtune.bundle import Node
 from fieldtune.placement import CONVOLUTIONS, MOVES, POOLS, PRODUCTS, VIEWS, Dataflow, data_inputs
-from fieldtune_offline.accelerators.int8.positions import Binding, ElementwiseProduct, Equal, Product, Sum
+from fieldtune_offline.accelerators.int8.positions import Addition, Binding, ElementwiseProduct, Equal, Product
 from fieldtune_offline.accelerators.int8.regions import fused_activation
 
 
@@ -88,7 +88,7 @@ def _binding(node: Node, inputs: tuple[str, ...], result: str) -> list[Binding]:
     if node.op in (*CONVOLUTIONS, *PRODUCTS):
         return [Product(data=inputs[0], weight=inputs[1], result=result)]
     if node.op == "Add":
-        return [Sum(operands=inputs, result=result)]
+        return [Addition(operands=inputs, result=result)]
     if node.op == "Mul":
         return [ElementwiseProduct(operands=inputs, result=result)]
     return [Equal(tensors=(*inputs, result))] if node.op in (*POOLS, *VIEWS, *MOVES) else []

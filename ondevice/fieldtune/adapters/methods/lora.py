@@ -54,9 +54,9 @@ class Lora(Method):
 
     def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return rank, alpha and targets, and what else is set."""
-        found = {"rank": config.get("r"), "alpha": config.get("lora_alpha"), **super().settings(config)}
+        settings = {"rank": config.get("r"), "alpha": config.get("lora_alpha"), **super().settings(config)}
         more = ("rank_pattern", "alpha_pattern", "use_rslora", "bias", "lora_bias")
-        return found | {key: config[key] for key in more if config.get(key) not in (None, {}, False, "none")}
+        return settings | {key: config[key] for key in more if config.get(key) not in (None, {}, False, "none")}
 
     def may_lack(self, config: Mapping[str, Any], parameter: ParameterSpec) -> bool:
         """Whether the settings have no bias after B, or none of the base's."""

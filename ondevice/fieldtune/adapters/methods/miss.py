@@ -38,8 +38,8 @@ class Miss(Method):
 
     def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return rank, targets and biases."""
-        found = {"rank": config.get("r"), **super().settings(config)}
-        return found | {key: config[key] for key in ("bias",) if config.get(key) not in (None, "none")}
+        settings = {"rank": config.get("r"), **super().settings(config)}
+        return settings | {key: config[key] for key in ("bias",) if config.get(key) not in (None, "none")}
 
     def rank_faults(self, adapter: Adapter, modules: Iterable[str]) -> list[str]:
         """Hold the rank of every matrix against ``r``."""

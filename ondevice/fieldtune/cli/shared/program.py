@@ -102,10 +102,10 @@ class Program:
 
     def _summary(self, name: str) -> Any:
         """Return an empty dataclass with the docs of a subcommand's: the list of all imports none of them."""
-        found = importlib.util.find_spec(self._module_name(name))
-        assert found is not None
-        assert found.origin is not None
-        tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
+        spec = importlib.util.find_spec(self._module_name(name))
+        assert spec is not None
+        assert spec.origin is not None
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
         kind = self.commands[name]
         (node,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind)
         made = dataclasses.make_dataclass(kind, [])

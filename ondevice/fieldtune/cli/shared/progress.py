@@ -104,10 +104,10 @@ def epoch_line(record: EpochRecord) -> str:
 
 
 def _evaluated(record: EvaluationRecord) -> str:
-    found: Evaluation = record.evaluation
-    first = "".join(f", {figure.words} {said(figure)}" for figure in found.figures[:1])
+    evaluation: Evaluation = record.evaluation
+    first = "".join(f", {figure.words} {said(figure)}" for figure in evaluation.figures[:1])
     when = "before training" if record.step == 0 else f"epoch {record.epoch:.3g}, step {record.step}"
-    return f"{when}: held-out loss {found.loss:.4f}{first}"
+    return f"{when}: held-out loss {evaluation.loss:.4f}{first}"
 
 
 def _bars(console: "Console") -> "rich.progress.Progress":

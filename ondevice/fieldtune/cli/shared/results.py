@@ -62,13 +62,13 @@ def percent(part: float | None) -> str:
 
 def evaluation_rows(evaluations: Sequence["Evaluation | None"]) -> list[list[str]]:
     """Return the rows of a table with an evaluation in each column: figures that none of them has are left out."""
-    columns = [_figures(found) if found else {} for found in evaluations]
+    columns = [_figures(evaluation) if evaluation else {} for evaluation in evaluations]
     names = dict.fromkeys(name for column in columns for name in column)
     return [[name, *(column.get(name, "-") for column in columns)] for name in names]
 
 
-def _figures(found: "Evaluation") -> dict[str, str]:
-    return {"loss": f"{found.loss:.4f}", **{figure.words: said(figure) for figure in found.figures}}
+def _figures(evaluation: "Evaluation") -> dict[str, str]:
+    return {"loss": f"{evaluation.loss:.4f}", **{figure.words: said(figure) for figure in evaluation.figures}}
 
 
 def said(figure: "Figure") -> str:

@@ -97,19 +97,19 @@ def _obstacles(
     features: RuntimeFeatures, provider: ProviderChoice, bundle: Bundle, optimizer: OptimizerConfig, target: str
 ) -> list[tuple[str, str]]:
     """Return what is in the way of the official backend, each with its remedy."""
-    found = []
+    obstacles = []
     if not features.has_training_api:
         remedy = "pip uninstall it, then: pip install 'fieldtune[ort-training]' (x86-64, Python up to 3.12)"
-        found.append((f"ONNX Runtime {features.version} is not a training build", remedy))
+        obstacles.append((f"ONNX Runtime {features.version} is not a training build", remedy))
     if bundle.manifest.ort_training is None:
         remedy = f"on the dev box: fieldtune-offline export-ort {bundle.root}"
-        found.append(("the bundle has no official training artifacts", remedy))
+        obstacles.append(("the bundle has no official training artifacts", remedy))
     if not isinstance(optimizer, AdamWConfig):
-        found.append(("the official artifacts' optimizer is AdamW", "--optimizer adamw"))
+        obstacles.append(("the official artifacts' optimizer is AdamW", "--optimizer adamw"))
     if target:
         remedy = "take a profile without an accelerator"
-        found.append((f"the official artifacts hold the whole model, whose frozen prefix {target} runs", remedy))
+        obstacles.append((f"the official artifacts hold the whole model, whose frozen prefix {target} runs", remedy))
     if provider.provider != CPU_PROVIDER:
         remedy = f"take a profile with the provider {CPU_PROVIDER}"
-        found.append((f"the official artifacts run on the CPU, and the provider is {provider.provider}", remedy))
-    return found
+        obstacles.append((f"the official artifacts run on the CPU, and the provider is {provider.provider}", remedy))
+    return obstacles

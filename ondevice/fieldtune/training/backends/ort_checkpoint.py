@@ -163,8 +163,8 @@ def _vector(build: Any, offsets: list[int]) -> int:
     build.StartVector(4, len(offsets), 4)
     for offset in reversed(offsets):
         build.PrependUOffsetTRelative(offset)
-    found: int = build.EndVector()
-    return found
+    vector: int = build.EndVector()
+    return vector
 
 
 class _FlatTable:

@@ -107,8 +107,8 @@ class OrtTrainingBackend:
     def evaluate(self, batch: Batch, weight: float) -> Evaluated:
         """Return the summed loss, and what figures are counted from, of the adapter as it is now."""
         self._module.eval()
-        loss, *found = self._run(batch)
-        return Evaluated(float(loss) * weight if weight else 0.0, weight, dict(zip(self._others, found, strict=True)))
+        loss, *values = self._run(batch)
+        return Evaluated(float(loss) * weight if weight else 0.0, weight, dict(zip(self._others, values, strict=True)))
 
     def theta(self) -> FloatArray:
         """Return a copy of the adapter, float32, shape ``(size,)``."""

@@ -12,7 +12,7 @@ STRIX = load_profile("ryzen-ai-strix")
 
 
 def found(table, profile=KV260, **kwargs):
-    return [(violation.rule, violation.node, violation.found) for violation in check_rules(table, profile, **kwargs)]
+    return [(violation.rule, violation.node, violation.actual) for violation in check_rules(table, profile, **kwargs)]
 
 
 def one(table, profile=KV260):
@@ -42,7 +42,7 @@ def test_a_graph_that_obeys(graph):
 
 def test_a_violation_says_what_where_and_what_to_do(graph):
     violation = one(one_conv(graph, kernel=(17, 3)))
-    assert (violation.rule, violation.node, violation.found) == ("kernel", "conv", "17x3")
+    assert (violation.rule, violation.node, violation.actual) == ("kernel", "conv", "17x3")
     assert violation.limit == "kernels of 1 to 16, at most 256 elements"
     assert violation.message == (
         "kernel: conv: found 17x3, allowed kernels of 1 to 16, at most 256 elements; keep it out of the prefix "
@@ -58,7 +58,7 @@ def test_a_node_without_a_name_is_called_by_what_it_makes(graph):
     made.add("Conv", [x, weight], (1, 16, 8, 8), name="", **attributes)
     output = made.nodes[-1].outputs[0]
     violation = one(made.table(made.quantize(output)))
-    assert (violation.node, violation.found) == (f"Conv → {output}", "no group")
+    assert (violation.node, violation.actual) == (f"Conv → {output}", "no group")
 
 
 def test_refusing_lists_every_violation(graph):
@@ -109,7 +109,7 @@ def test_opset_out_of_range(graph, opset, bounds, expected):
     profile = with_accelerator(KV260, opset_min=oldest, opset_max=latest)
     violation = one(table, profile)
     assert (violation.rule, violation.node) == ("opset-range", "prefix")
-    assert (violation.limit, violation.found) == expected
+    assert (violation.limit, violation.actual) == expected
     for within in {oldest or latest, latest or oldest}:
         assert check_rules(dataclasses.replace(table, opset=within), profile) == ()
     assert check_rules(table, with_accelerator(KV260, opset_min=None, opset_max=None)) == ()
@@ -142,7 +142,7 @@ def test_memory_is_weights_and_the_most_that_is_alive_together(graph):
     assert check_rules(table, limited(weights + alive)) == ()
     violation = one(table, limited(weights + alive - 1))
     assert (violation.rule, violation.limit) == ("memory", "23,551 bytes")
-    assert violation.found == "23,552 bytes: 18,432 of weights and 5,120 of activations"
+    assert violation.actual == "23,552 bytes: 18,432 of weights and 5,120 of activations"
     # What leaves the accelerator is dequantized for the caller, who needs it to the end.
     assert violation.node == "QuantizeLinear0"
 

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from fieldtune_offline.accelerators.int8.quantizing import Quantized, static_gra
 from fieldtune_offline.accelerators.int8.quark import run_quark
 from fieldtune_offline.accelerators.int8.regions import accelerated_nodes
 from fieldtune_offline.accelerators.int8.static import finish
-from fieldtune_offline.environments import Environment, environment_python
+from fieldtune_offline.environments import Environment, Report, environment_python
 from fieldtune_offline.node_table import table_of
 
 ENVIRONMENT = Environment(
@@ -31,8 +31,6 @@ ENVIRONMENT = Environment(
     advice="torch's build for CPUs, 2.13.0+cpu, comes from PyTorch's own package index: name that to pip "
     "(PIP_EXTRA_INDEX_URL), or a folder that holds the wheel (PIP_FIND_LINKS)",
 )
-
-Report = Callable[[str], None]
 
 
 def quark_python(report: Report) -> Path:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fieldtune_offline.accelerators.int8.accuracy import signal_to_noise_db
+from fieldtune_offline.accelerators.int8.boundary_quality import signal_to_noise_db
 
 LAYERS = 5
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fieldtune_offline.accelerators.int8.accuracy import signal_to_noise_db
+from fieldtune_offline.accelerators.int8.boundary_quality import signal_to_noise_db
 
 WIDTH, INNER, LARGE = 24, 48, 5
 TOKEN = np.where(np.arange(WIDTH) % 2, 1.0, -1.0)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fieldtune_offline.accelerators.int8.integer_operators import (
+    IntegerTensor,
     Sum,
-    Tensor,
     activate,
     add,
     concatenate,
@@ -20,7 +20,7 @@ from fieldtune_offline.accelerators.int8.integer_operators import (
 
 
 def tensor(seed, shape, position, low=-128, high=128):
-    return Tensor(np.random.default_rng(seed).integers(low, high, shape), position)
+    return IntegerTensor(np.random.default_rng(seed).integers(low, high, shape), position)
 
 
 def real(quantized):
@@ -77,8 +77,8 @@ def test_convolutions_sum_as_written(groups, stride, dilation, pads):
 
 
 def test_a_coarser_bias_is_shifted_to_the_sum():
-    data, weight = Tensor(np.full((1, 2), 3), 2), Tensor(np.array([[1, 2]]), 4)
-    found = multiply(data, weight, Tensor(np.array([5]), 3), {"transB": 1})
+    data, weight = IntegerTensor(np.full((1, 2), 3), 2), IntegerTensor(np.array([[1, 2]]), 4)
+    found = multiply(data, weight, IntegerTensor(np.array([5]), 3), {"transB": 1})
     assert found.numerator.tolist() == [[9 + (5 << 3)]]
 
 
@@ -91,7 +91,7 @@ def test_products_are_of_either_orientation(transposed):
 
 
 def test_a_sum_beyond_32_bits_is_an_error():
-    data, weight = Tensor(np.full((1, 200_000), 127), 0), Tensor(np.full((200_000, 1), 127), 0)
+    data, weight = IntegerTensor(np.full((1, 200_000), 127), 0), IntegerTensor(np.full((200_000, 1), 127), 0)
     with pytest.raises(OverflowError, match="3225800000 does not fit into the accelerator's 32 bits"):
         multiply(data, weight, None, {})
 

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from fieldtune_offline.accelerators.int8.positions import (
+    Addition,
     ElementwiseProduct,
     Equal,
     Product,
     Sample,
     ShiftLimits,
-    Sum,
     best_position,
     choose_positions,
     covering_position,
@@ -68,7 +68,7 @@ def test_a_shift_below_zero_lowers_the_result():
 
 
 def test_operands_of_an_addition_come_within_reach_and_so_does_the_result():
-    binding = Sum(operands=("a", "b"), result="y")
+    binding = Addition(operands=("a", "b"), result="y")
     assert refine({"a": 12, "b": 1, "y": 20}, [binding], ShiftLimits()) == {"a": 8, "b": 1, "y": 8}
 
 
@@ -81,7 +81,7 @@ def test_the_result_of_a_multiplication_is_no_finer_than_its_operands_together()
 def test_what_one_binding_lowers_the_others_follow():
     bindings = [
         Product(data="x", weight="w", result="y"),
-        Sum(operands=("y", "z"), result="s"),
+        Addition(operands=("y", "z"), result="s"),
         Equal(tensors=("s", "t")),
         Product(data="t", weight="v", result="u"),
     ]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fieldtune_offline.accelerators.int8.positions import Equal, Product, Sum
+from fieldtune_offline.accelerators.int8.positions import Addition, Equal, Product
 
 RESIDUAL = """test (float[n,3,8,8] x) => (float[n,4,1,1] y) {
     a = Conv<pads=[1,1,1,1]>(x, w1, b1)
@@ -53,7 +53,7 @@ def test_nothing_is_quantized_between_an_operator_and_its_activation(residual, s
     assert set(scheme.bindings) == {
         Product(data="x", weight="w1", result="r"),
         Product(data="r", weight="w2", result="c"),
-        Sum(operands=("c", "r"), result="t"),
+        Addition(operands=("c", "r"), result="t"),
         Equal(tensors=("t", "y")),
     }
     assert scheme.kept == frozenset()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fieldtune_offline.accelerators.int8.accuracy import MOST_DB, probe_accuracies, signal_to_noise_db
+from fieldtune_offline.accelerators.int8.boundary_quality import MOST_DB, probe_accuracies, signal_to_noise_db
 
 
 def test_the_ratio_is_of_powers_over_all_tensors():
