@@ -18,7 +18,7 @@ from typing import Any
 import onnxruntime
 
 from fieldtune import Runner, load_profile, open_bundle
-from fieldtune.compilation.store import CompiledStore
+from fieldtune.compilation.kept.store import CompiledStore
 from fieldtune.data.batches import batch_of
 from fieldtune.data.images import encoded_image, load_images
 

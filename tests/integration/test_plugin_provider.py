@@ -66,7 +66,7 @@ import json, sys
 import numpy as np
 from fieldtune.bundle import open_bundle
 from fieldtune.compilation.prefix import open_prefix
-from fieldtune.compilation.store import CompiledStore
+from fieldtune.compilation.kept.store import CompiledStore
 from fieldtune.hardware import load_profile
 from fieldtune.hardware.machine import processor_name
 bundle, profile = open_bundle(sys.argv[1]), load_profile(sys.argv[2])

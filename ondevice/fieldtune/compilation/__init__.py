@@ -10,9 +10,9 @@ from fieldtune.lazy import lazy_names
 if TYPE_CHECKING:
     from fieldtune.compilation.comparison import OutputDifference, compare_outputs
     from fieldtune.compilation.compiling import Compiled, compile_prefix
-    from fieldtune.compilation.planning import planned_report
+    from fieldtune.compilation.job import planned_report
+    from fieldtune.compilation.kept import CompiledStore, Stored
     from fieldtune.compilation.prefix import Prefix, open_prefix
-    from fieldtune.compilation.store import CompiledStore, Stored
     from fieldtune.compilation.stored_reference import HALF_UP, read_reference
 
 __all__ = [
@@ -40,7 +40,11 @@ __getattr__ = lazy_names(
             "Compiled",
             "compile_prefix",
         ),
-        "planning": ("planned_report",),
+        "job": ("planned_report",),
+        "kept": (
+            "CompiledStore",
+            "Stored",
+        ),
         "prefix": (
             "Prefix",
             "open_prefix",
@@ -48,10 +52,6 @@ __getattr__ = lazy_names(
         "stored_reference": (
             "HALF_UP",
             "read_reference",
-        ),
-        "store": (
-            "CompiledStore",
-            "Stored",
         ),
     },
 )

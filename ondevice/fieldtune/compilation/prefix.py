@@ -9,29 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.bundle import PREFIX_GRAPH, Bundle, FloatArray, GraphSpec, TargetSpec, TensorSpec, read_node_table
-from fieldtune.compilation.compiling import EMULATION_CONFIG, accelerator_choice, check_environment
-from fieldtune.compilation.entry import Entry, file_names
-from fieldtune.compilation.identity import prefix_identity
-from fieldtune.compilation.key import compile_key
-from fieldtune.compilation.planning import planned_report
-from fieldtune.compilation.store import CompiledStore
+from fieldtune.bundle import PREFIX_GRAPH, Bundle, FloatArray, GraphSpec, TensorSpec, read_node_table
+from fieldtune.compilation.job import EMULATION_CONFIG, Job, open_job
+from fieldtune.compilation.kept import CompiledStore, Entry, file_names, prefix_identity
 from fieldtune.data import filled_up, prefix_batch
 from fieldtune.errors import InvalidBundle
 from fieldtune.hardware import HardwareProfile, OnMissing
-from fieldtune.placement import (
-    PlacementReport,
-    accelerator_report,
-    choose_for,
-    describe,
-    find_target,
-    hold_to,
-    match_pieces,
-    open_graph,
-    open_recorded,
-    plain_report,
-)
-from fieldtune.runtime import CPU_PROVIDER, ProviderChoice, check_runtime, open_session, run_session
+from fieldtune.placement import PlacementReport, choose_for, find_target, open_graph, open_recorded, plain_report
+from fieldtune.runtime import ProviderChoice, open_session, run_session
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -140,16 +125,13 @@ def open_prefix(
     choice = choice or choose_for(bundle, profile, on_missing=on_missing)
     if profile.accelerator is None:
         return _open_float(bundle, choice)
-    if choice.provider == CPU_PROVIDER and not choice.emulated:
+    if choice.runs_as_is:
         return _open_plain(bundle, choice, find_target(bundle, profile).graph)
-    check_environment(profile, choice)
+    job = open_job(bundle, profile, choice)
     store = store or CompiledStore()
-    target = find_target(bundle, profile)
-    check_runtime(bundle.manifest.graphs[target.graph], bundle.graph_path(target.graph))
-    key = compile_key(bundle, target, profile, choice)
-    entry = store.require(key, bundle, _command(bundle, profile, choice.on_missing))
+    entry = store.require(job.key, bundle, _command(bundle, profile, choice.on_missing))
     open_entry = _open_emulated if choice.emulated else _open_compiled
-    return open_entry(bundle, profile, choice, target, entry, store.folder(key))
+    return open_entry(job, entry, store.folder(job.key))
 
 
 def _open_float(bundle: Bundle, choice: ProviderChoice) -> Prefix:
@@ -170,35 +152,21 @@ def _open_plain(bundle: Bundle, choice: ProviderChoice, graph: str) -> Prefix:
     return Prefix(session, spec, batch, prefix_identity(bundle, choice, report), report)
 
 
-def _open_emulated(
-    bundle: Bundle, profile: HardwareProfile, choice: ProviderChoice, target: TargetSpec, entry: Entry, folder: Path
-) -> Prefix:
-    spec = bundle.manifest.graphs[target.graph]
-    table = read_node_table(bundle.root / spec.nodes)
-    report = planned_report(table, profile, choice, target.graph, identity=entry.key.identity)
-    opened = accelerator_choice(profile, choice, folder)
-    session = open_session(bundle.graph_path(target.graph), opened, EMULATION_CONFIG)
+def _open_emulated(job: Job, _entry: Entry, folder: Path) -> Prefix:
+    report, opened = job.planned(), job.choice_for(folder)
+    session = open_session(job.path, opened, EMULATION_CONFIG)
     least_run_s = (report.estimated_run_s or 0.0) if report.latency_simulated else 0.0
-    identity = prefix_identity(bundle, opened, report)
-    return Prefix(session, spec, target.batch, identity, report, least_run_s=least_run_s)
+    identity = prefix_identity(job.bundle, opened, report)
+    return Prefix(session, job.spec, job.target.batch, identity, report, least_run_s=least_run_s)
 
 
-def _open_compiled(
-    bundle: Bundle, profile: HardwareProfile, choice: ProviderChoice, target: TargetSpec, entry: Entry, folder: Path
-) -> Prefix:
-    graph = target.graph
-    spec = bundle.manifest.graphs[graph]
-    opened = accelerator_choice(profile, choice, folder)
-    path = folder / entry.context if entry.context else bundle.graph_path(graph)
-    session, pieces = open_recorded(path, opened, {}, spec.inputs)
-    table = read_node_table(bundle.root / spec.nodes)
-    read = match_pieces(table, pieces)
-    report = accelerator_report(
-        describe(table, read), profile, choice, graph, identity=entry.key.identity, partitions=read.pieces
-    )
-    hold_to(report, profile)
-    compiles = _count_compiles(entry, folder)
-    return Prefix(session, spec, target.batch, prefix_identity(bundle, opened, report), report, compiles)
+def _open_compiled(job: Job, entry: Entry, folder: Path) -> Prefix:
+    opened = job.choice_for(folder)
+    path = folder / entry.context if entry.context else job.path
+    session, pieces = open_recorded(path, opened, {}, job.spec.inputs)
+    report = job.read_back(pieces)
+    identity = prefix_identity(job.bundle, opened, report)
+    return Prefix(session, job.spec, job.target.batch, identity, report, _count_compiles(entry, folder))
 
 
 def _nothing(spec: TensorSpec) -> FloatArray:

@@ -21,8 +21,7 @@ from typing import Any
 from fieldtune.bundle import TensorSpec
 from fieldtune.errors import CompileError, FieldtuneError
 from fieldtune.files import json_value
-from fieldtune.placement import Ran, open_recorded
-from fieldtune.placement.readback import RanPiece
+from fieldtune.placement import Ran, RanPiece, open_recorded
 from fieldtune.runtime import ProviderChoice, SessionSettings
 
 OUTCOME_NAME = "outcome.json"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fieldtune.placement.picture import placement_picture
     from fieldtune.placement.pieces import split_pieces
     from fieldtune.placement.plan import OPERATIONS_OF_A_MAC, PlacementPlan, estimate_run_s, plan_placement
-    from fieldtune.placement.readback import Ran, describe, match_pieces, open_recorded
+    from fieldtune.placement.readback import Ran, RanPiece, describe, match_pieces, open_recorded
     from fieldtune.placement.report import PlacementReport, ProviderShare, read_report
     from fieldtune.placement.reporting import accelerator_report, plain_report
     from fieldtune.placement.rules import accelerator_bytes, check_rules, refuse
@@ -40,6 +40,7 @@ __all__ = [
     "PlacementReport",
     "ProviderShare",
     "Ran",
+    "RanPiece",
     "Violation",
     "accelerator_bytes",
     "accelerator_report",
@@ -102,6 +103,7 @@ __getattr__ = lazy_names(
         ),
         "readback": (
             "Ran",
+            "RanPiece",
             "describe",
             "match_pieces",
             "open_recorded",

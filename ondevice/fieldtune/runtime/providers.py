@@ -75,6 +75,11 @@ class ProviderChoice:
     on_missing: OnMissing | None = None
     behind_prefix: bool = False
 
+    @property
+    def runs_as_is(self) -> bool:
+        """Whether the CPU runs graphs as they are: nothing is compiled, and no accelerator emulated."""
+        return self.provider == CPU_PROVIDER and not self.emulated
+
     def to_json(self) -> dict[str, Any]:
         """Return it as json.dumps takes it, of the options the names alone: a value may be an encryption key."""
         return {**dataclasses.asdict(self), "options": sorted(self.options)}

@@ -18,8 +18,8 @@ from fieldtune.adapters.tensors import StoredTensor
 from fieldtune.bundle.opening import open_bundle
 from fieldtune.cli import main
 from fieldtune.compilation.compiling import compile_prefix
+from fieldtune.compilation.kept.store import CompiledStore
 from fieldtune.compilation.prefix import open_prefix
-from fieldtune.compilation.store import CompiledStore
 from fieldtune.data.examples import EncodedSet
 from fieldtune.data.images import encoded_image
 from fieldtune.errors import BackendUnavailable, CompileError

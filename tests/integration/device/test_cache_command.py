@@ -10,7 +10,7 @@ pytest.importorskip("tyro")
 from fieldtune.activations.folders import PrefixName, activations_folder, list_activations, prefix_folder
 from fieldtune.activations.records import RecordFiles
 from fieldtune.cli import main
-from fieldtune.compilation.store import CompiledStore
+from fieldtune.compilation.kept.store import CompiledStore
 
 pytest.importorskip("onnxruntime")
 

@@ -19,9 +19,9 @@ from fieldtune.bundle.manifest import MANIFEST_NAME
 from fieldtune.bundle.opening import file_spec, open_bundle
 from fieldtune.cli import main
 from fieldtune.compilation.compiling import compile_prefix
-from fieldtune.compilation.key import external_files
+from fieldtune.compilation.kept.key import external_files
+from fieldtune.compilation.kept.store import CompiledStore
 from fieldtune.compilation.prefix import open_prefix
-from fieldtune.compilation.store import CompiledStore
 from fieldtune.data.limits import CPU_BATCH
 from fieldtune.errors import CompileError, InvalidBundle, PlacementRefused, ProviderUnavailable
 from fieldtune.hardware import load_profile

@@ -8,8 +8,8 @@ import pytest
 from fieldtune.bundle.layout import Layout
 from fieldtune.bundle.manifest import BaseModelSpec, GraphSpec, Manifest, TaskSpec, TensorSpec
 from fieldtune.bundle.opening import Bundle, file_spec
-from fieldtune.compilation.entry import Entry, list_files
-from fieldtune.compilation.key import CompileKey
+from fieldtune.compilation.kept.entry import Entry, list_files
+from fieldtune.compilation.kept.key import CompileKey
 from fieldtune.placement.report import PlacementReport, ProviderShare
 
 VITIS, CPU = "VitisAIExecutionProvider", "CPUExecutionProvider"

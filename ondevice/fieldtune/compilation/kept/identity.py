@@ -3,8 +3,8 @@
 import platform
 
 from fieldtune.bundle import Bundle
-from fieldtune.compilation.key import digest_of, model_digest, option_digest
-from fieldtune.compilation.versions import driver_version, provider_version
+from fieldtune.compilation.kept.key import digest_of, model_digest, option_digest
+from fieldtune.compilation.kept.versions import driver_version, provider_version
 from fieldtune.files import json_value
 from fieldtune.hardware import features, instruction_sets, usable_cores
 from fieldtune.placement import PlacementReport

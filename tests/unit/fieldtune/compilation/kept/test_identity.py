@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from fieldtune.compilation.identity import prefix_identity
+from fieldtune.compilation.kept.identity import prefix_identity
 from fieldtune.placement.report import ProviderShare
 from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice, SessionSettings
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fieldtune.bundle import Bundle, TargetSpec
-from fieldtune.compilation.versions import driver_version, provider_version
+from fieldtune.compilation.kept.versions import driver_version, provider_version
 from fieldtune.errors import InvalidBundle
 from fieldtune.files import json_value
 from fieldtune.hardware import STACKS, HardwareProfile, features

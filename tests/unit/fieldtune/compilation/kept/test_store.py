@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from fieldtune.compilation.entry import ENTRY_NAME, read_entry, write_entry
-from fieldtune.compilation.store import CompiledStore
+from fieldtune.compilation.kept.entry import ENTRY_NAME, read_entry, write_entry
+from fieldtune.compilation.kept.store import CompiledStore
 from fieldtune.errors import CompileError, OutputError
 
 COMMAND = "fieldtune compile BUNDLE --profile vek280"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fieldtune.compilation.compiling import accelerator_choice, check_environment
+from fieldtune.compilation.job import accelerator_choice, check_environment
 from fieldtune.errors import CompileError
 from fieldtune.hardware import load_profile
 from fieldtune.runtime.providers import choose_provider

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fieldtune.bundle import Bundle
-from fieldtune.compilation.entry import Entry, check_files, read_entry
-from fieldtune.compilation.key import CompileKey
+from fieldtune.compilation.kept.entry import Entry, check_files, read_entry
+from fieldtune.compilation.kept.key import CompileKey
 from fieldtune.errors import CompileError, FieldtuneError, OutputError, listed
 from fieldtune.files import cache_folder, output_folder, private_folder
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldtune.bundle import FileSpec, file_spec
-from fieldtune.compilation.key import CompileKey
+from fieldtune.compilation.kept.key import CompileKey
 from fieldtune.errors import CompileError, listed
 from fieldtune.files import Fields, check_version, json_text, json_value
 from fieldtune.placement import PlacementReport, read_report

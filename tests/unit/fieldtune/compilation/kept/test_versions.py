@@ -4,7 +4,7 @@ import importlib.metadata
 
 import pytest
 
-from fieldtune.compilation.versions import driver_version, provider_version
+from fieldtune.compilation.kept.versions import driver_version, provider_version
 from fieldtune.hardware import load_profile
 from fieldtune.runtime.providers import choose_provider
 from fieldtune.version import __version__

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from fieldtune.bundle.manifest import TargetSpec
-from fieldtune.compilation.key import CompileKey, compile_key, external_files, model_digest
+from fieldtune.compilation.kept.key import CompileKey, compile_key, external_files, model_digest
 from fieldtune.errors import InvalidBundle
 from fieldtune.hardware import load_profile
 from fieldtune.runtime.providers import choose_provider
