@@ -220,14 +220,14 @@ def predicted(row: Row, root: Path, samples: int) -> dict[str, int]:
     from fieldtune.bundle.opening import Bundle
     from fieldtune.hardware import read_profile
     from fieldtune.preflight.memory import predict_memory
-    from fieldtune.preflight.workload import parts_of, uses_of
+    from fieldtune.preflight.workload import uses_of, workload
 
     opened = Bundle(root, read_manifest((root / "manifest.json").read_text()))
     text = f'format_version = "1.1"\nname = "p"\ntitle = "p"\nsource = []\n[runtime]\n{PROFILES[row.profile]}\n'
     profile = read_profile(text, "p.toml")
     use = next(use for use in uses_of(opened) if use == row.use)
-    parts = parts_of(opened, profile, use, row.batch)
-    prediction = predict_memory(opened, profile, use, parts, batch=row.batch, sequence=row.sequence, samples=samples)
+    work = workload(opened, profile, use, batch=row.batch, sequence=row.sequence, samples=samples)
+    prediction = predict_memory(work)
     kinds = [field.name for field in dataclasses.fields(prediction) if field.name.endswith("_bytes")]
     return {**{kind: getattr(prediction, kind) for kind in kinds}, "total_bytes": prediction.total_bytes}
 

@@ -18,9 +18,9 @@ from fieldtune.bundle import (
 )
 from fieldtune.compilation import planned_report
 from fieldtune.errors import ExportError
-from fieldtune.hardware import Accelerator, HardwareProfile, load_profile
+from fieldtune.hardware import CPU_PROVIDER, Accelerator, HardwareProfile, load_profile
 from fieldtune.placement import PlacementReport
-from fieldtune.runtime import CPU_PROVIDER, choose_provider
+from fieldtune.runtime import choose_provider
 from fieldtune_offline.accelerators.accuracy import measure_accuracy, open_prefixes, write_reference
 from fieldtune_offline.accelerators.calibration_data import Calibration, padded_batches
 from fieldtune_offline.accelerators.int8 import Quantize, Quantized, planned_table, quantize

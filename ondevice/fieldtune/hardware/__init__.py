@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fieldtune.hardware.on_missing import OnMissing
     from fieldtune.hardware.reading import FORMAT_VERSION, read_profile
     from fieldtune.hardware.specs import (
+        CPU_PROVIDER,
         Accelerator,
         Activation,
         Architecture,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CACHE_VARIABLES",
+    "CPU_PROVIDER",
     "FOLDERS_VARIABLE",
     "FORMAT_VERSION",
     "STACKS",
@@ -127,6 +129,7 @@ __getattr__ = lazy_names(
             "read_profile",
         ),
         "specs": (
+            "CPU_PROVIDER",
             "Accelerator",
             "Activation",
             "Architecture",

@@ -5,10 +5,9 @@ import re
 from collections.abc import Sequence
 
 from fieldtune.hardware.machine import MachineFacts
-from fieldtune.hardware.specs import HardwareProfile
+from fieldtune.hardware.specs import CPU_PROVIDER, HardwareProfile
 
 GENERIC = "cpu-generic"
-_CPU_PROVIDER = "CPUExecutionProvider"
 # A kernel keeps a few percent of the memory to itself, and firmware some more.
 _MEMORY_RATIOS = (0.8, 1.05)
 
@@ -181,7 +180,7 @@ def _installed(facts: MachineFacts, profile: HardwareProfile) -> bool:
 
 
 def _on_cpu(profile: HardwareProfile) -> bool:
-    return profile.execution.provider == _CPU_PROVIDER
+    return profile.execution.provider == CPU_PROVIDER
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -7,6 +7,8 @@ from typing import Any, Literal, TypeAlias
 from fieldtune.bundle import ActivationType, Precision
 from fieldtune.hardware.on_missing import OnMissing
 
+CPU_PROVIDER = "CPUExecutionProvider"
+"""ONNX Runtime's name of the provider that is always there."""
 Backend: TypeAlias = Literal["auto", "portable", "ort-training"]
 """What can train; ``auto`` decides by what is installed and what the bundle holds."""
 Support: TypeAlias = Literal["current", "legacy"]
@@ -75,7 +77,7 @@ class ExecutionSpec:
         compile_s: how long the accelerator's compiler is taken to need, for such a simulation alone.
     """
 
-    provider: str = "CPUExecutionProvider"
+    provider: str = CPU_PROVIDER
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     on_missing: OnMissing = "error"
     stack: StackName = ""

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from fieldtune.placement.offload import CONVOLUTIONS, HEAVY, MOVES, POOLS, PRODUCTS, data_inputs, left_by_kind
     from fieldtune.placement.opening import open_graph
     from fieldtune.placement.picture import placement_picture
-    from fieldtune.placement.pieces import split_pieces
+    from fieldtune.placement.pieces import Piece, split_pieces
     from fieldtune.placement.plan import OPERATIONS_OF_A_MAC, PlacementPlan, estimate_run_s, plan_placement
     from fieldtune.placement.readback import Ran, RanPiece, describe, match_pieces, open_recorded
     from fieldtune.placement.report import PlacementReport, ProviderShare, read_report
-    from fieldtune.placement.reporting import accelerator_report, plain_report
+    from fieldtune.placement.reporting import accelerator_report, plain_report, plan_shares
     from fieldtune.placement.rules import accelerator_bytes, check_rules, refuse
     from fieldtune.placement.targets import choose_for, find_target
     from fieldtune.placement.violations import Violation
@@ -36,6 +36,7 @@ __all__ = [
     "QUANTIZE",
     "VIEWS",
     "Dataflow",
+    "Piece",
     "PlacementPlan",
     "PlacementReport",
     "ProviderShare",
@@ -60,6 +61,7 @@ __all__ = [
     "placement_picture",
     "plain_report",
     "plan_placement",
+    "plan_shares",
     "read_report",
     "refuse",
     "split_pieces",
@@ -94,7 +96,7 @@ __getattr__ = lazy_names(
         ),
         "opening": ("open_graph",),
         "picture": ("placement_picture",),
-        "pieces": ("split_pieces",),
+        "pieces": ("Piece", "split_pieces"),
         "plan": (
             "OPERATIONS_OF_A_MAC",
             "PlacementPlan",
@@ -116,6 +118,7 @@ __getattr__ = lazy_names(
         "reporting": (
             "accelerator_report",
             "plain_report",
+            "plan_shares",
         ),
         "rules": (
             "accelerator_bytes",

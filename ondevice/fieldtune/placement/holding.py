@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from fieldtune.errors import PlacementRefused, listed
-from fieldtune.hardware import HardwareProfile
+from fieldtune.hardware import CPU_PROVIDER, HardwareProfile
 from fieldtune.placement.report import PlacementReport
-from fieldtune.runtime import CPU_PROVIDER
 
 _CHANGE = "another model, or change the limit in a copy of the profile and name its path"
 _MEND = f"build with another --split or {_CHANGE}"
@@ -79,7 +78,7 @@ def hold(report: PlacementReport, demands: Demands) -> None:
     faults = demand_faults(
         demands,
         provider=report.requested,
-        nodes=sum(share.nodes for share in report.shares if share.provider != CPU_PROVIDER),
+        nodes=sum(share.nodes for share in report.shares if not share.on_cpu),
         offload=report.offload,
         partitions=report.partitions,
         cpu_operators=report.cpu_operators,

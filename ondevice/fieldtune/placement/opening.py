@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from fieldtune.bundle import Bundle, NodeTable, dimension_sizes, read_node_table
 from fieldtune.errors import FieldtuneError, InvalidBundle, PlacementRefused, ProviderUnavailable
+from fieldtune.hardware import CPU_PROVIDER
 from fieldtune.placement.holding import hold
 from fieldtune.placement.readback import RanPiece, describe, match_pieces, open_recorded, records_placement
 from fieldtune.placement.report import PlacementReport
 from fieldtune.placement.reporting import provider_report
-from fieldtune.runtime import CPU_PROVIDER, ProviderChoice, check_runtime, open_session
+from fieldtune.runtime import ProviderChoice, check_runtime, open_session
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fieldtune.files import Fields, json_value
-from fieldtune.runtime import CPU_PROVIDER
+from fieldtune.hardware import CPU_PROVIDER
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +21,11 @@ class ProviderShare:
     provider: str
     nodes: int
     macs: int
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it is the CPU's."""
+        return self.provider == CPU_PROVIDER
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,13 +80,13 @@ class PlacementReport:
     @property
     def is_divided(self) -> bool:
         """Whether it is divided between the CPU and an accelerator or another provider, be it all on one side."""
-        return any(share.provider != CPU_PROVIDER for share in self.shares)
+        return any(not share.on_cpu for share in self.shares)
 
     @property
     def offload(self) -> float:
         """The share, 0 to 1, of multiply-accumulates that do not run on the CPU; 0 where there are none."""
         total = sum(share.macs for share in self.shares)
-        on_cpu = sum(share.macs for share in self.shares if share.provider == CPU_PROVIDER)
+        on_cpu = sum(share.macs for share in self.shares if share.on_cpu)
         return (total - on_cpu) / total if total else 0.0
 
     def to_json(self) -> dict[str, Any]:

@@ -4,10 +4,10 @@ import collections
 from collections.abc import Mapping
 
 from fieldtune.bundle import NodeTable, Sizes
-from fieldtune.hardware import HardwareProfile
+from fieldtune.hardware import CPU_PROVIDER, HardwareProfile
 from fieldtune.placement.plan import PlacementPlan, estimate_run_s
 from fieldtune.placement.report import PlacementReport, ProviderShare
-from fieldtune.runtime import CPU_PROVIDER, ProviderChoice
+from fieldtune.runtime import ProviderChoice
 
 
 def accelerator_report(
@@ -40,7 +40,7 @@ def accelerator_report(
         emulated=choice.emulated,
         reason=choice.reason,
         batch=accelerator.batch,
-        shares=_shares(plan, choice.requested),
+        shares=plan_shares(plan, choice.requested),
         partitions=len(plan.partitions) if partitions is None else partitions,
         boundary_bytes=plan.boundary_bytes,
         cpu_operators=plan.cpu_operators,
@@ -66,7 +66,7 @@ def provider_report(
         choice,
         graph,
         batch=batch,
-        shares=_shares(plan, choice.provider),
+        shares=plan_shares(plan, choice.provider),
         partitions=partitions,
         boundary_bytes=plan.boundary_bytes,
         cpu_operators=plan.cpu_operators,
@@ -94,7 +94,8 @@ def plain_report(table: NodeTable, choice: ProviderChoice, graph: str, sizes: Si
     )
 
 
-def _shares(plan: PlacementPlan, provider: str) -> tuple[ProviderShare, ProviderShare]:
+def plan_shares(plan: PlacementPlan, provider: str) -> tuple[ProviderShare, ProviderShare]:
+    """Return what a provider runs of a graph by a plan, and what is left to the CPU."""
     return (
         ProviderShare(provider=provider, nodes=plan.accelerator_nodes, macs=plan.accelerator_macs),
         ProviderShare(provider=CPU_PROVIDER, nodes=plan.cpu_nodes, macs=plan.cpu_macs),

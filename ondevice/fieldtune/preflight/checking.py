@@ -1,18 +1,16 @@
 """check_bundle: whether a bundle would run on a device, where, in how much memory, and about how fast."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from fieldtune.bundle import Bundle, dimension_sizes
-from fieldtune.data import batch_limit, length_limit
+from fieldtune.bundle import Bundle
 from fieldtune.errors import InvalidBundle
-from fieldtune.hardware import HardwareProfile, release
+from fieldtune.hardware import CPU_PROVIDER, HardwareProfile, release
 from fieldtune.preflight.memory import MemoryPrediction, predict_memory
 from fieldtune.preflight.placing import GraphPlacement, place_graph
 from fieldtune.preflight.step_time import TimeEstimate, estimate_time
 from fieldtune.preflight.storage import StorageNeed, storage_need
-from fieldtune.preflight.workload import Part, Use, batch_of_use, parts_of, uses_of
-from fieldtune.runtime import CPU_PROVIDER
+from fieldtune.preflight.workload import Use, Workload, sizes_of, uses_of, workload
 
 _OPTIONAL: Use = "training with evaluation"
 """What need not fit: training does without."""
@@ -73,27 +71,24 @@ def check_bundle(
         InvalidBundle: a node table cannot be read.
         ValueError: more samples or tokens than static graphs take.
     """
-    manifest = bundle.manifest
-    inputs = next(manifest.graphs[name].inputs for name in ("gradient", "infer") if name in manifest.graphs)
-    batch = batch_limit(batch_size, profile, inputs)
-    sequence, rank = length_limit(max_length, profile, inputs, manifest.text) or 0, manifest.layout.rank
-    batches = {use: batch_of_use(bundle, use, batch) for use in uses_of(bundle)}
+    batch, sequence = sizes_of(bundle, profile, batch_size, max_length)
+    works: list[Workload] = []
     try:
-        parts = {use: parts_of(bundle, profile, use, batches[use]) for use in uses_of(bundle)}
-        refusals = _version_faults(bundle, profile, parts)
+        works = [
+            workload(bundle, profile, use, batch=batch, sequence=sequence, samples=samples or 0)
+            for use in uses_of(bundle)
+        ]
+        refusals = _version_faults(works)
     except InvalidBundle as error:
-        parts, refusals = {}, [str(error)]
-    placements = _placements(parts, profile, sequence, rank)
-    memory = tuple(
-        predict_memory(bundle, profile, use, opened, batch=batches[use], sequence=sequence, samples=samples or 0)
-        for use, opened in parts.items()
-    )
+        refusals = [str(error)]
+    placements = _placements(works)
+    memory = tuple(map(predict_memory, works))
     limit = profile.memory.available_for_app_bytes or profile.memory.total_bytes
     for placement in placements:
         refusals += [violation.message for violation in placement.violations]
         refusals += placement.faults
     refusals += [fault for prediction in memory if (fault := _memory_fault(prediction, limit))]
-    prefix = next((part for opened in parts.values() for part in opened if part.is_prefix), None)
+    prefix = next((work.prefix for work in works if work.prefix), None)
     return Preflight(
         refusals=tuple(dict.fromkeys(refusals)),
         warnings=tuple(_warnings(profile, memory, limit)),
@@ -103,33 +98,29 @@ def check_bundle(
         memory=memory,
         memory_limit_bytes=limit,
         storage=storage_need(bundle, prefix, samples),
-        times=tuple(
-            estimate_time(profile, use, opened, placements, batch=batches[use], sequence=sequence, rank=rank)
-            for use, opened in parts.items()
-            if use != "training with evaluation"
-        ),
+        times=tuple(estimate_time(work, placements) for work in works if work.use != "training with evaluation"),
     )
 
 
-def _placements(
-    parts: Mapping[Use, Sequence[Part]], profile: HardwareProfile, sequence: int, rank: int
-) -> tuple[GraphPlacement, ...]:
-    """Return the placement of every graph, each once."""
-    placements = {}
-    for part in (part for opened in parts.values() for part in opened):
-        if part.graph not in placements:
-            sizes = dimension_sizes(part.table, batch=part.batch, sequence=sequence, rank=rank)
-            placements[part.graph] = place_graph(part, profile, sizes)
+def _placements(works: Sequence[Workload]) -> tuple[GraphPlacement, ...]:
+    """Return where each graph would run, each once."""
+    placements: dict[str, GraphPlacement] = {}
+    for work in works:
+        for part in work.parts:
+            if part.graph not in placements:
+                placements[part.graph] = place_graph(part, work.profile)
     return tuple(placements.values())
 
 
-def _version_faults(bundle: Bundle, profile: HardwareProfile, parts: Mapping[Use, Sequence[Part]]) -> list[str]:
-    """Return which graphs need a later ONNX Runtime than the profile is for; patch releases load the same graphs."""
-    there = profile.runtime.ort_version
+def _version_faults(works: Sequence[Workload]) -> list[str]:
+    """Return what the profile's ONNX Runtime is too old for."""
     return [
-        f"{part.graph}: needs ONNX Runtime {needed} or later; the profile {profile.name} is for {there} (ort_version)"
-        for part in (part for opened in parts.values() for part in opened)
-        if release(needed := bundle.manifest.graphs[part.graph].min_ort) > release(there)
+        f"{part.graph}: needs ONNX Runtime {needed} or later; the profile {work.profile.name} is for {there} "
+        "(ort_version)"
+        for work in works
+        for part in work.parts
+        if release(needed := work.bundle.manifest.graphs[part.graph].min_ort)
+        > release(there := work.profile.runtime.ort_version)
     ]
 
 

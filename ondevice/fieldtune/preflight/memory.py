@@ -8,15 +8,14 @@ import dataclasses
 from collections.abc import Sequence
 
 from fieldtune.activations import CacheSettings
-from fieldtune.bundle import TOKENIZER_NAME, Bundle, NodeTable, dimension_sizes, tensor_bytes
-from fieldtune.hardware import HardwareProfile
+from fieldtune.bundle import TOKENIZER_NAME, NodeTable, tensor_bytes
 from fieldtune.placement import accelerator_bytes
 from fieldtune.preflight.arena import Arena, pattern_bytes
 from fieldtune.preflight.buffers import BufferEvent, BufferPlan, plan_buffers
 from fieldtune.preflight.runtime_graph import run_steps
 from fieldtune.preflight.storage import sample_bytes
 from fieldtune.preflight.weights import WeightMemory, weight_memory
-from fieldtune.preflight.workload import Part, Use
+from fieldtune.preflight.workload import Use, Workload
 
 PROCESS_BYTES = 91_000_000
 """fieldtune train with Python, NumPy and ONNX Runtime, without what grows with the bundle: measured on x86-64 with
@@ -83,68 +82,45 @@ class _Session:
     weights: WeightMemory
 
 
-def predict_memory(
-    bundle: Bundle,
-    profile: HardwareProfile,
-    use: Use,
-    parts: Sequence[Part],
-    *,
-    batch: int,
-    sequence: int,
-    samples: int = 0,
-) -> MemoryPrediction:
-    """Return the peak memory of a use.
-
-    Args:
-        bundle: the bundle.
-        profile: of the device.
-        use: what for.
-        parts: the graphs that it opens.
-        batch: samples that go in together.
-        sequence: tokens of each, at most; 0 for images.
-        samples: how many examples the data has; they are held in memory, and so is a part of their activations.
-    """
-    rank = max((p.shape[p.rank_axis] for p in bundle.manifest.layout.parameters if p.rank_axis is not None), default=0)
-    sessions = [_session(part, profile, sequence, rank) for part in parts if not part.on_accelerator]
-    activations, patterns = _activations(sessions, profile)
-    theta_bytes = 4 * bundle.manifest.layout.size
+def predict_memory(work: Workload) -> MemoryPrediction:
+    """Return the peak memory of a use: examples are held in memory, and so is a part of their activations."""
+    sessions = [_session(work, index) for index, part in enumerate(work.parts) if not part.on_accelerator]
+    activations, patterns = _activations(sessions, work)
+    theta_bytes = 4 * work.bundle.manifest.layout.size
     return MemoryPrediction(
-        use=use,
-        graphs=tuple(part.graph for part in parts),
-        batch=batch,
-        sequence=sequence,
+        use=work.use,
+        graphs=tuple(part.graph for part in work.parts),
+        batch=work.batch,
+        sequence=work.sequence,
         process_bytes=PROCESS_BYTES,
-        data_bytes=_data_bytes(bundle, parts, batch, sequence)
-        + samples * _example_bytes(bundle, sequence)
-        + _kept_bytes(bundle, parts, 0 if use == "inference" else samples),
+        data_bytes=_data_bytes(work) + work.samples * _example_bytes(work) + _kept_bytes(work),
         session_bytes=sum(_SESSION_BYTES + _NODE_BYTES * len(session.table.nodes) for session in sessions),
         mapped_bytes=sum(session.weights.mapped_bytes for session in sessions),
         copied_bytes=sum(session.weights.packed_bytes + session.weights.copied_bytes for session in sessions),
         activation_bytes=activations,
         pattern_bytes=patterns,
-        adapter_bytes=theta_bytes * (_VECTORS if use.startswith("training") else 2),
-        accelerator_bytes=_accelerator_bytes(parts, profile),
+        adapter_bytes=theta_bytes * (_VECTORS if work.use.startswith("training") else 2),
+        accelerator_bytes=_accelerator_bytes(work),
         unknown_tensors=sum(session.plan.unknown_tensors for session in sessions),
     )
 
 
-def _session(part: Part, profile: HardwareProfile, sequence: int, rank: int) -> _Session:
-    runtime = profile.runtime
+def _session(work: Workload, index: int) -> _Session:
+    part, runtime = work.parts[index], work.profile.runtime
     steps = run_steps(part.table, runtime.graph_optimization)
-    sizes = dimension_sizes(part.table, batch=part.batch, sequence=sequence, rank=rank)
     weights = weight_memory(
         part.table,
         steps,
         prepacking=runtime.prepacking,
         optimization=runtime.graph_optimization,
-        architecture=profile.cpu.architecture,
+        architecture=work.profile.cpu.architecture,
     )
-    return _Session(table=part.table, plan=plan_buffers(part.table, steps, sizes), weights=weights)
+    return _Session(table=part.table, plan=plan_buffers(part.table, steps, part.sizes()), weights=weights)
 
 
-def _activations(sessions: Sequence[_Session], profile: HardwareProfile) -> tuple[int, int]:
+def _activations(sessions: Sequence[_Session], work: Workload) -> tuple[int, int]:
     """Return what the allocator takes for the runs of all sessions, and what their patterns add."""
-    runtime = profile.runtime
+    runtime = work.profile.runtime
     shared = Arena(runtime.arena_extend)
     first = second = 0
     for session in sessions:
@@ -170,29 +146,31 @@ def _block(size_bytes: int) -> tuple[BufferEvent, ...]:
     return (block, dataclasses.replace(block, taken=False))
 
 
-def _data_bytes(bundle: Bundle, parts: Sequence[Part], batch: int, sequence: int) -> int:
-    manifest, first = bundle.manifest, parts[0]
-    sizes = dimension_sizes(first.table, batch=batch, sequence=sequence, rank=0)
+def _data_bytes(work: Workload) -> int:
+    manifest, first = work.bundle.manifest, work.parts[0]
+    sizes = first.sizes(work.batch)
     names = [spec.name for spec in manifest.graphs[first.graph].inputs if spec.name != "theta"]
     fed = sum(tensor_bytes(first.table.values[name], sizes) for name in names)
     tokenizer = manifest.files[TOKENIZER_NAME].size_bytes if TOKENIZER_NAME in manifest.files else 0
     return _BATCH_COPIES * fed + _TOKENIZER_FACTOR * tokenizer
 
 
-def _example_bytes(bundle: Bundle, sequence: int) -> int:
-    image = bundle.manifest.image
+def _example_bytes(work: Workload) -> int:
+    image = work.bundle.manifest.image
     if image is not None:
         return _EXAMPLE_BYTES + image.height * image.width * image.channels
-    return _EXAMPLE_BYTES + 2 * 8 * sequence  # token ids and labels, int64
+    return _EXAMPLE_BYTES + 2 * 8 * work.sequence  # token ids and labels, int64
 
 
-def _kept_bytes(bundle: Bundle, parts: Sequence[Part], samples: int) -> int:
-    """Return what the activation cache holds in memory."""
-    kept = sum(samples * sample_bytes(bundle, part) for part in parts if part.is_prefix)
-    return min(kept, CacheSettings().memory_bytes)
-
-
-def _accelerator_bytes(parts: Sequence[Part], profile: HardwareProfile) -> int:
-    if profile.accelerator is None or profile.accelerator.memory_bytes is not None:
+def _kept_bytes(work: Workload) -> int:
+    """Return what the activation cache holds in memory: nothing is looked up twice by inference."""
+    if work.prefix is None or work.use == "inference":
         return 0
-    return sum(accelerator_bytes(part.table, profile) for part in parts if part.on_accelerator)
+    return min(work.samples * sample_bytes(work.bundle, work.prefix), CacheSettings().memory_bytes)
+
+
+def _accelerator_bytes(work: Workload) -> int:
+    accelerator = work.profile.accelerator
+    if accelerator is None or accelerator.memory_bytes is not None:
+        return 0
+    return sum(accelerator_bytes(part.table, work.profile) for part in work.parts if part.on_accelerator)

@@ -3,11 +3,17 @@
 import dataclasses
 from collections import Counter
 
-from fieldtune.bundle import Sizes
-from fieldtune.hardware import HardwareProfile
-from fieldtune.placement import PlacementPlan, ProviderShare, Violation, check_rules, demand_faults, plan_placement
+from fieldtune.hardware import CPU_PROVIDER, HardwareProfile
+from fieldtune.placement import (
+    PlacementPlan,
+    ProviderShare,
+    Violation,
+    check_rules,
+    demand_faults,
+    plan_placement,
+    plan_shares,
+)
 from fieldtune.preflight.workload import Part
-from fieldtune.runtime import CPU_PROVIDER
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,19 +50,17 @@ class GraphPlacement:
     faults: tuple[str, ...]
 
 
-def place_graph(part: Part, profile: HardwareProfile, sizes: Sizes) -> GraphPlacement:
+def place_graph(part: Part, profile: HardwareProfile) -> GraphPlacement:
     """Return where a graph would run.
 
     Args:
         part: the graph.
         profile: of the device.
-        sizes: of its symbolic dimensions.
     """
     if not part.on_accelerator or profile.accelerator is None:
-        macs = sum(part.table.macs(node, sizes) for node in part.table.nodes)
         # Beside an accelerator it is the CPU that runs the rest.
         provider = profile.execution.provider if profile.accelerator is None else CPU_PROVIDER
-        share = ProviderShare(provider=provider, nodes=len(part.table.nodes), macs=macs)
+        share = ProviderShare(provider=provider, nodes=len(part.table.nodes), macs=part.macs)
         return _placement(part, shares=(share,))
     violations = check_rules(part.table, profile)
     # Without static shapes nothing can be counted, and nothing would be compiled either.
@@ -65,12 +69,7 @@ def place_graph(part: Part, profile: HardwareProfile, sizes: Sizes) -> GraphPlac
     plan = plan_placement(part.table, profile.accelerator)
     return _placement(
         part,
-        shares=(
-            ProviderShare(
-                provider=profile.execution.provider, nodes=plan.accelerator_nodes, macs=plan.accelerator_macs
-            ),
-            ProviderShare(provider=CPU_PROVIDER, nodes=plan.cpu_nodes, macs=plan.cpu_macs),
-        ),
+        shares=plan_shares(plan, profile.execution.provider),
         partitions=len(plan.partitions),
         boundary_bytes=plan.boundary_bytes,
         left=_left(plan),

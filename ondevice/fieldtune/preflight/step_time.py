@@ -14,12 +14,10 @@ graph is the CPU's.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from fieldtune.bundle import dimension_sizes
-from fieldtune.hardware import Accelerator, CpuSpec, HardwareProfile
+from fieldtune.hardware import Accelerator, CpuSpec
 from fieldtune.placement import OPERATIONS_OF_A_MAC, ProviderShare, estimate_run_s
 from fieldtune.preflight.placing import GraphPlacement
-from fieldtune.preflight.workload import Part, Use
-from fieldtune.runtime import CPU_PROVIDER
+from fieldtune.preflight.workload import Use, Workload
 
 EFFICIENCY = 0.5
 """Of the peak rate. The steps of docs/benchmarks.md took 0.6 to 0.7 of it, on two cores with AVX-512 that show 2.6 GHz;
@@ -51,46 +49,32 @@ class TimeEstimate:
     basis: str
 
 
-def estimate_time(
-    profile: HardwareProfile,
-    use: Use,
-    parts: Sequence[Part],
-    placements: Sequence[GraphPlacement],
-    *,
-    batch: int,
-    sequence: int,
-    rank: int,
-) -> TimeEstimate:
+def estimate_time(work: Workload, placements: Sequence[GraphPlacement]) -> TimeEstimate:
     """Return an estimate of one microbatch: forward and backward when training, else forward.
 
     Args:
-        profile: of the device.
-        use: what for; "training with evaluation" has no step of its own.
-        parts: the graphs of the use.
+        work: what is done; "training with evaluation" has no step of its own.
         placements: where graphs would run, those on the accelerator among them.
-        batch: samples.
-        sequence: tokens of each; 0 for images.
-        rank: of the adapter.
     """
-    rate, basis = cpu_rate(profile.cpu)
+    accelerator = work.profile.accelerator
+    rate, basis = cpu_rate(work.profile.cpu)
     macs = prefix_macs = 0
     prefix_s: float | None = 0.0
-    for part in parts:
-        sizes = dimension_sizes(part.table, batch=part.batch, sequence=sequence, rank=rank)
-        runs = -(-batch // part.batch)  # a prefix's batch is fixed, and the last one is filled up
-        part_macs = runs * sum(part.table.macs(node, sizes) for node in part.table.nodes)
+    for part in work.parts:
+        runs = -(-work.batch // part.batch)  # a prefix's batch is fixed, and the last one is filled up
+        part_macs = runs * part.macs
         if not part.is_prefix:
             macs += part_macs
             continue
         prefix_macs += part_macs
-        if part.on_accelerator and profile.accelerator is not None:
+        if part.on_accelerator and accelerator is not None:
             shares = next(placement.shares for placement in placements if placement.graph == part.graph)
-            prefix_s = _split_s(runs, shares, profile.accelerator, rate)
+            prefix_s = _split_s(runs, shares, accelerator, rate)
         else:
             prefix_s = None if rate is None else part_macs / rate
     return TimeEstimate(
-        use=use,
-        batch=batch,
+        use=work.use,
+        batch=work.batch,
         macs=macs,
         seconds=None if rate is None else macs / rate,
         prefix_macs=prefix_macs,
@@ -103,7 +87,7 @@ def _split_s(
     runs: int, shares: Sequence[ProviderShare], accelerator: Accelerator, cpu_macs_a_second: float | None
 ) -> float | None:
     """Return how long runs of a graph take that is partly the accelerator's; None where a rate or a plan is missing."""
-    on_cpu = sum(share.macs for share in shares if share.provider == CPU_PROVIDER)
+    on_cpu = sum(share.macs for share in shares if share.on_cpu)
     accelerator_s = estimate_run_s(sum(share.macs for share in shares) - on_cpu, accelerator)
     if not shares or accelerator_s is None or (on_cpu and cpu_macs_a_second is None):
         return None

@@ -10,7 +10,7 @@ from fieldtune.lazy import lazy_names
 if TYPE_CHECKING:
     from fieldtune.runtime.native_adapters import native_adapter, run_options
     from fieldtune.runtime.plugins import choose_here
-    from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice, SessionSettings, choose_provider, cpu_choice
+    from fieldtune.runtime.providers import ProviderChoice, SessionSettings, choose_provider, cpu_choice
     from fieldtune.runtime.session import (
         check_runtime,
         error_line,
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "CPU_PROVIDER",
     "ProviderChoice",
     "SessionSettings",
     "check_runtime",
@@ -48,7 +47,6 @@ __getattr__ = lazy_names(
         ),
         "plugins": ("choose_here",),
         "providers": (
-            "CPU_PROVIDER",
             "ProviderChoice",
             "SessionSettings",
             "choose_provider",

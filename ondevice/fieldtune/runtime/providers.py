@@ -5,12 +5,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fieldtune.errors import ProviderUnavailable
-from fieldtune.hardware import STACKS, ArenaExtend, GraphOptimization, HardwareProfile, OnMissing, usable_cores
-
-CPU_PROVIDER = "CPUExecutionProvider"
+from fieldtune.hardware import (
+    CPU_PROVIDER,
+    STACKS,
+    ArenaExtend,
+    GraphOptimization,
+    HardwareProfile,
+    OnMissing,
+    usable_cores,
+)
 
 _INSTALL = {
-    "CPUExecutionProvider": "pip install 'fieldtune[ort]'",
+    CPU_PROVIDER: "pip install 'fieldtune[ort]'",
     "CUDAExecutionProvider": "install onnxruntime-gpu instead of onnxruntime",
     "TensorrtExecutionProvider": "install onnxruntime-gpu instead of onnxruntime, and TensorRT",
     "DmlExecutionProvider": "install onnxruntime-directml instead of onnxruntime",

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from fieldtune.bundle import GraphSpec
 from fieldtune.errors import FieldtuneError, InvalidBundle, ProviderUnavailable
-from fieldtune.hardware import GraphOptimization, load_runtime, release
+from fieldtune.hardware import CPU_PROVIDER, GraphOptimization, load_runtime, release
 from fieldtune.runtime.plugins import plugin_device
-from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice, SessionSettings
+from fieldtune.runtime.providers import ProviderChoice, SessionSettings
 from fieldtune.runtime.shared_arena import register_shared_arena
 
 if TYPE_CHECKING:

@@ -19,8 +19,7 @@ from fieldtune.bundle import SUFFIX_GRAPHS, WHOLE_GRAPHS, Bundle, FloatArray, Te
 from fieldtune.compilation import Prefix, open_prefix
 from fieldtune.data import Batch, EncodedSet, IntArray, batch_of, static_shape
 from fieldtune.hardware import HardwareProfile
-from fieldtune.placement import PlacementReport, split_pieces
-from fieldtune.placement.pieces import Piece
+from fieldtune.placement import Piece, PlacementReport, split_pieces
 from fieldtune.runtime import ProviderChoice, cpu_choice
 
 

@@ -4,9 +4,9 @@ import dataclasses
 from pathlib import Path
 
 from fieldtune.bundle import Bundle, open_bundle
-from fieldtune.hardware import HardwareProfile, OnMissing, load_profile
+from fieldtune.hardware import CPU_PROVIDER, HardwareProfile, OnMissing, load_profile
 from fieldtune.placement import choose_for
-from fieldtune.runtime import CPU_PROVIDER, ProviderChoice
+from fieldtune.runtime import ProviderChoice
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,9 +6,9 @@ from fieldtune.bundle import Bundle
 from fieldtune.compilation.kept.key import digest_of, model_digest, option_digest
 from fieldtune.compilation.kept.versions import driver_version, provider_version
 from fieldtune.files import json_value
-from fieldtune.hardware import features, instruction_sets, usable_cores
+from fieldtune.hardware import CPU_PROVIDER, features, instruction_sets, usable_cores
 from fieldtune.placement import PlacementReport
-from fieldtune.runtime import CPU_PROVIDER, ProviderChoice
+from fieldtune.runtime import ProviderChoice
 
 
 def prefix_identity(bundle: Bundle, opened_with: ProviderChoice, report: PlacementReport) -> str:

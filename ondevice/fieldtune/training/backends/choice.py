@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from fieldtune.bundle import WHOLE_GRAPHS, Bundle, FloatArray
 from fieldtune.errors import BackendUnavailable, listed
-from fieldtune.hardware import Backend, RuntimeFeatures
-from fieldtune.runtime import CPU_PROVIDER, ProviderChoice
+from fieldtune.hardware import CPU_PROVIDER, Backend, RuntimeFeatures
+from fieldtune.runtime import ProviderChoice
 from fieldtune.training.backends.interface import TrainingBackend
 from fieldtune.training.optimizers import AdamWConfig, OptimizerConfig
 

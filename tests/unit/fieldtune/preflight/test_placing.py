@@ -2,13 +2,13 @@ import dataclasses
 
 from fieldtune.hardware import load_profile
 from fieldtune.preflight.placing import LeftToCpu, place_graph
-from fieldtune.preflight.workload import Part, parts_of
+from fieldtune.preflight.workload import Part, workload
 
 PI, KV260 = load_profile("raspberry-pi-5"), load_profile("kv260")
 
 
 def place(bundle, profile):
-    return place_graph(parts_of(bundle, profile, "training", 1)[0], profile, {"batch": 2})
+    return place_graph(workload(bundle, profile, "training", batch=2, sequence=0).parts[0], profile)
 
 
 def test_the_cpu_runs_everything_where_there_is_no_accelerator(whole):
@@ -61,7 +61,7 @@ def test_a_plan_that_gives_the_accelerator_nothing_is_a_fault_whatever_is_asked_
     x = made.quantize(made.input("x", 1, 4, 4))
     product = made.quantize(made.add("MatMul", [x, x], (1, 4, 4), macs=(1, 4, 4, 4)))
     table = made.table(made.quantize(made.add("Softmax", [product], (1, 4, 4))), name="prefix_kv260")
-    part = Part(graph=table.graph, is_prefix=True, on_accelerator=True, batch=1, table=table)
-    (fault,) = place_graph(part, demanding(min_offload=0.0), {}).faults
+    part = Part(graph=table.graph, is_prefix=True, on_accelerator=True, batch=1, table=table, sequence=0, rank=0)
+    (fault,) = place_graph(part, demanding(min_offload=0.0)).faults
     on_cpu = "3 QuantizeLinear, 3 DequantizeLinear, 1 MatMul, 1 Softmax"
     assert fault == f"prefix_kv260: nothing of it runs on VitisAIExecutionProvider; the CPU runs {on_cpu}"

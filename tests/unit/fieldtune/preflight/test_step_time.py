@@ -5,12 +5,19 @@ import pytest
 from fieldtune.hardware import CpuSpec, load_profile
 from fieldtune.preflight.placing import place_graph
 from fieldtune.preflight.step_time import EFFICIENCY, cpu_rate, estimate_time
-from fieldtune.preflight.workload import Part
+from fieldtune.preflight.workload import Part, Workload
 
 
 def part(table, batch, **changes):
-    return Part(
-        **{"graph": table.graph, "is_prefix": False, "on_accelerator": False, "batch": batch, "table": table} | changes
+    usual = {"graph": table.graph, "is_prefix": False, "on_accelerator": False, "sequence": 0, "rank": 8}
+    return Part(**usual | {"batch": batch, "table": table} | changes)
+
+
+def estimate(profile, parts, placements=(), *, batch=4):
+    """Return the estimate of a training step; the bundle has no part in it."""
+    sizes = {"batch": batch, "sequence": 0, "samples": 0}
+    return estimate_time(
+        Workload(bundle=None, profile=profile, use="training", parts=tuple(parts), **sizes), placements
     )
 
 
@@ -44,7 +51,7 @@ def test_what_the_profile_does_not_tell_is_unknown():
 def test_seconds_are_macs_over_the_rate(graph):
     profile = load_profile("raspberry-pi-5")
     profile = dataclasses.replace(profile, cpu=dataclasses.replace(profile.cpu, gflops=2.0))
-    found = estimate_time(profile, "training", [part(product(graph(), "batch"), 4)], [], batch=4, sequence=0, rank=8)
+    found = estimate(profile, [part(product(graph(), "batch"), 4)])
     assert (found.macs, found.seconds) == (4_000_000, 0.004)
     assert (found.prefix_macs, found.prefix_s) == (0, 0.0)
 
@@ -55,7 +62,7 @@ def prefix_on(profile, graph):
     x = made.quantize(made.conv(made.quantize(made.input("x", 4, 16, 8, 8)), "conv"))
     product = made.add("MatMul", [x, x], (4, 16, 8, 8), macs=(4, 16, 8, 8, 8))
     prefix = part(made.table(made.quantize(product), name="prefix"), 4, is_prefix=True, on_accelerator=True)
-    return prefix, place_graph(prefix, profile, {})
+    return prefix, place_graph(prefix, profile)
 
 
 CONVOLUTION, PRODUCT = 4 * 16 * 64 * 16 * 9, 4 * 16 * 64 * 8
@@ -66,7 +73,7 @@ def test_the_prefix_of_an_accelerator_counts_at_its_peak_rate_and_what_it_leaves
     profile = load_profile("kv260")
     prefix, placement = prefix_on(profile, graph)
     suffix = part(product(graph(), "batch", "suffix"), 5)
-    found = estimate_time(profile, "training", [prefix, suffix], [placement], batch=5, sequence=0, rank=8)
+    found = estimate(profile, [prefix, suffix], [placement], batch=5)
     assert (found.macs, found.prefix_macs) == (5_000_000, 2 * (CONVOLUTION + PRODUCT))
     cpu_s = PRODUCT / (4 * 1.333e9 * 4 * EFFICIENCY)
     assert found.prefix_s == pytest.approx(2 * (2 * CONVOLUTION / 1.2288e12 + cpu_s))
@@ -76,20 +83,20 @@ def test_what_an_accelerator_leaves_takes_unknown_time_on_a_cpu_of_unknown_rate(
     profile = load_profile("kv260")
     profile = dataclasses.replace(profile, cpu=dataclasses.replace(profile.cpu, frequency_hz=None))
     prefix, placement = prefix_on(profile, graph)
-    assert estimate_time(profile, "training", [prefix], [placement], batch=4, sequence=0, rank=8).prefix_s is None
+    assert estimate(profile, [prefix], [placement]).prefix_s is None
 
 
 def test_a_graph_that_cannot_be_planned_takes_unknown_time(graph):
     made, profile = graph(), load_profile("kv260")
     x = made.quantize(made.input("x", "batch", 16, 8, 8))
     prefix = part(made.table(made.quantize(made.conv(x, "conv"))), 1, is_prefix=True, on_accelerator=True)
-    placement = place_graph(prefix, profile, {"batch": 1})
-    assert estimate_time(profile, "training", [prefix], [placement], batch=4, sequence=0, rank=8).prefix_s is None
+    placement = place_graph(prefix, profile)
+    assert estimate(profile, [prefix], [placement]).prefix_s is None
 
 
 def test_a_prefix_on_the_cpu_counts_at_its_rate(graph):
     profile = load_profile("raspberry-pi-5")
     prefix = part(product(graph(), "batch", "prefix"), 4, is_prefix=True)
-    found = estimate_time(profile, "training", [prefix], [], batch=4, sequence=0, rank=8)
+    found = estimate(profile, [prefix])
     assert found.prefix_s == 4e6 / (4 * 2.4e9 * 4 * EFFICIENCY)
     assert (found.macs, found.seconds) == (0, 0.0)

@@ -1,13 +1,12 @@
 from fieldtune.hardware import load_profile
 from fieldtune.preflight.storage import storage_need
-from fieldtune.preflight.workload import parts_of
+from fieldtune.preflight.workload import workload
 
 PI, KV260 = load_profile("raspberry-pi-5"), load_profile("kv260")
 
 
 def need(bundle, profile, samples=None):
-    prefix = next((part for part in parts_of(bundle, profile, "training", 1) if part.is_prefix), None)
-    return storage_need(bundle, prefix, samples)
+    return storage_need(bundle, workload(bundle, profile, "training", batch=1, sequence=0).prefix, samples)
 
 
 def test_a_bundle_without_a_split_keeps_no_activations(whole):

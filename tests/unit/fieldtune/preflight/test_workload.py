@@ -3,13 +3,14 @@ import pytest
 from fieldtune.data.limits import CPU_BATCH
 from fieldtune.errors import InvalidBundle
 from fieldtune.hardware import load_profile
-from fieldtune.preflight.workload import parts_of, uses_of
+from fieldtune.preflight.workload import uses_of, workload
 
 PI, KV260 = load_profile("raspberry-pi-5"), load_profile("kv260")
 
 
 def opened(bundle, profile, use, batch=6):
-    return [(part.graph, part.on_accelerator, part.batch) for part in parts_of(bundle, profile, use, batch)]
+    work = workload(bundle, profile, use, batch=batch, sequence=0)
+    return [(part.graph, part.on_accelerator, part.batch) for part in work.parts]
 
 
 def test_whole_graphs_run_on_the_cpu(whole):
@@ -36,7 +37,7 @@ def test_an_accelerator_runs_its_own_prefix_with_its_own_batch(split):
 
 def test_a_bundle_without_the_accelerators_prefix(whole):
     with pytest.raises(InvalidBundle, match=r"no prefix for the accelerator of the profile kv260.*--target kv260"):
-        parts_of(whole(), KV260, "training", 1)
+        workload(whole(), KV260, "training", batch=1, sequence=0)
 
 
 def test_what_a_bundle_has_no_graph_for(graph, bundle):

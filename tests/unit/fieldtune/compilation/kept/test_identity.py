@@ -4,8 +4,9 @@ import os
 import pytest
 
 from fieldtune.compilation.kept.identity import prefix_identity
+from fieldtune.hardware import CPU_PROVIDER
 from fieldtune.placement.report import ProviderShare
-from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice, SessionSettings
+from fieldtune.runtime.providers import ProviderChoice, SessionSettings
 
 pytest.importorskip("onnxruntime")
 

@@ -6,8 +6,9 @@ from fieldtune.bundle.layout import Layout
 from fieldtune.bundle.manifest import BaseModelSpec, Manifest, OrtTrainingSpec, SplitSpec, TaskSpec, TextSpec
 from fieldtune.bundle.opening import Bundle
 from fieldtune.errors import BackendUnavailable
+from fieldtune.hardware import CPU_PROVIDER
 from fieldtune.hardware.installed import RuntimeFeatures
-from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice, SessionSettings
+from fieldtune.runtime.providers import ProviderChoice, SessionSettings
 from fieldtune.training.backends.choice import BackendChoice, choose_backend
 from fieldtune.training.optimizers import AdamWConfig, SGDConfig
 
