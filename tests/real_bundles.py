@@ -16,9 +16,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY / "demo"), str(REPOSITORY / "tests")]
 
-import tiny_bundles  # noqa: E402
-
 import assets  # noqa: E402  (of the folders put on the path above)
+import tiny_bundles  # noqa: E402
 from fieldtune_offline import BuildSpec, MethodSpec, build_bundle  # noqa: E402
 
 ENCODER = MethodSpec(rank=8, alpha=16, target_modules=("query", "value"))

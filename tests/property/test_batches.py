@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import tensor_spec
 from fieldtune.bundle.manifest import TensorSpec
 from fieldtune.data.batches import batch_of, plan_epoch, plan_evaluation
 from fieldtune.data.dialogue import cut
@@ -17,9 +18,9 @@ IDS = st.lists(st.integers(0, 50), min_size=1, max_size=12)
 
 def inputs(*labels: int | str, shape: tuple[int | str, int | str], pad: int = 0) -> tuple[TensorSpec, ...]:
     """What a graph takes whose labels have a shape of their own."""
-    beside = [TensorSpec(name=name, dtype="int64", shape=shape) for name in ("attention_mask", "token_type_ids")]
-    ids = TensorSpec(name="input_ids", dtype="int64", shape=shape, pad=pad)
-    return (ids, *beside, TensorSpec(name="labels", dtype="int64", shape=labels, pad=-100))
+    beside = [tensor_spec(name, *shape, dtype="int64") for name in ("attention_mask", "token_type_ids")]
+    ids = tensor_spec("input_ids", *shape, dtype="int64", pad=pad)
+    return (ids, *beside, tensor_spec("labels", *labels, dtype="int64", pad=-100))
 
 
 @given(LENGTHS, SIZES, SEEDS, st.integers(0, 5), st.booleans())

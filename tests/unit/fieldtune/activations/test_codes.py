@@ -1,14 +1,10 @@
 import numpy as np
 import pytest
 
+from builders import node, node_table, quantization
 from fieldtune.activations.codes import RecordForm, record_form
-from fieldtune.bundle.node_tables import Node, NodeTable, Quantization
 
 SHAPES = {"a": (3, 4), "b": (5,)}
-
-
-def quantization(scale=0.125, zero_point=0, dtype="int8", axis=None):
-    return Quantization(scale=(scale,), zero_point=(zero_point,), axis=axis, dtype=dtype)
 
 
 def dequantized(form, codes):
@@ -18,18 +14,10 @@ def dequantized(form, codes):
     }
 
 
-def node(op, output, found=None):
-    return Node(name="", op=op, module="", inputs=(), outputs=(output,), attributes={}, macs=(), quantization=found)
-
-
-def table(*nodes):
-    return NodeTable(graph="prefix", opset=18, inputs=(), outputs=(), initializers=(), values={}, nodes=nodes)
-
-
 @pytest.mark.parametrize(("dtype", "zero_point"), [("int8", 0), ("int8", -3), ("uint8", 0), ("uint8", 128)])
 @pytest.mark.parametrize("scale", [2.0**-7, 0.5, 1.0, 4.0])
 def test_every_code_comes_back_in_a_quarter_of_the_bytes(dtype, zero_point, scale):
-    form = RecordForm(names=("a",), codes={"a": quantization(scale, zero_point, dtype)})
+    form = RecordForm(names=("a",), codes={"a": quantization(scale, zero_point, dtype=dtype)})
     limits = np.iinfo(dtype)
     codes = np.arange(limits.min, limits.max + 1).astype(dtype).reshape(16, 16)
     boundary = dequantized(form, {"a": codes})
@@ -71,12 +59,12 @@ def test_a_record_of_another_length_is_none():
 def test_codes_are_taken_from_one_scale_that_is_a_power_of_two():
     good = quantization(2.0**-5)
     nodes = [
-        node("DequantizeLinear", "good", good),
-        node("DequantizeLinear", "odd", quantization(0.1)),
-        node("DequantizeLinear", "channels", quantization(0.5, axis=1)),
-        node("DequantizeLinear", "wide", quantization(0.5, dtype="int32")),
-        node("DequantizeLinear", "unknown"),
-        node("Relu", "float"),
+        node("DequantizeLinear", [], ["good"], quantization=good),
+        node("DequantizeLinear", [], ["odd"], quantization=quantization(0.1)),
+        node("DequantizeLinear", [], ["channels"], quantization=quantization(0.5, axis=1)),
+        node("DequantizeLinear", [], ["wide"], quantization=quantization(0.5, dtype="int32")),
+        node("DequantizeLinear", [], ["unknown"]),
+        node("Relu", [], ["float"]),
     ]
     names = ("good", "odd", "channels", "wide", "unknown", "float", "input")
-    assert record_form(table(*nodes), names) == RecordForm(names=names, codes={"good": good})
+    assert record_form(node_table(*nodes), names) == RecordForm(names=names, codes={"good": good})

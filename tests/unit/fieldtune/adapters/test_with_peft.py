@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from builders import lora_manifest
 from fieldtune.adapters.adapter import PREFIX
 from fieldtune.adapters.arrays import from_theta, inference_inputs, to_theta
 from fieldtune.adapters.directory import read_adapter, write_adapter
@@ -85,7 +86,7 @@ def lora_layers(model):
     return [(name, module) for name, module in model.named_modules() if isinstance(module, layer)]
 
 
-def manifest_for(adapter, manifest_of, labels=("a", "b", "c")):
+def manifest_for(adapter, labels=("a", "b", "c")):
     rows = []
     for key, tensor in adapter.tensors.tensors.items():
         if ".modules_to_save." in key or ".original_module." in key or key.endswith(".base_layer.weight"):
@@ -94,7 +95,7 @@ def manifest_for(adapter, manifest_of, labels=("a", "b", "c")):
         role = ROLES[suffix] if suffix else "saved" if "classifier" in key else "bias"
         module = key.removeprefix(PREFIX).removesuffix(suffix or "." + key.rpartition(".")[2])
         rows.append((key, role, module, tensor.shape))
-    return manifest_of(rows, dict(adapter.config), labels=labels)
+    return lora_manifest(rows, dict(adapter.config), labels=labels)
 
 
 def logits(model):
@@ -132,10 +133,10 @@ def test_scales_are_those_that_peft_applies(tmp_path, settings):
 
 
 @pytest.mark.parametrize("settings", BERT.values(), ids=BERT.keys())
-def test_inference_inputs_multiply_to_what_peft_adds(tmp_path, manifest_of, settings):
+def test_inference_inputs_multiply_to_what_peft_adds(tmp_path, settings):
     model = adapted(bert(), tmp_path / "a", task_type="SEQ_CLS", **settings)
     adapter = read_adapter(tmp_path / "a")
-    inputs = inference_inputs(adapter, Bundle(tmp_path, manifest_for(adapter, manifest_of)))
+    inputs = inference_inputs(adapter, Bundle(tmp_path, manifest_for(adapter)))
     layers = lora_layers(model)
     assert len(layers) >= 3
     for name, module in layers:
@@ -152,14 +153,14 @@ def test_inference_inputs_multiply_to_what_peft_adds(tmp_path, manifest_of, sett
 
 
 @pytest.mark.parametrize("settings", BERT.values(), ids=BERT.keys())
-def test_peft_computes_with_ours_what_it_computed_with_its_own(tmp_path, manifest_of, settings):
+def test_peft_computes_with_ours_what_it_computed_with_its_own(tmp_path, settings):
     torch = pytest.importorskip("torch")
     base = bert()
     weights = {key: value.clone() for key, value in base.state_dict().items()}
     expected = logits(adapted(base, tmp_path / "theirs", task_type="SEQ_CLS", **settings))
 
     adapter = read_adapter(tmp_path / "theirs")
-    manifest = manifest_for(adapter, manifest_of)
+    manifest = manifest_for(adapter)
     theta = to_theta(adapter, manifest)
     write_adapter(from_theta(theta, manifest, adapter, ("a", "b", "c"), {"steps": 0}), tmp_path / "ours")
     fresh = bert()
@@ -178,7 +179,7 @@ def test_peft_computes_with_ours_what_it_computed_with_its_own(tmp_path, manifes
         )
 
 
-def test_a_language_model_in_bfloat16_with_a_copy_of_its_embeddings(tmp_path, manifest_of):
+def test_a_language_model_in_bfloat16_with_a_copy_of_its_embeddings(tmp_path):
     torch = pytest.importorskip("torch")
     base = llama()
     weights = {key: value.clone() for key, value in base.state_dict().items()}
@@ -186,7 +187,7 @@ def test_a_language_model_in_bfloat16_with_a_copy_of_its_embeddings(tmp_path, ma
     model = adapted(base, tmp_path / "theirs", dtype="bfloat16", task_type="CAUSAL_LM", target_modules=targets)
     adapter = read_adapter(tmp_path / "theirs")
     assert {tensor.dtype for tensor in adapter.tensors.tensors.values()} == {"BF16"}
-    manifest = manifest_for(adapter, manifest_of, labels=())
+    manifest = manifest_for(adapter, labels=())
     with pytest.raises(AdapterMismatch, match=r"embed_tokens.base_layer.weight: a copy of a base weight"):
         check_fits(adapter, manifest, for_training=False)
 

@@ -5,14 +5,11 @@ import hashlib
 
 import pytest
 
-from fieldtune.bundle.layout import Layout
-from fieldtune.bundle.manifest import BaseModelSpec, GraphSpec, Manifest, TaskSpec, TensorSpec
-from fieldtune.bundle.opening import Bundle, file_spec
+from builders import VITIS, graph_spec, image_spec, manifest, placement_report, shares, tensor_spec, write_bundle
 from fieldtune.compilation.kept.entry import Entry, list_files
 from fieldtune.compilation.kept.key import CompileKey
-from fieldtune.placement.report import PlacementReport, ProviderShare
 
-VITIS, CPU = "VitisAIExecutionProvider", "CPUExecutionProvider"
+X = tensor_spec("x", 1, 3)
 
 
 @pytest.fixture
@@ -34,21 +31,11 @@ def key():
 
 @pytest.fixture
 def report(key):
-    return PlacementReport(
-        profile="vek280",
-        target=key.target,
-        graph="prefix_vek280",
-        requested=VITIS,
-        actual=VITIS,
-        emulated=False,
-        reason="as the profile vek280 says",
-        batch=14,
-        shares=(ProviderShare(provider=VITIS, nodes=20, macs=900), ProviderShare(provider=CPU, nodes=3, macs=100)),
+    return placement_report(
+        shares=shares((20, 900), (3, 100)),
         partitions=2,
-        boundary_bytes=4096,
         cpu_operators={"Softmax": 1, "Transpose": 2},
         cache_identity=key.identity,
-        estimated_run_s=None,
     )
 
 
@@ -76,40 +63,9 @@ def bundle(tmp_path):
     """The function from graphs (name → the bytes of its file) and other files to a bundle that holds them."""
 
     def make(graphs, **others):
-        root = tmp_path / "bundle"
         contents = {f"graphs/{name}.onnx": data for name, data in graphs.items()}
         contents |= {f"graphs/{name.replace('_', '.')}": data for name, data in others.items()}
-        for path, data in contents.items():
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / path).write_bytes(data)
-        spec = TensorSpec(name="x", dtype="float32", shape=(1, 3))
-        return Bundle(
-            root,
-            Manifest(
-                base=BaseModelSpec(id="m", revision=None, sha256="", architecture="", licence=None, dtypes={}),
-                task=TaskSpec(name="image-classification", labels=("a", "b")),
-                method="lora",
-                text=None,
-                image=None,
-                peft_config={},
-                layout=Layout(parameters=()),
-                graphs={
-                    name: GraphSpec(
-                        path=f"graphs/{name}.onnx",
-                        nodes="",
-                        opset=17,
-                        ir_version=8,
-                        min_ort="1.16.3",
-                        inputs=(spec,),
-                        outputs=(spec,),
-                        adapter_inputs=(),
-                    )
-                    for name in graphs
-                },
-                parity=(),
-                tools={},
-                files={path: file_spec(root / path) for path in contents},
-            ),
-        )
+        specs = {name: graph_spec(name, inputs=(X,), outputs=(X,)) for name in graphs}
+        return write_bundle(tmp_path / "bundle", manifest(image=image_spec(), graphs=specs), contents)
 
     return make

@@ -10,13 +10,12 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
-from fieldtune.bundle.manifest import TensorSpec
+from builders import CPU, tensor_spec
 from fieldtune.compilation.child import run_worker
 from fieldtune.compilation.worker import Request, request_line
 from fieldtune.errors import CompileError
 from fieldtune.runtime.providers import ProviderChoice, SessionSettings
 
-CPU = "CPUExecutionProvider"
 PRELUDE = "import sys\nif any('compilation.worker' in argument for argument in sys.orig_argv):\n"
 
 
@@ -30,7 +29,7 @@ def request_of(tmp_path):
     )
     return lambda: Request(
         graph=str(tmp_path / "none.onnx"),
-        inputs=(TensorSpec(name="x", dtype="float32", shape=(1, 3)),),
+        inputs=(tensor_spec("x", 1, 3),),
         choice=choice,
         config={},
         context="",

@@ -1,38 +1,24 @@
 import numpy as np
 import pytest
 
-from fieldtune.bundle.node_tables import Node, NodeTable, Quantization
+from builders import node, node_table, quantization
 from fieldtune.compilation.comparison import compare_outputs, output_step
 
 SCALE = 0.25
 
 
-def _node(op, source, output, quantization=None):
-    return Node(
-        name=output, op=op, module="", inputs=(source,), outputs=(output,), attributes={}, macs=(),
-        quantization=quantization,
-    )  # fmt: skip
+def _dequantized(output, scales=SCALE, axis=None):
+    return node("DequantizeLinear", ["x"], [output], quantization=quantization(scales, axis=axis))
 
 
-def _table(*nodes):
-    outputs = tuple(node.outputs[0] for node in nodes)
-    return NodeTable(graph="prefix", opset=17, inputs=("x",), outputs=outputs, initializers=(), values={}, nodes=nodes)
-
-
-def _dequantized(output, scales=(SCALE,)):
-    quantization = Quantization(
-        scale=tuple(scales), zero_point=(0,) * len(scales), axis=None if len(scales) == 1 else 1, dtype="int8"
-    )
-    return _node("DequantizeLinear", "x", output, quantization)
-
-
-TABLE = _table(
+TABLE = node_table(
     _dequantized("direct"),
     _dequantized("before"),
-    _node("Transpose", "before", "turned"),
-    _node("Reshape", "turned", "reshaped"),
-    _node("Relu", "direct", "computed"),
-    _dequantized("channels", (0.5, 0.25)),
+    node("Transpose", ["before"], ["turned"]),
+    node("Reshape", ["turned"], ["reshaped"]),
+    node("Relu", ["direct"], ["computed"]),
+    _dequantized("channels", (0.5, 0.25), axis=1),
+    inputs=["x"],
 )
 
 

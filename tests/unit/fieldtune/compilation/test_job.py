@@ -1,10 +1,10 @@
 """How a provider is told to keep what it compiles in the store, stack by stack."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 
+from builders import altered
 from fieldtune.compilation.job import accelerator_choice, check_environment
 from fieldtune.errors import CompileError
 from fieldtune.hardware import load_profile
@@ -35,7 +35,7 @@ def test_the_stacks_own_options_lead_into_the_entry():
 def test_the_profiles_own_cache_folder_does_not_count():
     profile = load_profile("vek280")
     options = {**profile.execution.options, "cacheDir": "/tmp/mine"}
-    profile = dataclasses.replace(profile, execution=dataclasses.replace(profile.execution, options=options))
+    profile = altered(profile, execution={"options": options})
     assert accelerator_choice(profile, _choice(profile), ENTRY).options["cacheDir"] == "/entry"
 
 
@@ -49,7 +49,7 @@ def test_an_emulation_keeps_nothing_and_has_no_options():
 )
 def test_nodes_keep_the_names_by_which_they_are_read_back(asked, expected):
     profile = load_profile("vek280")
-    profile = dataclasses.replace(profile, runtime=dataclasses.replace(profile.runtime, graph_optimization=asked))
+    profile = altered(profile, runtime={"graph_optimization": asked})
     settings = accelerator_choice(profile, _choice(profile), ENTRY).session_settings
     assert settings.graph_optimization == expected
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from fieldtune.bundle.manifest import ImageSpec, TensorSpec
+from builders import image_spec, tensor_spec
+from fieldtune.bundle.manifest import TensorSpec
 from fieldtune.data.batches import batch_of, plan_epoch, plan_evaluation, static_shape
 from fieldtune.data.examples import Encoded
 from fieldtune.data.images import encoded_image
@@ -9,7 +10,7 @@ from fieldtune.errors import InvalidData
 
 
 def inputs(*names: str, shape: tuple[int | str, ...] = ("batch", "sequence"), pad: int = 0) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(name=name, dtype="int64", shape=shape, pad=pad) for name in names)
+    return tuple(tensor_spec(name, *shape, dtype="int64", pad=pad) for name in names)
 
 
 def classify(pad: int = 0, shape: tuple[int | str, int | str] = ("batch", "sequence")) -> tuple[TensorSpec, ...]:
@@ -113,8 +114,8 @@ def test_inputs_of_any_name_and_dtype_are_padded_as_the_graph_says() -> None:
     boxes = [np.full((count, 2), count, np.float32) for count in (1, 2)]
     examples = [Encoded(arrays={"spans": span, "boxes": box}, weight=1) for span, box in zip(spans, boxes, strict=True)]
     wanted = (
-        TensorSpec(name="spans", dtype="int64", shape=("batch", "spans"), pad=-1),
-        TensorSpec(name="boxes", dtype="float32", shape=("batch", "boxes", 2), pad=9),
+        tensor_spec("spans", "batch", "spans", dtype="int64", pad=-1),
+        tensor_spec("boxes", "batch", "boxes", 2, pad=9),
     )
     batch = batch_of(examples, [0, 1], wanted)
     assert batch["spans"].tolist() == [[4, 5], [6, -1]]
@@ -143,14 +144,11 @@ def test_static_shapes_are_read_from_the_graph() -> None:
     assert static_shape(inputs("pixel_values", shape=("batch", 3, 32, 32))) == (None, None)
 
 
-IMAGE = ImageSpec(height=2, width=1, channels=1, resize=None, resample="nearest", mean=(0.5,), std=(0.5,))
+IMAGE = image_spec(2, 1, 1, resample="nearest", std=(0.5,))
 
 
 def pixels(batch: int | str = "batch") -> tuple[TensorSpec, ...]:
-    return (
-        TensorSpec(name="pixel_values", dtype="float32", shape=(batch, 1, 2, 1)),
-        *inputs("labels", shape=(batch,), pad=-100),
-    )
+    return (tensor_spec("pixel_values", batch, 1, 2, 1), *inputs("labels", shape=(batch,), pad=-100))
 
 
 def image(top: int, bottom: int, label: int | None) -> Encoded:

@@ -6,17 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from builders import image_spec
 from fieldtune.bundle.manifest import ImageSpec
 from fieldtune.data import images
 from fieldtune.data.images import encoded_image, fit_image, is_file, is_folder, load_images, normalize, read_image
 from fieldtune.errors import FieldtuneError, InvalidData
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
-
-
-def spec(height: int = 4, width: int = 4, channels: int = 3, **changes: object) -> ImageSpec:
-    settings = {"resize": None, "resample": "bilinear", "mean": (0.5,) * channels, "std": (0.25,) * channels, **changes}
-    return ImageSpec(height=height, width=width, channels=channels, **settings)
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -35,12 +31,12 @@ def png(width: int, height: int, pixels: bytes = b"") -> bytes:
 
 def message_of(path: Path, image: ImageSpec | None = None) -> str:
     with pytest.raises(InvalidData) as caught:
-        read_image(path, image or spec())
+        read_image(path, image or image_spec(4, 4))
     return str(caught.value)
 
 
 def test_normalization_is_that_of_each_channel() -> None:
-    image = spec(1, 2, mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.25))
+    image = image_spec(1, 2, mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.25))
     pixels = np.array([[[0, 255]], [[0, 255]], [[0, 51]]], np.uint8)[None]
     found = normalize(pixels, image)
     assert found.dtype == np.float32
@@ -50,16 +46,16 @@ def test_normalization_is_that_of_each_channel() -> None:
 
 def test_an_array_of_the_right_size_is_taken_as_it_is() -> None:
     array = noise(4, 6, 3)
-    np.testing.assert_array_equal(fit_image(array, spec(4, 6)), array.transpose(2, 0, 1))
+    np.testing.assert_array_equal(fit_image(array, image_spec(4, 6)), array.transpose(2, 0, 1))
     grey = noise(4, 6)
     for shape in ((4, 6), (4, 6, 1)):
-        np.testing.assert_array_equal(fit_image(grey.reshape(shape), spec(4, 6)), np.stack([grey] * 3))
-        np.testing.assert_array_equal(fit_image(grey.reshape(shape), spec(4, 6, channels=1)), grey[None])
+        np.testing.assert_array_equal(fit_image(grey.reshape(shape), image_spec(4, 6)), np.stack([grey] * 3))
+        np.testing.assert_array_equal(fit_image(grey.reshape(shape), image_spec(4, 6, channels=1)), grey[None])
 
 
 def test_rgb_becomes_the_grey_of_bt_601() -> None:
     array = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [10, 20, 30]]], np.uint8)
-    assert fit_image(array, spec(1, 5, channels=1)).tolist() == [[[76, 150, 29, 255, 18]]]
+    assert fit_image(array, image_spec(1, 5, channels=1)).tolist() == [[[76, 150, 29, 255, 18]]]
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (7, 6), (6, 7), (4, 9), (5, 4)])
@@ -67,12 +63,12 @@ def test_the_cut_lies_in_the_centre(height: int, width: int) -> None:
     # The shorter edge is what it should be resized to already, so nothing but the cut happens.
     array = noise(height, width, 3)
     top, left = (height - 4) // 2, (width - 4) // 2
-    found = fit_image(array, spec(resize=min(height, width)))
+    found = fit_image(array, image_spec(4, 4, resize=min(height, width)))
     np.testing.assert_array_equal(found, array[top : top + 4, left : left + 4].transpose(2, 0, 1))
 
 
 def test_what_is_smaller_than_the_cut_gets_a_black_margin() -> None:
-    found = fit_image(np.full((2, 3), 9, np.uint8), spec(5, 4, channels=1, resize=2))
+    found = fit_image(np.full((2, 3), 9, np.uint8), image_spec(5, 4, channels=1, resize=2))
     assert found.tolist() == [[[0, 0, 0, 0], [0, 0, 0, 0], [0, 9, 9, 9], [0, 9, 9, 9], [0, 0, 0, 0]]]
 
 
@@ -90,19 +86,19 @@ def test_what_is_smaller_than_the_cut_gets_a_black_margin() -> None:
 )
 def test_arrays_that_are_no_images(array: np.ndarray, message: str) -> None:
     with pytest.raises(InvalidData, match=message):
-        fit_image(array, spec(resize=64))
+        fit_image(array, image_spec(4, 4, resize=64))
 
 
 def test_npy_files_need_no_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "PIL.Image", None)
     array = noise(4, 4)
     np.save(tmp_path / "a.npy", array)
-    np.testing.assert_array_equal(read_image(tmp_path / "a.npy", spec()), np.stack([array] * 3))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.npy", image_spec(4, 4)), np.stack([array] * 3))
     (tmp_path / "b.png").write_bytes(b"")
     np.save(tmp_path / "c.npy", noise(5, 5))
     for name in ("b.png", "c.npy"):
         with pytest.raises(FieldtuneError, match=r"Pillow, which is not installed: pip install 'fieldtune\[images\]'"):
-            read_image(tmp_path / name, spec())
+            read_image(tmp_path / name, image_spec(4, 4))
 
 
 def test_damaged_npy_files(tmp_path: Path) -> None:
@@ -123,7 +119,7 @@ def test_damaged_npy_files(tmp_path: Path) -> None:
     np.save(path, noise(4, 4).astype(np.int64))
     assert message_of(path) == f"{path}: an array of int64; expected uint8, from 0 to 255"
     np.save(path, np.asfortranarray(noise(4, 4)))
-    np.testing.assert_array_equal(read_image(path, spec())[0], noise(4, 4))
+    np.testing.assert_array_equal(read_image(path, image_spec(4, 4))[0], noise(4, 4))
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
@@ -140,7 +136,7 @@ def test_every_image_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     np.save(tmp_path / "good.npy", noise(4, 4))
     sources = [("rows.csv:3", tmp_path / "0.npy"), ("", tmp_path / "good.npy"), ("image 3", np.zeros(3, np.uint8))]
     with pytest.raises(InvalidData) as caught:
-        load_images([*sources, *(("", tmp_path / f"{name}.npy") for name in range(1, 25))], spec())
+        load_images([*sources, *(("", tmp_path / f"{name}.npy") for name in range(1, 25))], image_spec(4, 4))
     lines = str(caught.value).splitlines()
     assert lines[0] == "26 images of 27 cannot be used"
     assert lines[1].startswith(f"  - rows.csv:3: {tmp_path / '0.npy'}: damaged")
@@ -177,7 +173,7 @@ class TestWithPillow:
             picture = picture.quantize(24)
             array = np.asarray(picture.convert("RGB"))
         picture.save(tmp_path / f"a.{form}")
-        image = spec(6, 4, channels)
+        image = image_spec(6, 4, channels)
         np.testing.assert_array_equal(read_image(tmp_path / f"a.{form}", image), fit_image(array, image))
 
     @pytest.mark.parametrize("form", ["jpeg", "webp"])
@@ -189,7 +185,7 @@ class TestWithPillow:
         smooth = np.add.outer(np.arange(32), 3 * np.arange(48)).astype(np.uint8)
         array = np.stack([smooth, smooth[::-1], 255 - smooth], axis=2)
         Image.fromarray(array).save(tmp_path / f"a.{form}", quality=95)
-        found = read_image(tmp_path / f"a.{form}", spec(32, 48)).astype(int)
+        found = read_image(tmp_path / f"a.{form}", image_spec(32, 48)).astype(int)
         assert np.abs(found - array.transpose(2, 0, 1)).mean() < 3
 
     def test_exif_turns_the_image(self, tmp_path: Path) -> None:
@@ -199,7 +195,7 @@ class TestWithPillow:
         exif = Image.Exif()
         exif[0x0112] = 6  # to be seen, it is turned by a quarter clockwise
         Image.fromarray(array).save(tmp_path / "a.png", exif=exif)
-        found = read_image(tmp_path / "a.png", spec(3, 2))
+        found = read_image(tmp_path / "a.png", image_spec(3, 2))
         np.testing.assert_array_equal(found, np.rot90(array, -1).transpose(2, 0, 1))
 
     def test_transparent_parts_are_white(self, tmp_path: Path) -> None:
@@ -207,23 +203,25 @@ class TestWithPillow:
 
         pixels = np.array([[[*RED, 255], [*RED, 0], [*RED, 128]]], np.uint8)
         Image.fromarray(pixels).save(tmp_path / "a.png")
-        assert read_image(tmp_path / "a.png", spec(1, 3)).transpose(1, 2, 0).tolist() == [
+        assert read_image(tmp_path / "a.png", image_spec(1, 3)).transpose(1, 2, 0).tolist() == [
             [list(RED), list(WHITE), [255, 127, 127]]
         ]
         Image.fromarray(pixels).convert("LA").save(tmp_path / "b.png")
-        assert read_image(tmp_path / "b.png", spec(1, 3, channels=1)).tolist() == [[[76, 255, 165]]]
+        assert read_image(tmp_path / "b.png", image_spec(1, 3, channels=1)).tolist() == [[[76, 255, 165]]]
         palette = Image.new("P", (2, 1))
         palette.putpalette([*RED, 0, 0, 255])
         palette.putpixel((1, 0), 1)
         palette.save(tmp_path / "c.png", transparency=1)
-        assert read_image(tmp_path / "c.png", spec(1, 2)).transpose(1, 2, 0).tolist() == [[list(RED), list(WHITE)]]
+        assert read_image(tmp_path / "c.png", image_spec(1, 2)).transpose(1, 2, 0).tolist() == [
+            [list(RED), list(WHITE)]
+        ]
 
     def test_only_the_first_of_several_pictures_counts(self, tmp_path: Path) -> None:
         from PIL import Image
 
         first, second = (Image.new("RGB", (4, 4), colour) for colour in (RED, WHITE))
         first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
-        assert read_image(tmp_path / "a.gif", spec())[:, 0, 0].tolist() == list(RED)
+        assert read_image(tmp_path / "a.gif", image_spec(4, 4))[:, 0, 0].tolist() == list(RED)
 
     @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
     def test_more_than_eight_bits_are_refused(self, tmp_path: Path, mode: str) -> None:
@@ -264,7 +262,7 @@ class TestWithPillow:
                 path.write_bytes(damaged.tobytes()[: rng.integers(1, len(damaged) + 1)])
                 # Anything but InvalidData would end the test.
                 with contextlib.suppress(InvalidData):
-                    assert read_image(path, spec()).shape == (3, 4, 4)
+                    assert read_image(path, image_spec(4, 4)).shape == (3, 4, 4)
 
     # Pillow only warns of the smaller of the two, so what is tested is that its words are passed on.
     @pytest.mark.filterwarnings("error")
@@ -298,7 +296,9 @@ class TestWithPillow:
             image_mean=[0.485, 0.456, 0.406],
             image_std=[0.229, 0.224, 0.225],
         )
-        image = spec(18, 20, resize=resize, resample=resample, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        image = image_spec(
+            18, 20, resize=resize, resample=resample, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+        )
         array = noise(height, width, 3)
         expected = processor(array, input_data_format="channels_last", return_tensors="np")["pixel_values"]
         found = normalize(fit_image(array, image)[None], image)
@@ -309,7 +309,7 @@ class TestWithPillow:
     def test_resizing_has_no_aliases(self, resample: str, bits: int) -> None:
         torch = pytest.importorskip("torch")
         array = noise(40, 60, 1)
-        found = fit_image(array, spec(10, 15, channels=1, resample=resample))[0]
+        found = fit_image(array, image_spec(10, 15, channels=1, resample=resample))[0]
         tensor = torch.from_numpy(array[None, None, :, :, 0].astype(np.float32))
         resized = torch.nn.functional.interpolate(tensor, (10, 15), mode=resample, antialias=True)[0, 0].numpy()
         assert np.abs(found - resized.clip(0, 255)).max() <= bits, "rounded once or twice, to whole numbers"

@@ -1,40 +1,18 @@
-import dataclasses
-
 import pytest
 
+from builders import altered, placement_report, shares
 from fieldtune.errors import PlacementRefused
 from fieldtune.hardware import load_profile
 from fieldtune.placement.holding import hold_to
-from fieldtune.placement.report import PlacementReport, ProviderShare
-
-CPU, VITIS = "CPUExecutionProvider", "VitisAIExecutionProvider"
 
 
 def _report(macs=(80, 20), nodes=(8, 2), partitions=8):
-    return PlacementReport(
-        profile="vek280",
-        target="DPUCV2DX8G_ISA1_C20B14",
-        graph="prefix_vek280",
-        requested=VITIS,
-        actual=VITIS,
-        emulated=False,
-        reason="",
-        batch=14,
-        shares=tuple(
-            ProviderShare(provider=provider, nodes=count, macs=share)
-            for provider, count, share in zip((VITIS, CPU), nodes, macs, strict=True)
-        ),
-        partitions=partitions,
-        boundary_bytes=0,
-        cpu_operators={"Softmax": 2},
-        cache_identity="",
-        estimated_run_s=None,
-    )
+    run = shares(*zip(nodes, macs, strict=True))
+    return placement_report(shares=run, partitions=partitions, cpu_operators={"Softmax": 2})
 
 
 def _profile(**execution):
-    profile = load_profile("vek280")  # min_offload 0.8, max_partitions 8
-    return dataclasses.replace(profile, execution=dataclasses.replace(profile.execution, **execution))
+    return altered(load_profile("vek280"), execution=execution)  # min_offload 0.8, max_partitions 8
 
 
 def test_what_the_profile_demands_is_enough():

@@ -6,25 +6,20 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from fieldtune.bundle.node_tables import Node, NodeTable, Value
+from builders import node, node_table
+from fieldtune.bundle.node_tables import Value
 from fieldtune.placement.picture import placement_picture
 from fieldtune.placement.pieces import Piece, pieces_of
 from fieldtune.placement.plan import CpuNode, Partition, PlacementPlan
 
 
 def table(*operators):
-    nodes = tuple(
-        Node(
-            name=f"{op}_{index}", op=op, module="", inputs=(f"v{index}",), outputs=(f"v{index + 1}",), attributes={},
-            macs=("batch", 10) if op == "Conv" else (), quantization=None,
-        )
+    nodes = [
+        node(op, [f"v{index}"], [f"v{index + 1}"], name=f"{op}_{index}", macs=("batch", 10) if op == "Conv" else ())
         for index, op in enumerate(operators)
-    )  # fmt: skip
+    ]
     values = {f"v{index}": Value(dtype="float32", shape=("batch",)) for index in range(len(operators) + 1)}
-    return NodeTable(
-        graph="prefix_board", opset=17, inputs=("v0",), outputs=(f"v{len(operators)}",), initializers=(),
-        values=values, nodes=nodes,
-    )  # fmt: skip
+    return node_table(*nodes, graph="prefix_board", inputs=["v0"], outputs=[f"v{len(operators)}"], values=values)
 
 
 def plan(partitions, cpu):

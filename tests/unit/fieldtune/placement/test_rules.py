@@ -3,6 +3,7 @@ from typing import get_args
 
 import pytest
 
+from builders import altered
 from fieldtune.errors import PlacementRefused
 from fieldtune.hardware import load_profile
 from fieldtune.placement.rules import CHECKS, Rule, check_rules, refuse
@@ -21,7 +22,7 @@ def one(table, profile=KV260):
 
 
 def with_accelerator(profile, **changes):
-    return dataclasses.replace(profile, accelerator=dataclasses.replace(profile.accelerator, **changes))
+    return altered(profile, accelerator=changes)
 
 
 def one_conv(graph, *, into=4, out=4, shape=(1, 16, 8, 8), **changes):
@@ -151,8 +152,7 @@ def test_the_limit_of_memory_is_the_nearest_that_is_known(graph):
     table = one_conv(graph)
 
     def limited(total, available):
-        memory = dataclasses.replace(KV260.memory, total_bytes=total, available_for_app_bytes=available)
-        return dataclasses.replace(KV260, memory=memory)
+        return altered(KV260, memory={"total_bytes": total, "available_for_app_bytes": available})
 
     assert one(table, with_accelerator(limited(4, 3), memory_bytes=2)).limit == "2 bytes"
     assert one(table, limited(4, 3)).limit == "3 bytes"

@@ -1,69 +1,23 @@
 """Bundles of which there are a manifest and node tables alone: more is not needed to check them."""
 
-import json
-
 import pytest
 
-from fieldtune.bundle.layout import Layout, ParameterSpec
-from fieldtune.bundle.manifest import (
-    MANIFEST_NAME,
-    BaseModelSpec,
-    FileSpec,
-    GraphSpec,
-    ImageSpec,
-    Manifest,
-    SplitSpec,
-    TargetSpec,
-    TaskSpec,
-    TensorSpec,
+from builders import (
+    graph_spec,
+    image_spec,
+    layout,
+    manifest,
+    parameter,
+    table_text,
+    target_spec,
+    tensor_spec,
+    write_bundle,
 )
-from fieldtune.bundle.node_tables import FORMAT_VERSION
-from fieldtune.bundle.opening import Bundle, file_spec
-
-
-def write_table(table, path):
-    """Write a node table as the dev box does."""
-    values = {
-        name: {"dtype": value.dtype, "shape": list(value.shape)}
-        | ({} if value.constant_bytes is None else {"bytes": value.constant_bytes})
-        for name, value in table.values.items()
-    }
-    nodes = [
-        {
-            "name": node.name,
-            "op": node.op,
-            "module": node.module,
-            "inputs": list(node.inputs),
-            "outputs": list(node.outputs),
-            "attributes": dict(node.attributes),
-            "macs": list(node.macs),
-            "quantization": node.quantization
-            and {
-                "scale": list(node.quantization.scale),
-                "zero_point": list(node.quantization.zero_point),
-                "axis": node.quantization.axis,
-                "dtype": node.quantization.dtype,
-            },
-        }
-        for node in table.nodes
-    ]
-    whole = {
-        "format_version": FORMAT_VERSION,
-        "graph": table.graph,
-        "opset": table.opset,
-        "inputs": list(table.inputs),
-        "outputs": list(table.outputs),
-        "initializers": list(table.initializers),
-        "values": values,
-        "nodes": nodes,
-    }
-    path.write_text(json.dumps(whole), encoding="utf-8")
+from fieldtune.bundle.manifest import FileSpec, SplitSpec
 
 
 def _specs(table, names):
-    return tuple(
-        TensorSpec(name=name, dtype=table.values[name].dtype, shape=table.values[name].shape) for name in names
-    )
+    return tuple(tensor_spec(name, *table.values[name].shape, dtype=table.values[name].dtype) for name in names)
 
 
 @pytest.fixture
@@ -71,60 +25,29 @@ def bundle(tmp_path):
     """The function from tables of graphs to a bundle for images that holds them, written to disk."""
 
     def make(*tables, boundary=(), targets=(), theta=100, min_ort="1.16.3"):
-        (tmp_path / "graphs").mkdir(parents=True)
-        graphs, files = {}, {"graphs/weights.safetensors": FileSpec(sha256="0" * 64, size_bytes=1_000_000)}
+        graphs, contents = {}, {}
+        absent = {"graphs/weights.safetensors": FileSpec(sha256="0" * 64, size_bytes=1_000_000)}
         for table in tables:
-            path = f"graphs/{table.graph}.nodes.json"
-            write_table(table, tmp_path / path)
-            files[path] = file_spec(tmp_path / path)
-            files[f"graphs/{table.graph}.onnx"] = FileSpec(sha256="0" * 64, size_bytes=5000)
-            graphs[table.graph] = GraphSpec(
-                path=f"graphs/{table.graph}.onnx",
-                nodes=path,
-                opset=18,
-                ir_version=8,
+            spec = graph_spec(
+                table.graph,
                 min_ort=min_ort,
                 inputs=_specs(table, [name for name in table.inputs if name not in table.initializers]),
                 outputs=_specs(table, table.outputs),
-                adapter_inputs=(),
             )
-        parameter = ParameterSpec(
-            key="a", module="m", axes=("rank", "in_features"), shape=(4, theta // 4), offset=0, decay=True
-        )
-        manifest = Manifest(
-            base=BaseModelSpec(id="b", revision=None, sha256="a" * 64, architecture="B", licence="MIT", dtypes={}),
-            task=TaskSpec(name="image-classification", labels=("no", "yes")),
-            method="lora",
-            text=None,
-            image=ImageSpec(
-                height=8, width=8, channels=3, resize=None, resample="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3
-            ),
+            graphs[table.graph] = spec
+            contents[spec.nodes] = table_text(table).encode()
+            absent[spec.path] = FileSpec(sha256="0" * 64, size_bytes=5000)
+        described = manifest(
+            task="image-classification",
+            image=image_spec(),
             peft_config={"r": 4},
-            layout=Layout((parameter,)),
+            layout=layout(parameter("a", {"rank": 4, "in_features": theta // 4})),
             graphs=graphs,
-            parity=(),
-            tools={},
-            files=files,
+            files=absent,
             split=SplitSpec(boundary=boundary) if boundary else None,
-            targets={
-                profile.name: TargetSpec(
-                    profile=profile.name,
-                    target=profile.accelerator.target,
-                    graph=f"prefix_{profile.name}",
-                    precision=profile.accelerator.precision,
-                    activation_type=profile.accelerator.activation_type,
-                    zero_point=profile.accelerator.zero_point,
-                    batch=profile.accelerator.batch,
-                    quantizer="test",
-                    calibration_examples=1,
-                    accuracy=None,
-                    reference=f"graphs/prefix_{profile.name}.onnx",
-                )
-                for profile in targets
-            },
+            targets={profile.name: target_spec(profile) for profile in targets},
         )
-        (tmp_path / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-        return Bundle(tmp_path, manifest)
+        return write_bundle(tmp_path, described, contents)
 
     return make
 
@@ -174,7 +97,6 @@ def split(graph, bundle):
             flat = made.add("Reshape", [x], ("batch", 1024))
             out = made.add("MatMul", [flat, weight], ("batch", 10), macs=("batch", 10, 1024))
             tables.append(made.table(out, name=f"suffix_{name}"))
-        spec = TensorSpec(name="b", dtype="float32", shape=("batch", 16, 8, 8))
-        return bundle(*tables, boundary=(spec,), targets=profiles)
+        return bundle(*tables, boundary=(tensor_spec("b", "batch", 16, 8, 8),), targets=profiles)
 
     return make

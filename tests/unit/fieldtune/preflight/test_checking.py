@@ -2,16 +2,13 @@ import dataclasses
 
 import pytest
 
+from builders import altered
 from fieldtune.bundle.opening import open_tables
 from fieldtune.errors import CorruptFile
 from fieldtune.hardware import MemorySpec, load_profile
 from fieldtune.preflight.checking import check_bundle
 
 PI, KV260 = load_profile("raspberry-pi-5"), load_profile("kv260")
-
-
-def with_memory(profile, **sizes):
-    return dataclasses.replace(profile, memory=MemorySpec(**sizes))
 
 
 def test_a_bundle_that_runs(whole):
@@ -34,7 +31,7 @@ def test_the_tables_are_enough(whole):
 
 
 def test_too_little_memory_is_refused_for_each_use(whole):
-    found = check_bundle(whole(), with_memory(PI, total_bytes=8 << 30, available_for_app_bytes=50_000_000))
+    found = check_bundle(whole(), altered(PI, memory={"total_bytes": 8 << 30, "available_for_app_bytes": 50_000_000}))
     assert [refusal.split(" with")[0] for refusal in found.refusals] == ["training", "evaluation", "inference"]
     assert "a batch of 8 would need" in found.refusals[0]
     assert "of memory, and the profile has 50 MB" in found.refusals[0]
@@ -43,7 +40,7 @@ def test_too_little_memory_is_refused_for_each_use(whole):
 def test_what_is_close_to_the_limit_is_a_warning(whole):
     bundle = whole()
     need = check_bundle(bundle, PI).memory[0].total_bytes
-    found = check_bundle(bundle, with_memory(PI, total_bytes=int(1.1 * need)))
+    found = check_bundle(bundle, dataclasses.replace(PI, memory=MemorySpec(total_bytes=int(1.1 * need))))
     assert found.runs
     assert found.warnings[0].startswith(f"training would need {need / 1e6:,.0f} MB of ")
 

@@ -1,7 +1,6 @@
-import dataclasses
-
 import pytest
 
+from builders import altered
 from fieldtune.hardware import CpuSpec, load_profile
 from fieldtune.preflight.placing import place_graph
 from fieldtune.preflight.step_time import EFFICIENCY, cpu_rate, estimate_time
@@ -50,7 +49,7 @@ def test_what_the_profile_does_not_tell_is_unknown():
 
 def test_seconds_are_macs_over_the_rate(graph):
     profile = load_profile("raspberry-pi-5")
-    profile = dataclasses.replace(profile, cpu=dataclasses.replace(profile.cpu, gflops=2.0))
+    profile = altered(profile, cpu={"gflops": 2.0})
     found = estimate(profile, [part(product(graph(), "batch"), 4)])
     assert (found.macs, found.seconds) == (4_000_000, 0.004)
     assert (found.prefix_macs, found.prefix_s) == (0, 0.0)
@@ -81,7 +80,7 @@ def test_the_prefix_of_an_accelerator_counts_at_its_peak_rate_and_what_it_leaves
 
 def test_what_an_accelerator_leaves_takes_unknown_time_on_a_cpu_of_unknown_rate(graph):
     profile = load_profile("kv260")
-    profile = dataclasses.replace(profile, cpu=dataclasses.replace(profile.cpu, frequency_hz=None))
+    profile = altered(profile, cpu={"frequency_hz": None})
     prefix, placement = prefix_on(profile, graph)
     assert estimate(profile, [prefix], [placement]).prefix_s is None
 

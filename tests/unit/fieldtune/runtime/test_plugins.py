@@ -1,9 +1,9 @@
-import dataclasses
 import shutil
 import subprocess
 
 import pytest
 
+from builders import altered
 from fieldtune.errors import ProviderUnavailable
 from fieldtune.hardware import load_profile
 from fieldtune.hardware.machine import processor_name
@@ -27,9 +27,7 @@ void *ReleaseEpFactory(void *factory) { return NULL; }
 
 
 def _profile(library, **changes):
-    profile = load_profile("vek280")
-    execution = dataclasses.replace(profile.execution, plugin_library=str(library))
-    return dataclasses.replace(profile, execution=execution, **changes)
+    return altered(load_profile("vek280"), execution={"plugin_library": str(library)}, **changes)
 
 
 @pytest.fixture

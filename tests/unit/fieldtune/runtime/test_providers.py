@@ -1,7 +1,6 @@
-import dataclasses
-
 import pytest
 
+from builders import altered
 from fieldtune.errors import ProviderUnavailable
 from fieldtune.hardware import load_profile
 from fieldtune.hardware.machine import usable_cores
@@ -12,10 +11,8 @@ CPU, VITIS = "CPUExecutionProvider", "VitisAIExecutionProvider"
 
 def _vitis_profile(on_missing):
     profile = load_profile("raspberry-pi-5")
-    execution = dataclasses.replace(
-        profile.execution, provider=VITIS, options={"config_file": "a.json"}, on_missing=on_missing
-    )
-    return dataclasses.replace(profile, name="npu", execution=execution)
+    execution = {"provider": VITIS, "options": {"config_file": "a.json"}, "on_missing": on_missing}
+    return altered(profile, name="npu", execution=execution)
 
 
 def test_the_profiles_provider_with_its_options_and_settings():
@@ -37,12 +34,7 @@ def test_a_request_wins_and_does_not_inherit_another_providers_options():
     [(0, None, 0), (0, 1, 1), (3, 4, 3), (3, None, 3), (0, 10_000, usable_cores())],
 )
 def test_zero_threads_become_the_stated_cores_of_which_no_more_than_there_are(threads, cores, expected):
-    profile = load_profile("cpu-generic")
-    profile = dataclasses.replace(
-        profile,
-        cpu=dataclasses.replace(profile.cpu, cores=cores),
-        runtime=dataclasses.replace(profile.runtime, threads=threads),
-    )
+    profile = altered(load_profile("cpu-generic"), cpu={"cores": cores}, runtime={"threads": threads})
     assert choose_provider(profile, [CPU]).session_settings.intra_op_threads == expected
 
 
@@ -73,10 +65,7 @@ def test_what_to_install_is_what_the_profiles_stack_needs(profile, package):
 
 
 def test_a_provider_without_an_accelerator_can_be_replaced_by_the_cpu_only():
-    profile = load_profile("cpu-generic")
-    profile = dataclasses.replace(
-        profile, execution=dataclasses.replace(profile.execution, provider="CUDAExecutionProvider")
-    )
+    profile = altered(load_profile("cpu-generic"), execution={"provider": "CUDAExecutionProvider"})
     with pytest.raises(ProviderUnavailable, match="onnxruntime-gpu instead of onnxruntime, or use the CPU with"):
         choose_provider(profile, [CPU])
     with pytest.raises(ProviderUnavailable, match=r"no \[accelerator\] that could be emulated: --on-missing cpu"):
@@ -114,7 +103,7 @@ def test_what_is_asked_for_wins_over_the_profile():
 def test_values_of_options_are_not_in_a_report():
     profile = _vitis_profile("error")
     options = {**profile.execution.options, "encryption_key": "s3cret"}
-    profile = dataclasses.replace(profile, execution=dataclasses.replace(profile.execution, options=options))
+    profile = altered(profile, execution={"options": options})
     report = choose_provider(profile, [VITIS, CPU]).to_json()
     assert report["options"] == ["config_file", "encryption_key"]
     assert report["emulated"] is False

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fieldtune.bundle.manifest import GraphSpec
+from builders import graph_spec
 from fieldtune.errors import FieldtuneError, InvalidBundle, ProviderUnavailable
 from fieldtune.runtime.providers import ProviderChoice, SessionSettings
 from fieldtune.runtime.session import check_runtime, open_session, run_session
@@ -111,9 +111,7 @@ def test_a_graph_for_a_later_runtime(tmp_path):
 
 
 def test_a_graph_that_needs_a_later_runtime_is_refused_before_it_is_opened(tmp_path):
-    needs = GraphSpec(
-        path="g.onnx", nodes="", opset=18, ir_version=8, min_ort="99.2", inputs=(), outputs=(), adapter_inputs=()
-    )
+    needs = graph_spec(min_ort="99.2")
     with pytest.raises(
         ProviderUnavailable, match=r"g\.onnx: needs ONNX Runtime 99\.2 or later \(opset 18, IR version 8\)"
     ):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fieldtune.bundle.manifest import ImageSpec
+from builders import image_spec
 from fieldtune.data.dialogue import TextExample
 from fieldtune.data.images import ImageExample
 from fieldtune.data.rows import Row
@@ -13,7 +13,7 @@ from fieldtune.errors import InvalidData
 from fieldtune.tasks.interface import Item, Task
 
 Make = Callable[..., Task]
-IMAGE = ImageSpec(height=4, width=4, channels=3, resize=None, resample="bilinear", mean=(0.5,) * 3, std=(0.25,) * 3)
+IMAGE = image_spec(4, 4)
 
 
 def save(path: Path, *records: object) -> Path:

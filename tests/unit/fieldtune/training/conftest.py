@@ -4,10 +4,8 @@ import dataclasses
 
 import pytest
 
-from fieldtune.adapters.adapter import Adapter
-from fieldtune.adapters.tensors import TensorFile
-from fieldtune.bundle.layout import Layout
-from fieldtune.bundle.manifest import BaseModelSpec, GraphSpec, Manifest, TaskSpec, TensorSpec, TextSpec
+import builders
+from builders import adapter, base_model, graph_spec, tensor_spec, text_spec
 from fieldtune.hardware import load_profile
 from fieldtune.runtime.providers import choose_provider
 from fieldtune.tasks.interface import Figure
@@ -27,25 +25,12 @@ def manifest():
     """The function that makes a manifest whose gradient graph takes batches of a shape."""
 
     def make(batch="batch", sequence="sequence", max_length=64):
-        ids = TensorSpec(name="input_ids", dtype="int64", shape=(batch, sequence))
-        graph = GraphSpec(
-            path="g", nodes="n", opset=18, ir_version=8, min_ort="1.16.3", inputs=(ids,), outputs=(), adapter_inputs=()
-        )
-        base = BaseModelSpec(id="b", revision=None, sha256="a" * 64, architecture="B", licence="MIT", dtypes={})
-        return Manifest(
-            base=base,
-            task=TaskSpec(name="text-classification", labels=("no", "yes")),
-            method="lora",
-            text=TextSpec(
-                max_length=max_length, pad_token_id=0, stop_token_ids=(), special_tokens={}, chat_template=None
-            ),
-            image=None,
-            peft_config={},
-            layout=Layout(()),
-            graphs={"gradient": graph},
-            parity=(),
-            tools={},
-            files={},
+        ids = tensor_spec("input_ids", batch, sequence, dtype="int64")
+        return builders.manifest(
+            base=base_model(id="b", architecture="B", licence="MIT"),
+            labels=("no", "yes"),
+            text=text_spec(max_length=max_length),
+            graphs={"gradient": graph_spec("gradient", inputs=(ids,))},
         )
 
     return make
@@ -75,12 +60,7 @@ def report(profile, manifest, evaluation):
             for n in range(1, 41)
         )
         made = TrainReport(
-            adapter=Adapter(
-                config={"peft_type": "LORA", "r": 4, "lora_alpha": 8},
-                tensors=TensorFile(tensors={}, metadata={}),
-                card=None,
-                where="x",
-            ),
+            adapter=adapter(),
             kept_step=40,
             stopped="completed",
             subject=Subject.of(manifest(), ("no", "<yes>")),

@@ -1,8 +1,7 @@
-import dataclasses
-
 import numpy as np
 import pytest
 
+from builders import altered
 from fieldtune.training.config import TrainConfig
 from fieldtune.training.plan import count_steps, plan_steps, settle
 
@@ -51,9 +50,7 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 
 
 def test_what_the_config_leaves_open_is_the_profile_s_or_the_model_s(profile, manifest):
-    small = dataclasses.replace(
-        profile, training=dataclasses.replace(profile.training, batch_size=3, gradient_accumulation=5, max_length=32)
-    )
+    small = altered(profile, training={"batch_size": 3, "gradient_accumulation": 5, "max_length": 32})
     settled = settle(TrainConfig(), small, manifest())
     assert (settled.batch_size, settled.gradient_accumulation, settled.max_length) == (3, 5, 32)
     assert settle(TrainConfig(), small, manifest(max_length=16)).max_length == 16

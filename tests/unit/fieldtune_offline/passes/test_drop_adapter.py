@@ -3,7 +3,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from fieldtune.bundle.layout import Layout, ParameterSpec
+from builders import layout, parameter
 from fieldtune.errors import ExportError
 from fieldtune_offline.passes.drop_adapter import drop_adapter
 from fieldtune_offline.passes.fold_lora import fold_lora
@@ -40,19 +40,9 @@ class Network:
         value = self.fill(key, [1 if size == "rank" else size for size in shape])
         value.shape = ir.Shape(shape)
         self.adapter.append(value)
-        offset = sum(parameter.size for parameter in self.layout)
-        peft_shape = tuple(rank if size == "rank" else size for size in peft_shape)
-        self.layout.append(
-            ParameterSpec(
-                key=key,
-                module=module,
-                axes=AXES[kind, len(shape)],
-                shape=peft_shape,
-                offset=offset,
-                decay=True,
-                replaces=replaces,
-            )
-        )
+        sizes = [rank if size == "rank" else size for size in peft_shape]
+        axes = dict(zip(AXES[kind, len(shape)], sizes, strict=True))
+        self.layout.append(parameter(key, axes, module=module, replaces=replaces))
         self.fed[key] = RNG.normal(size=[rank if size == "rank" else size for size in shape]).astype(np.float32)
         return value
 
@@ -97,7 +87,7 @@ def _check(network, inputs, outputs, feeds):
     model = network.model(inputs, outputs)
     names = [value.name for value in model.graph.outputs]
     expected = _run(model, {**feeds, **network.fed})
-    merged = drop_adapter(model, Layout(tuple(network.layout)), fold_lora)
+    merged = drop_adapter(model, layout(*network.layout), fold_lora)
     for tensor in merged:
         model.graph.initializers[tensor.name].const_value = ir.tensor(tensor.values(network.fed), name=tensor.name)
     assert [value.name for value in model.graph.inputs] == [value.name for value in inputs]
@@ -212,7 +202,7 @@ def test_a_bias_that_the_adapter_leaves_alone_keeps_the_bundles_values():
     bias = network.feed(key, "bias", "norm", (5,), (5,), replaces="norm.bias")
     before = bias.const_value.numpy().copy()
     model = network.model([x], {"y": network.op("Add", [x, bias], ("rows", 5))})
-    (tensor,) = drop_adapter(model, Layout(tuple(network.layout)), fold_lora)
+    (tensor,) = drop_adapter(model, layout(*network.layout), fold_lora)
     assert tensor.name == "norm.bias"
     np.testing.assert_array_equal(tensor.values({}), before)
     np.testing.assert_array_equal(tensor.values(network.fed), network.fed[key])
@@ -226,4 +216,4 @@ def test_a_branch_of_another_form_is_refused():
     tangent = network.op("Tanh", [low], ("rows", "rank"))
     model = network.model([x], {"y": y, "low": tangent})
     with pytest.raises(ExportError, match=r"net.layer: its adapter goes through Tanh_\d \(Tanh\)"):
-        drop_adapter(model, Layout(tuple(network.layout)), fold_lora)
+        drop_adapter(model, layout(*network.layout), fold_lora)

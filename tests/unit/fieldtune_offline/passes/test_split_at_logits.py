@@ -3,17 +3,17 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from fieldtune.bundle.manifest import TensorSpec
+from builders import tensor_spec
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.graph import Graph
 from fieldtune_offline.passes.split_at_logits import check_cut, split_at_logits
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.normal(size=(2, 3)).astype(np.float32)
-X = TensorSpec(name="x", dtype="float32", shape=("batch", 3))
-TARGET = TensorSpec(name="target", dtype="float32", shape=("batch", 2))
-LOGITS = TensorSpec(name="logits", dtype="float32", shape=("batch", 2))
-LOSS = TensorSpec(name="loss_sum", dtype="float32", shape=())
+X = tensor_spec("x", "batch", 3)
+TARGET = tensor_spec("target", "batch", 2)
+LOGITS = tensor_spec("logits", "batch", 2)
+LOSS = tensor_spec("loss_sum")
 
 
 def _value(spec):
@@ -56,7 +56,7 @@ def test_the_whole_network_is_the_prefix():
     split = split_at_logits(evaluation, inference)
     prefix, behind_eval, behind_infer = split.graphs
     assert [graph.name for graph in split.graphs] == ["prefix", "suffix_eval", "suffix_infer"]
-    assert split.spec.boundary == (TensorSpec(name="boundary_0", dtype="float32", shape=("batch", 2)),)
+    assert split.spec.boundary == (tensor_spec("boundary_0", "batch", 2),)
     assert [node.op_type for node in prefix.model.graph] == ["Relu", "Gemm"]
     assert [node.op_type for node in behind_infer.model.graph] == ["Identity"]
     assert [spec.name for spec in behind_eval.inputs] == ["boundary_0", "target"]
@@ -79,7 +79,7 @@ def test_the_whole_network_is_the_prefix():
     ],
 )
 def test_graphs_that_no_accelerator_takes_are_refused(inputs, outputs, message):
-    given = TensorSpec(name="x", dtype="int64", shape=inputs)
+    given = tensor_spec("x", *inputs, dtype="int64")
     with pytest.raises(UnsupportedModel, match=message):
         check_cut([given], [LOGITS] * outputs)
     check_cut([X], [LOGITS])

@@ -3,15 +3,13 @@ import json
 
 import pytest
 
-from fieldtune.bundle.manifest import TargetSpec
+from builders import CPU, VITIS, altered, target_spec
 from fieldtune.compilation.kept.key import CompileKey, compile_key, external_files, model_digest
 from fieldtune.errors import InvalidBundle
 from fieldtune.hardware import load_profile
 from fieldtune.runtime.providers import choose_provider
 
 pytest.importorskip("onnxruntime")
-
-CPU, VITIS = "CPUExecutionProvider", "VitisAIExecutionProvider"
 
 
 def _location(name):
@@ -22,29 +20,9 @@ def _location(name):
     return b"\x0a\x08location\x12" + size + encoded
 
 
-def _target(profile, graph="prefix"):
-    accelerator = profile.accelerator
-    return TargetSpec(
-        profile=profile.name,
-        target=accelerator.target,
-        graph=graph,
-        precision="xint8",
-        activation_type=accelerator.activation_type,
-        zero_point=accelerator.zero_point,
-        batch=accelerator.batch,
-        quantizer="",
-        calibration_examples=1,
-        accuracy=None,
-        reference="",
-    )
-
-
 def _key(bundle, profile, available=(VITIS, CPU), on_missing=None):
-    return compile_key(bundle, _target(profile), profile, choose_provider(profile, available, None, on_missing))
-
-
-def _with(profile, **execution):
-    return dataclasses.replace(profile, execution=dataclasses.replace(profile.execution, **execution))
+    choice = choose_provider(profile, available, None, on_missing)
+    return compile_key(bundle, target_spec(profile, graph="prefix"), profile, choice)
 
 
 def test_equal_keys_have_equal_identities_and_every_part_counts(key):
@@ -118,12 +96,11 @@ def test_the_key_of_what_is_here(bundle):
 
 def test_all_that_the_profile_says_of_the_accelerator_counts(bundle):
     profile, made = load_profile("vek280"), bundle({"prefix": b"graph"})
-    limits = dataclasses.replace(profile.accelerator.limits, shift_cut_max=15)
-    other = dataclasses.replace(profile, accelerator=dataclasses.replace(profile.accelerator, limits=limits))
+    other = altered(profile, accelerator={"limits": {"shift_cut_max": 15}})
     (line,) = _key(made, profile).differences(_key(made, other))
     assert line.startswith("accelerator (what the profile says of it): stored ")
     # The profile's name and its demands decide nothing about what is compiled.
-    renamed = _with(dataclasses.replace(profile, name="mine"), min_offload=0.1, compile_timeout_s=5)
+    renamed = altered(profile, name="mine", execution={"min_offload": 0.1, "compile_timeout_s": 5})
     assert _key(made, renamed) == _key(made, profile)
 
 
@@ -131,7 +108,7 @@ def test_values_of_options_and_files_that_they_name_count_and_are_not_shown(bund
     config = tmp_path / "vaip_config.json"
     config.write_text("{}")
     profile, made = load_profile("vek280"), bundle({"prefix": b"graph"})
-    profile = _with(profile, options={"config_file": str(config), "encryption_key": "s3cret"})
+    profile = altered(profile, execution={"options": {"config_file": str(config), "encryption_key": "s3cret"}})
     before = _key(made, profile)
     assert "s3cret" not in json.dumps(dataclasses.asdict(before))
     config.write_text('{"changed": true}')
@@ -142,4 +119,4 @@ def test_values_of_options_and_files_that_they_name_count_and_are_not_shown(bund
 def test_where_compiled_models_are_kept_is_no_part_of_the_key(bundle):
     profile, made = load_profile("vek280"), bundle({"prefix": b"graph"})
     options = {**profile.execution.options, "cacheDir": "/tmp/somewhere", "cacheKey": "x"}
-    assert _key(made, _with(profile, options=options)) == _key(made, profile)
+    assert _key(made, altered(profile, execution={"options": options})) == _key(made, profile)

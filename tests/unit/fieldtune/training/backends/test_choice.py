@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from fieldtune.bundle.layout import Layout
-from fieldtune.bundle.manifest import BaseModelSpec, Manifest, OrtTrainingSpec, SplitSpec, TaskSpec, TextSpec
+from builders import manifest
+from fieldtune.bundle.manifest import OrtTrainingSpec, SplitSpec
 from fieldtune.bundle.opening import Bundle
 from fieldtune.errors import BackendUnavailable
 from fieldtune.hardware import CPU_PROVIDER
@@ -24,19 +24,16 @@ ARTIFACTS = OrtTrainingSpec(
 def choose(
     asked, *, training=True, artifacts=True, optimizer=None, provider=CPU_PROVIDER, folder="a", split=False, target=""
 ):
-    manifest = Manifest(
-        base=BaseModelSpec(id="", revision=None, sha256="", architecture="", licence=None, dtypes={}),
-        task=TaskSpec(name="text-generation", labels=()),
-        method="lora",
-        image=None,
-        text=TextSpec(max_length=8, pad_token_id=0, stop_token_ids=(), special_tokens={}, chat_template=None),
-        peft_config={}, layout=Layout(()), graphs={}, parity=(), tools={}, files={},
-        ort_training=ARTIFACTS if artifacts else None, split=SplitSpec(boundary=()) if split else None,
-    )  # fmt: skip
+    described = manifest(
+        task="text-generation",
+        labels=(),
+        ort_training=ARTIFACTS if artifacts else None,
+        split=SplitSpec(boundary=()) if split else None,
+    )
     features = RuntimeFeatures(version="1.19.2", has_lora_adapter=False, has_training_api=training, providers=())
     choice = ProviderChoice(provider=provider, requested=provider, options={}, reason="", session_settings=SETTINGS)
     return choose_backend(
-        asked, features, choice, Bundle(Path(folder), manifest), optimizer or AdamWConfig(), target=target
+        asked, features, choice, Bundle(Path(folder), described), optimizer or AdamWConfig(), target=target
     )
 
 

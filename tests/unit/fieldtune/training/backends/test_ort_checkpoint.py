@@ -3,20 +3,14 @@ import struct
 import numpy as np
 import pytest
 
-from fieldtune.bundle.layout import Layout, ParameterSpec
+from builders import layout, parameter
 from fieldtune.errors import CheckpointError
 from fieldtune.training.backends.ort_checkpoint import read_adamw, read_parameters, replace_adamw
 
-LAYOUT = Layout(
-    (
-        ParameterSpec(
-            key="q.lora_A.weight", axes=("rank", "in_features"), module="q", shape=(2, 3), offset=0, decay=True
-        ),
-        ParameterSpec(
-            key="q.lora_B.weight", axes=("out_features", "rank"), module="q", shape=(4, 2), offset=6, decay=True
-        ),
-        ParameterSpec(key="head.bias", axes=("features",), module="head", shape=(2,), offset=14, decay=False),
-    )
+LAYOUT = layout(
+    parameter("q.lora_A.weight", {"rank": 2, "in_features": 3}),
+    parameter("q.lora_B.weight", {"out_features": 4, "rank": 2}),
+    parameter("head.bias", {"features": 2}, decay=False),
 )
 # Where a table begins, the identifier, a table without a field, and how far its list of fields lies before it.
 EMPTY = struct.pack("<I4sHHi", 12, b"ODTC", 4, 4, 4)
@@ -72,10 +66,11 @@ def test_a_state_comes_back_bit_for_bit_and_leaves_the_rest_where_it_is(saved):
 
 def test_a_state_of_another_adapter_is_refused_with_every_parameter(saved):
     replace_adamw(saved, LAYOUT, _state(1, 0))
-    first, _, third = LAYOUT.parameters
-    other = Layout((first, ParameterSpec(key="q.lora_B.weight", axes=("out_features", "rank"), module="q", shape=(5, 2),
-                    offset=6, decay=True), ParameterSpec(key="tail.bias", axes=("features",), module="tail",
-                    shape=third.shape, offset=16, decay=False)))  # fmt: skip
+    other = layout(
+        LAYOUT.parameters[0],
+        parameter("q.lora_B.weight", {"out_features": 5, "rank": 2}),
+        parameter("tail.bias", {"features": 2}, decay=False),
+    )
     with pytest.raises(CheckpointError) as caught:
         read_adamw(saved, other)
     message = str(caught.value)
