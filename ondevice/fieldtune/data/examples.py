@@ -7,6 +7,8 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from fieldtune.errors import InvalidData
+
 IntArray: TypeAlias = npt.NDArray[np.int64]
 Columns: TypeAlias = Mapping[str, str]
 """What a file's columns hold → the name of the column; what is left out is guessed from the columns' names."""
@@ -66,3 +68,15 @@ class EncodedSet:
     def weight(self, indices: npt.ArrayLike) -> float:
         """Return what some of the examples add to the number that a summed loss is divided by."""
         return sum(self.examples[int(index)].weight for index in np.atleast_1d(np.asarray(indices)))
+
+    def check_labelled(self, purpose: str) -> None:
+        """Refuse examples that all lack a label.
+
+        Args:
+            purpose: what labels are needed for, for the message: ``to learn from``.
+
+        Raises:
+            InvalidData: none of them has one.
+        """
+        if not any(example.weight for example in self.examples):
+            raise InvalidData(f"none of the {len(self.examples)} example(s) has a label {purpose}")

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
         load_runtime,
         release,
     )
-    from fieldtune.hardware.machine import MachineFacts, instruction_sets, machine_facts, processor_name, usable_cores
+    from fieldtune.hardware.machine import (
+        MachineFacts,
+        environment,
+        instruction_sets,
+        machine_facts,
+        processor_name,
+        usable_cores,
+    )
     from fieldtune.hardware.on_missing import OnMissing
     from fieldtune.hardware.reading import FORMAT_VERSION, read_profile
     from fieldtune.hardware.specs import (
@@ -78,6 +85,7 @@ __all__ = [
     "Support",
     "TrainingSpec",
     "check_installed",
+    "environment",
     "features",
     "installed_runtimes",
     "instruction_sets",
@@ -118,6 +126,7 @@ __getattr__ = lazy_names(
         ),
         "machine": (
             "MachineFacts",
+            "environment",
             "instruction_sets",
             "machine_facts",
             "processor_name",

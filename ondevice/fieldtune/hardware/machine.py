@@ -7,7 +7,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from fieldtune.hardware.installed import RuntimeFeatures
+import numpy as np
+
+from fieldtune.hardware.installed import RuntimeFeatures, features
+from fieldtune.version import __version__
 
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 # The part numbers of Arm's own cores (implementer 0x41): arch/arm64/include/asm/cputype.h in Linux.
@@ -69,6 +72,22 @@ def machine_facts(
         runtime_version=runtime.version if runtime else "",
         providers=runtime.providers if runtime else (),
     )
+
+
+def environment() -> dict[str, str]:
+    """Return versions and machine, for a report.
+
+    Raises:
+        ProviderUnavailable: if there is no usable ONNX Runtime.
+    """
+    return {
+        "fieldtune": __version__,
+        "onnxruntime": features().version,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": str(os.cpu_count() or "unknown"),
+    }
 
 
 def instruction_sets(root: Path = Path("/")) -> tuple[str, ...]:

@@ -11,19 +11,21 @@ if TYPE_CHECKING:
     from fieldtune.training.backends.ort_checkpoint import read_parameters
     from fieldtune.training.batch_source import open_batches
     from fieldtune.training.config import TrainConfig
-    from fieldtune.training.evaluation import Evaluation, EvaluationGraph, Ticks, evaluate_with
-    from fieldtune.training.events import Evaluating, Event, Progress, Started
+    from fieldtune.training.evaluation import Evaluation, EvaluationGraph, Ticks, evaluate, evaluate_with
     from fieldtune.training.files import rescue, write_run
-    from fieldtune.training.loop import train_adapter
+    from fieldtune.training.opening import open_run, train_adapter
     from fieldtune.training.plan import settle
-    from fieldtune.training.report import (
+    from fieldtune.training.records import (
         DataCounts,
         EpochRecord,
+        Evaluating,
         EvaluationRecord,
-        RunDiverged,
+        Event,
+        Progress,
+        Started,
         StepRecord,
-        TrainReport,
     )
+    from fieldtune.training.report import RunDiverged, TrainReport
 
 __all__ = [
     "DataCounts",
@@ -40,8 +42,10 @@ __all__ = [
     "Ticks",
     "TrainConfig",
     "TrainReport",
+    "evaluate",
     "evaluate_with",
     "open_batches",
+    "open_run",
     "read_parameters",
     "rescue",
     "settle",
@@ -59,26 +63,30 @@ __getattr__ = lazy_names(
             "Evaluation",
             "EvaluationGraph",
             "Ticks",
+            "evaluate",
             "evaluate_with",
-        ),
-        "events": (
-            "Evaluating",
-            "Event",
-            "Progress",
-            "Started",
         ),
         "files": (
             "rescue",
             "write_run",
         ),
-        "loop": ("train_adapter",),
+        "opening": (
+            "open_run",
+            "train_adapter",
+        ),
         "plan": ("settle",),
-        "report": (
+        "records": (
             "DataCounts",
             "EpochRecord",
+            "Evaluating",
             "EvaluationRecord",
-            "RunDiverged",
+            "Event",
+            "Progress",
+            "Started",
             "StepRecord",
+        ),
+        "report": (
+            "RunDiverged",
             "TrainReport",
         ),
     },

@@ -6,7 +6,7 @@ from typing import Literal
 
 from fieldtune.activations import CacheSettings
 from fieldtune.hardware import Backend
-from fieldtune.training.schedules import Schedule, Warmup
+from fieldtune.training.schedules import Schedule, Warmup, learning_rate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,3 +96,13 @@ class TrainConfig:
             ValueError: a ratio outside 0 to 1, or negative steps.
         """
         return Warmup(ratio=self.warmup_ratio) if self.warmup_steps is None else Warmup(steps=self.warmup_steps)
+
+    def rate(self, step: int, total_steps: int) -> float:
+        """Return the learning rate of an optimizer step, which counts from 0, in a run of so many."""
+        return learning_rate(
+            step,
+            total_steps=total_steps,
+            peak=self.learning_rate,
+            schedule=self.schedule,
+            warmup_steps=self.warmup().count(total_steps),
+        )

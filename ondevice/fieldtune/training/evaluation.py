@@ -9,7 +9,6 @@ from fieldtune.activations import CacheSettings
 from fieldtune.adapters import Adapter, inference_inputs, initial_adapter
 from fieldtune.bundle import Bundle, Manifest
 from fieldtune.data import Batch, EncodedSet, plan_evaluation
-from fieldtune.errors import InvalidData
 from fieldtune.files import json_value
 from fieldtune.hardware import HardwareProfile, OnMissing
 from fieldtune.placement import choose_for, open_graph
@@ -125,8 +124,7 @@ def evaluate_with(
         InvalidData: no example has a label.
     """
     started = time.perf_counter()
-    if not any(example.weight for example in encoded.examples):
-        raise InvalidData(f"none of the {len(encoded.examples)} example(s) has a label to evaluate with")
+    encoded.check_labelled("to evaluate with")
     batches = plan_evaluation(encoded.lengths, source.batch_size(batch_size))
     meter = task.meter(encoded)
     loss, weight = 0.0, 0.0

@@ -7,7 +7,7 @@ from fieldtune.bundle import FloatArray
 from fieldtune.training.batch_source import Counts
 from fieldtune.training.config import TrainConfig
 from fieldtune.training.evaluation import Evaluation
-from fieldtune.training.report import EpochRecord, EvaluationRecord, StepRecord
+from fieldtune.training.records import EpochRecord, EvaluationRecord, StepRecord
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""open_run: from a bundle and examples to a run that can be stepped, stopped, snapshotted and restored."""
+"""From a bundle and examples to a run: opened, to be stepped, stopped, snapshotted and restored, or trained at once."""
 
 import contextlib
 import dataclasses
@@ -11,19 +11,18 @@ import numpy as np
 from fieldtune.adapters import Adapter, adapter_labels, read_adapter, to_theta
 from fieldtune.bundle import Bundle, FloatArray
 from fieldtune.data import EncodedSet, Example
-from fieldtune.errors import AdapterMismatch, InvalidData, listed
-from fieldtune.hardware import HardwareProfile, OnMissing, features
+from fieldtune.errors import AdapterMismatch, listed
+from fieldtune.hardware import HardwareProfile, OnMissing, environment, features
 from fieldtune.placement import choose_for
 from fieldtune.runtime import ProviderChoice
 from fieldtune.tasks import Task, open_task
-from fieldtune.training.backends.choice import BackendChoice, choose_backend, open_backend
+from fieldtune.training.backends.choice import choose_backend, open_backend
 from fieldtune.training.batch_source import open_batches
 from fieldtune.training.config import TrainConfig
-from fieldtune.training.events import Progress, Started
-from fieldtune.training.history import History, Snapshot
 from fieldtune.training.optimizers import AdamWConfig, OptimizerConfig, SGDConfig
 from fieldtune.training.plan import settle
-from fieldtune.training.report import DataCounts, Subject, TrainReport, environment
+from fieldtune.training.records import DataCounts, Progress, Started
+from fieldtune.training.report import RunDiverged, Subject, TrainReport
 from fieldtune.training.run import Outcome, Run, RunState
 
 Examples: TypeAlias = Sequence[Example] | EncodedSet
@@ -35,17 +34,13 @@ class OpenRun:
 
     Attributes:
         run: the steps.
-        choice: the provider, and why that.
-        backend: what computes the gradients, and why that.
-        profile: name of the hardware profile.
-        started: when it was opened, as ``time.perf_counter`` has it.
+        start: what was chosen for it, and on what it runs.
+        since: when it was opened, as ``time.perf_counter`` has it.
     """
 
     run: Run
-    choice: ProviderChoice
-    backend: BackendChoice
-    profile: str
-    started: float
+    start: Started
+    since: float
 
     def step(self) -> bool:
         """Take the next step; return whether there are more. See ``Run.step``."""
@@ -107,7 +102,7 @@ def open_run(
         PlacementRefused: the provider runs less of a graph than the profile demands.
         ValueError: sizes that the bundle's static graphs cannot take, or ``keep="best"`` without evaluation examples.
     """
-    started = time.perf_counter()
+    since = time.perf_counter()
     if config.keep == "best" and evaluation is None:
         raise ValueError("keep is 'best', which needs held-out examples to evaluate on")
     bundle.check_trainable()
@@ -135,46 +130,92 @@ def open_run(
                 backend.name, bundle, source.choice, theta, optimizer, settled.max_grad_norm, source.graphs
             ),
             progress=progress,
-            history=History(config=settled, good=Snapshot(0, theta)),
         )
-        progress(
-            Started(
-                planned_steps=run.planned_steps,
-                provider=choice,
-                backend=backend,
-                placement=source.split.placement if source.split else run.backend.placement,
-                train_data=DataCounts.of(train_set),
-                evaluation_data=DataCounts.of(held_out) if held_out else None,
-            )
+        started = Started(
+            profile=profile.name,
+            provider=choice,
+            backend=backend,
+            placement=run.backend.placement,
+            split=source.split,
+            planned_steps=run.planned_steps,
+            train_data=DataCounts.of(train_set),
+            evaluation_data=DataCounts.of(held_out) if held_out else None,
         )
-        yield OpenRun(run=run, choice=choice, backend=backend, profile=profile.name, started=started)
+        progress(started)
+        yield OpenRun(run=run, start=started, since=since)
+
+
+def train_adapter(
+    bundle: Bundle,
+    examples: Examples,
+    config: TrainConfig,
+    profile: HardwareProfile,
+    *,
+    evaluation: Examples | None = None,
+    start: Adapter | None = None,
+    on_missing: OnMissing | None = None,
+    choice: ProviderChoice | None = None,
+    progress: Progress = lambda _: None,
+) -> TrainReport:
+    """Train an adapter on examples.
+
+    The same bundle, examples, config and start give the same losses, bit for bit, on one machine with one version of
+    ONNX Runtime and one number of threads. A KeyboardInterrupt ends the run with the work so far
+    (``stopped="interrupted"``).
+
+    Args:
+        bundle: as for ``open_run``, and so are the other arguments.
+        examples: to learn from.
+        config: how to train.
+        profile: of the device.
+        evaluation: held-out examples.
+        start: the adapter to continue.
+        on_missing: what to do where the profile's provider is not there.
+        choice: the provider, where it has been chosen already.
+        progress: is told what happens.
+
+    Raises:
+        RunDiverged: a TrainingDiverged; its report holds the last good adapter.
+        FieldtuneError: whatever ``open_run`` raises.
+        ValueError: as ``open_run``.
+    """
+    with open_run(
+        bundle,
+        examples,
+        config,
+        profile,
+        evaluation=evaluation,
+        start=start,
+        on_missing=on_missing,
+        choice=choice,
+        progress=progress,
+    ) as opened:
+        outcome = opened.train()
+        report = opened.report()
+    if outcome.fault:
+        raise RunDiverged(outcome.fault, report)
+    return report
 
 
 def _report(opened: OpenRun, outcome: Outcome) -> TrainReport:
     run = opened.run
     manifest, history = run.bundle.manifest, run.history
+    start = {field.name: getattr(opened.start, field.name) for field in dataclasses.fields(Started)}
     return TrainReport(
+        **{**start, "split": run.source.split},
         adapter=run.adapter(outcome.kept),
         kept_step=outcome.kept.step,
         stopped=outcome.stopped,
         subject=Subject.of(manifest, adapter_labels(run.start, manifest)),
         config=run.config,
-        profile=opened.profile,
-        provider=opened.choice,
-        backend=opened.backend,
-        placement=run.backend.placement,
-        split=run.source.split,
-        planned_steps=run.planned_steps,
         steps=tuple(history.steps),
         epochs=tuple(history.epochs),
         evaluations=tuple(history.evaluations),
-        train_data=DataCounts.of(run.train_set),
-        evaluation_data=DataCounts.of(run.held_out) if run.held_out else None,
         skipped_steps=history.skipped_steps,
         skipped_microbatches=history.skipped_microbatches,
         tokens=history.tokens,
         training_seconds=history.training_seconds,
-        seconds=time.perf_counter() - opened.started,
+        seconds=time.perf_counter() - opened.since,
         environment=environment(),
     )
 
@@ -194,8 +235,7 @@ def _starting_theta(start: Adapter, bundle: Bundle) -> FloatArray:
 def _encoded(task: Task, config: TrainConfig, examples: Examples) -> EncodedSet:
     if not isinstance(examples, EncodedSet):
         examples = task.encode(examples, max_length=config.max_length, strict=config.strict)
-    if not any(example.weight for example in examples.examples):
-        raise InvalidData(f"none of the {len(examples.examples)} example(s) has a label to learn from")
+    examples.check_labelled("to learn from")
     return examples
 
 

@@ -11,7 +11,8 @@ from fieldtune.tasks import Figure
 from fieldtune.training.batch_source import SplitReport
 from fieldtune.training.charts import Series, line_chart, smoothed
 from fieldtune.training.evaluation import Evaluation
-from fieldtune.training.report import DataCounts, TrainReport
+from fieldtune.training.records import DataCounts
+from fieldtune.training.report import TrainReport
 
 _TEMPLATE = Path(__file__).with_name("page.html.jinja")
 _ONE_LINE = {

@@ -16,12 +16,10 @@ from fieldtune.training.backends.interface import TrainingBackend
 from fieldtune.training.batch_source import BatchSource
 from fieldtune.training.config import TrainConfig
 from fieldtune.training.evaluation import evaluate_with
-from fieldtune.training.events import Evaluating, Progress
 from fieldtune.training.history import History, Snapshot
 from fieldtune.training.optimizers import State
 from fieldtune.training.plan import PlannedStep, count_steps, plan_steps
-from fieldtune.training.report import StepRecord, Stopped
-from fieldtune.training.schedules import learning_rate
+from fieldtune.training.records import Evaluating, Progress, StepRecord, Stopped
 
 
 class _Diverged(Exception):
@@ -81,10 +79,13 @@ class Run:
     source: BatchSource
     backend: TrainingBackend
     progress: Progress
-    history: History
+    history: History = dataclasses.field(init=False)
     outcome: Outcome | None = None
     _planned: int = 0
     _steps: Iterator[PlannedStep] | None = None
+
+    def __post_init__(self) -> None:
+        self.history = History(config=self.config, good=Snapshot(0, self.backend.theta()))
 
     @property
     def planned_steps(self) -> int:
@@ -194,7 +195,7 @@ class Run:
         if not math.isfinite(loss):
             raise _Diverged(f"the loss is {loss / weight} in step {step.number}")
         self.history.good = Snapshot(self.history.last_step, theta)
-        rate = self._rate(step.number)
+        rate = self.config.rate(step.number - 1, self.planned_steps)
         norm = self.backend.update(rate)
         if not math.isfinite(norm):
             raise _Diverged(f"the norm of the gradient is {norm} in step {step.number}")
@@ -226,15 +227,6 @@ class Run:
             if self.bundle.manifest.text is not None:
                 self.history.tokens += sum(self.train_set.examples[index].length for index in indices)
         return loss, weight
-
-    def _rate(self, step: int) -> float:
-        return learning_rate(
-            step - 1,
-            total_steps=self.planned_steps,
-            peak=self.config.learning_rate,
-            schedule=self.config.schedule,
-            warmup_steps=self.config.warmup().count(self.planned_steps),
-        )
 
     def _is_due(self, step: PlannedStep) -> bool:
         every = self.config.evaluate_every

@@ -12,7 +12,7 @@ from fieldtune.adapters.arrays import to_theta
 from fieldtune.errors import CheckpointError
 from fieldtune.training import TrainConfig, train_adapter
 from fieldtune.training.opening import open_run
-from fieldtune.training.report import StepRecord
+from fieldtune.training.records import StepRecord
 
 NAMES = ("tiny-classifier", "split-classifier", "tiny-lm")
 CONFIG = TrainConfig(epochs=2, batch_size=4, gradient_accumulation=1, learning_rate=5e-3, evaluate_every=2)

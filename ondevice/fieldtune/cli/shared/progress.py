@@ -70,8 +70,10 @@ class _TrainingProgress:
     def _started(self, event: Started) -> None:
         self._print(f"provider: {event.provider}")
         self._print(f"backend: {event.backend.name}, {event.backend.reason}")
-        if event.placement:
-            self._print(f"placement: {event.placement}")
+        # What is behind a prefix runs on the CPU.
+        placement = event.split.placement if event.split else event.placement
+        if placement:
+            self._print(f"placement: {placement}")
         for name, counts in (("training", event.train_data), ("held out", event.evaluation_data)):
             if counts:
                 self._print(f"{name}: {counted(counts)}")

@@ -12,7 +12,8 @@ from fieldtune.tasks.interface import Figure
 from fieldtune.training.backends.choice import BackendChoice
 from fieldtune.training.config import TrainConfig
 from fieldtune.training.evaluation import Evaluation
-from fieldtune.training.report import DataCounts, EpochRecord, EvaluationRecord, StepRecord, Subject, TrainReport
+from fieldtune.training.records import DataCounts, EpochRecord, EvaluationRecord, StepRecord
+from fieldtune.training.report import Subject, TrainReport
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from fieldtune.training.batch_source import Counts
 from fieldtune.training.config import TrainConfig
 from fieldtune.training.history import History, Snapshot
-from fieldtune.training.report import StepRecord
+from fieldtune.training.records import StepRecord
 
 
 def _theta(value):

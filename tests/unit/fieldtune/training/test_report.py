@@ -6,7 +6,7 @@ import re
 from fieldtune.files import json_text
 from fieldtune.tasks.interface import Figure
 from fieldtune.training.page import report_page
-from fieldtune.training.report import EvaluationRecord
+from fieldtune.training.records import EvaluationRecord
 
 
 def test_before_and_after_are_of_the_start_and_of_what_was_kept(report, evaluation):
@@ -23,7 +23,7 @@ def test_before_and_after_are_of_the_start_and_of_what_was_kept(report, evaluati
 def test_json_holds_everything_but_the_adapter_and_secrets(report):
     data = json.loads(json_text(report().to_json()))
     assert "adapter" not in data
-    assert data["format_version"] == "1.1"
+    assert data["format_version"] == "2.0"
     assert data["steps"][39] == {
         "step": 40,
         "epoch": 2.0,
