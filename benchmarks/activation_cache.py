@@ -37,9 +37,9 @@ from fieldtune.data.examples import Encoded, EncodedSet, IntArray
 from fieldtune.data.images import encoded_image
 from fieldtune.hardware import HardwareProfile
 from fieldtune.placement.targets import choose_for
+from fieldtune.training.backends.optimizers import AdamWConfig
 from fieldtune.training.backends.portable import PortableBackend
 from fieldtune.training.batch_source import BatchSource, open_batches
-from fieldtune.training.optimizers import AdamWConfig
 from fieldtune.training.plan import plan_steps
 
 LEARNING_RATE = 1e-3

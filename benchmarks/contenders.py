@@ -50,7 +50,7 @@ class Fieldtune:
         from fieldtune.hardware.installed import features
         from fieldtune.runtime.providers import choose_provider
         from fieldtune.training.backends.choice import open_backend
-        from fieldtune.training.optimizers import AdamWConfig
+        from fieldtune.training.backends.optimizers import AdamWConfig
 
         profile = load_profile("cpu-generic")
         settings = dataclasses.replace(profile.runtime, threads=workload.threads, **runtime)

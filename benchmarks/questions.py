@@ -33,10 +33,10 @@ from fieldtune.data.examples import EncodedSet
 from fieldtune.placement.targets import choose_for
 from fieldtune.tasks.interface import Task
 from fieldtune.tasks.table import open_task
+from fieldtune.training.backends.optimizers import AdamWConfig
 from fieldtune.training.backends.portable import PortableBackend
 from fieldtune.training.batch_source import BatchSource, open_batches
 from fieldtune.training.evaluation import Evaluated, Evaluation, evaluate_with
-from fieldtune.training.optimizers import AdamWConfig
 from fieldtune.training.plan import count_steps, plan_steps, settle
 from fieldtune.training.schedules import learning_rate
 from fieldtune_offline import BuildSpec, MethodSpec

@@ -37,7 +37,7 @@ from fieldtune.hardware.specs import (
     RuntimeSpec,
     TrainingSpec,
 )
-from fieldtune.placement.report import PlacementReport, ProviderShare
+from fieldtune.placement.reports.report import PlacementReport, ProviderShare
 
 VITIS, CPU = "VitisAIExecutionProvider", "CPUExecutionProvider"
 LABELS = ("negative", "positive")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fieldtune.hardware import load_profile
-from fieldtune.placement.dataflow import DEQUANTIZE, QUANTIZE
+from fieldtune.placement.flow.dataflow import DEQUANTIZE, QUANTIZE
 from fieldtune.placement.plan import plan_placement
 from fieldtune.placement.rules import check_rules
 from fieldtune_offline.accelerators.int8 import quantize

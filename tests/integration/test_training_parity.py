@@ -17,8 +17,8 @@ from fieldtune.bundle.opening import open_bundle
 from fieldtune.hardware import load_profile
 from fieldtune.hardware.installed import features
 from fieldtune.runtime.providers import choose_provider
+from fieldtune.training.backends.optimizers import AdamWConfig
 from fieldtune.training.backends.portable import PortableBackend
-from fieldtune.training.optimizers import AdamWConfig
 
 STEPS = 20
 TOLERANCE = 1e-3

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldtune.placement.partitions import convex_groups
+from fieldtune.placement.flow.partitions import convex_groups
 
 
 @st.composite

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldtune.preflight.arena import Arena, pattern_bytes
-from fieldtune.preflight.buffers import BufferEvent
+from fieldtune.preflight.sessions.arena import Arena, pattern_bytes
+from fieldtune.preflight.sessions.buffers import BufferEvent
 
 GRAIN = 256
 

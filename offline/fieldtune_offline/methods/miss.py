@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from fieldtune.adapters import PATTERN
+from fieldtune.adapters.methods.miss import PATTERN
 from fieldtune.errors import UnsupportedModel, listed
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.methods.interface import Facts, Method, ServingInput, ranked_input

@@ -11,12 +11,10 @@ if TYPE_CHECKING:
     from fieldtune.adapters.adapter import PREFIX, Adapter, AdapterCard, adapted_modules, adapter_labels
     from fieldtune.adapters.arrays import from_theta, inference_inputs, to_theta
     from fieldtune.adapters.directory import CONFIG_NAME, TENSORS_NAME, initial_adapter, read_adapter, write_adapter
-    from fieldtune.adapters.methods.miss import PATTERN
-    from fieldtune.adapters.methods.table import method_named, method_of
+    from fieldtune.adapters.methods import method_named, method_of
 
 __all__ = [
     "CONFIG_NAME",
-    "PATTERN",
     "PREFIX",
     "TENSORS_NAME",
     "Adapter",
@@ -55,8 +53,7 @@ __getattr__ = lazy_names(
             "read_adapter",
             "write_adapter",
         ),
-        "methods.miss": ("PATTERN",),
-        "methods.table": (
+        "methods": (
             "method_named",
             "method_of",
         ),

@@ -7,7 +7,7 @@ from typing import Any
 
 from fieldtune.adapters.adapter import Adapter, AdapterCard, same_parameter
 from fieldtune.adapters.fit import check_fits
-from fieldtune.adapters.methods.table import method_named
+from fieldtune.adapters.methods import method_named
 from fieldtune.adapters.tensors import StoredTensor
 from fieldtune.bundle import Bundle, FloatArray, Manifest
 

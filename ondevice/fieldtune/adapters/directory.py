@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldtune.adapters.adapter import CARD_VERSION, Adapter, AdapterCard
-from fieldtune.adapters.methods.table import all_methods, method_of
+from fieldtune.adapters.methods import all_methods, method_of
 from fieldtune.adapters.tensors import TensorFile, read_tensors
 from fieldtune.bundle import Bundle
 from fieldtune.errors import InvalidAdapter, OutputError, listed

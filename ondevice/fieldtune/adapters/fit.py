@@ -1,8 +1,7 @@
 """Whether an adapter fits a bundle: base, task, targets, shapes, ranks, labels; every mismatch at once."""
 
 from fieldtune.adapters.adapter import Adapter, adapted_modules, same_parameter
-from fieldtune.adapters.methods.interface import Method
-from fieldtune.adapters.methods.table import method_named, method_of
+from fieldtune.adapters.methods import Method, method_named, method_of
 from fieldtune.adapters.tensors import FLOAT_DTYPES
 from fieldtune.bundle import RANK, Manifest, ParameterSpec
 from fieldtune.errors import AdapterMismatch, listed

@@ -8,17 +8,38 @@ from typing import TYPE_CHECKING
 from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fieldtune.placement.dataflow import ACTIVATIONS, DEQUANTIZE, OUTPUT, QUANTIZE, VIEWS, Dataflow, trace
-    from fieldtune.placement.holding import demand_faults, hold_to
+    from fieldtune.placement.flow import (
+        ACTIVATIONS,
+        CONVOLUTIONS,
+        DEQUANTIZE,
+        HEAVY,
+        MOVES,
+        OUTPUT,
+        POOLS,
+        PRODUCTS,
+        QUANTIZE,
+        VIEWS,
+        Dataflow,
+        data_inputs,
+        left_by_kind,
+        trace,
+    )
     from fieldtune.placement.limit_rules import activation_name
-    from fieldtune.placement.offload import CONVOLUTIONS, HEAVY, MOVES, POOLS, PRODUCTS, data_inputs, left_by_kind
     from fieldtune.placement.opening import open_graph
     from fieldtune.placement.picture import placement_picture
     from fieldtune.placement.pieces import Piece, split_pieces
     from fieldtune.placement.plan import OPERATIONS_OF_A_MAC, PlacementPlan, estimate_run_s, plan_placement
     from fieldtune.placement.readback import Ran, RanPiece, describe, match_pieces, open_recorded
-    from fieldtune.placement.report import PlacementReport, ProviderShare, read_report
-    from fieldtune.placement.reporting import accelerator_report, plain_report, plan_shares
+    from fieldtune.placement.reports import (
+        PlacementReport,
+        ProviderShare,
+        accelerator_report,
+        demand_faults,
+        hold_to,
+        plain_report,
+        plan_shares,
+        read_report,
+    )
     from fieldtune.placement.rules import accelerator_bytes, check_rules, refuse
     from fieldtune.placement.targets import choose_for, find_target
     from fieldtune.placement.violations import Violation
@@ -71,32 +92,29 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "dataflow": (
+        "flow": (
             "ACTIVATIONS",
+            "CONVOLUTIONS",
             "DEQUANTIZE",
             "Dataflow",
-            "OUTPUT",
-            "QUANTIZE",
-            "VIEWS",
-            "trace",
-        ),
-        "holding": (
-            "demand_faults",
-            "hold_to",
-        ),
-        "limit_rules": ("activation_name",),
-        "offload": (
-            "CONVOLUTIONS",
             "HEAVY",
             "MOVES",
+            "OUTPUT",
             "POOLS",
             "PRODUCTS",
+            "QUANTIZE",
+            "VIEWS",
             "data_inputs",
             "left_by_kind",
+            "trace",
         ),
+        "limit_rules": ("activation_name",),
         "opening": ("open_graph",),
         "picture": ("placement_picture",),
-        "pieces": ("Piece", "split_pieces"),
+        "pieces": (
+            "Piece",
+            "split_pieces",
+        ),
         "plan": (
             "OPERATIONS_OF_A_MAC",
             "PlacementPlan",
@@ -110,15 +128,15 @@ __getattr__ = lazy_names(
             "match_pieces",
             "open_recorded",
         ),
-        "report": (
+        "reports": (
             "PlacementReport",
             "ProviderShare",
-            "read_report",
-        ),
-        "reporting": (
             "accelerator_report",
+            "demand_faults",
+            "hold_to",
             "plain_report",
             "plan_shares",
+            "read_report",
         ),
         "rules": (
             "accelerator_bytes",

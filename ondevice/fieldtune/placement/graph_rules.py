@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fieldtune.bundle import Value, tensor_bytes
-from fieldtune.placement.dataflow import DEQUANTIZE, OUTPUT, QUANTIZE
+from fieldtune.placement.flow import DEQUANTIZE, OUTPUT, QUANTIZE
 from fieldtune.placement.violations import Finding, Subject, called
 
 CONV_ATTRIBUTES = ("strides", "pads", "dilations", "kernel_shape", "group")

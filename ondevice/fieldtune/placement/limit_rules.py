@@ -11,8 +11,7 @@ from collections.abc import Iterator
 
 from fieldtune.bundle import Node, NodeTable, Shape
 from fieldtune.hardware import DpuLimits
-from fieldtune.placement.dataflow import ACTIVATIONS
-from fieldtune.placement.offload import is_depthwise
+from fieldtune.placement.flow import ACTIVATIONS, is_depthwise
 from fieldtune.placement.violations import Finding, Subject, called
 
 _SIXTH = 1 / 6

@@ -20,9 +20,17 @@ from collections.abc import Mapping
 
 from fieldtune.bundle import NodeTable, tensor_bytes
 from fieldtune.hardware import Accelerator
-from fieldtune.placement.dataflow import DEQUANTIZE, OUTPUT, QUANTIZE, Dataflow, trace
-from fieldtune.placement.offload import HEAVY, LONELY, left_to_cpu
-from fieldtune.placement.partitions import convex_groups
+from fieldtune.placement.flow import (
+    DEQUANTIZE,
+    HEAVY,
+    LONELY,
+    OUTPUT,
+    QUANTIZE,
+    Dataflow,
+    convex_groups,
+    left_to_cpu,
+    trace,
+)
 
 OPERATIONS_OF_A_MAC = 2
 """A multiplication and an addition, as peak rates count them."""

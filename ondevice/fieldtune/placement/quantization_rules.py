@@ -8,8 +8,7 @@ import math
 from collections.abc import Iterator
 
 from fieldtune.bundle import Node, Quantization
-from fieldtune.placement.dataflow import DEQUANTIZE, OUTPUT, QUANTIZE
-from fieldtune.placement.offload import HEAVY, POOLS, data_inputs
+from fieldtune.placement.flow import DEQUANTIZE, HEAVY, OUTPUT, POOLS, QUANTIZE, data_inputs
 from fieldtune.placement.violations import Finding, Subject, called
 
 _WEIGHTS, _BIASES = "int8", ("int8", "int32")

@@ -18,8 +18,7 @@ import numpy as np
 from fieldtune.bundle import NO_SIZES, NodeTable, Sizes, TensorSpec, tensor_bytes
 from fieldtune.errors import CompileError
 from fieldtune.hardware import CPU_PROVIDER
-from fieldtune.placement.dataflow import OUTPUT, Dataflow, trace
-from fieldtune.placement.node_matching import heavy_nodes, match_nodes
+from fieldtune.placement.flow import OUTPUT, Dataflow, heavy_nodes, match_nodes, trace
 from fieldtune.placement.plan import CpuNode, Partition, PlacementPlan
 from fieldtune.runtime import ProviderChoice, open_session, run_session
 

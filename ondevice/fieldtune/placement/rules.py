@@ -12,7 +12,7 @@ from fieldtune.bundle import NodeTable
 from fieldtune.errors import PlacementRefused, listed
 from fieldtune.hardware import Accelerator, HardwareProfile
 from fieldtune.placement import graph_rules, limit_rules, quantization_rules
-from fieldtune.placement.dataflow import trace
+from fieldtune.placement.flow import trace
 from fieldtune.placement.plan import assign_sides
 from fieldtune.placement.violations import Finding, Rule, Subject, Violation
 

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from fieldtune.bundle import Node, NodeTable
 from fieldtune.hardware import Accelerator, HardwareProfile
-from fieldtune.placement.dataflow import Dataflow
+from fieldtune.placement.flow import Dataflow
 
 Rule: TypeAlias = Literal[
     "dynamic-shape",

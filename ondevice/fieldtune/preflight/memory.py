@@ -10,11 +10,17 @@ from collections.abc import Sequence
 from fieldtune.activations import CacheSettings
 from fieldtune.bundle import TOKENIZER_NAME, NodeTable, tensor_bytes
 from fieldtune.placement import accelerator_bytes
-from fieldtune.preflight.arena import Arena, pattern_bytes
-from fieldtune.preflight.buffers import BufferEvent, BufferPlan, plan_buffers
-from fieldtune.preflight.runtime_graph import run_steps
+from fieldtune.preflight.sessions import (
+    Arena,
+    BufferEvent,
+    BufferPlan,
+    WeightMemory,
+    pattern_bytes,
+    plan_buffers,
+    run_steps,
+    weight_memory,
+)
 from fieldtune.preflight.storage import sample_bytes
-from fieldtune.preflight.weights import WeightMemory, weight_memory
 from fieldtune.preflight.workload import Use, Workload
 
 PROCESS_BYTES = 91_000_000

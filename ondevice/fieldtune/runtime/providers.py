@@ -82,9 +82,14 @@ class ProviderChoice:
     behind_prefix: bool = False
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether the CPU runs the graphs, be it in an accelerator's place."""
+        return self.provider == CPU_PROVIDER
+
+    @property
     def runs_as_is(self) -> bool:
         """Whether the CPU runs graphs as they are: nothing is compiled, and no accelerator emulated."""
-        return self.provider == CPU_PROVIDER and not self.emulated
+        return self.on_cpu and not self.emulated
 
     def to_json(self) -> dict[str, Any]:
         """Return it as json.dumps takes it, of the options the names alone: a value may be an encryption key."""

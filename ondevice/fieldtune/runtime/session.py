@@ -46,7 +46,7 @@ def open_session(
         ProviderUnavailable: if there is no ONNX Runtime, or the session would run without the chosen provider.
     """
     runtime = load_runtime()
-    options = session_options(runtime, choice.session_settings)
+    options = session_options(choice.session_settings)
     for name, value in config.items():
         options.add_session_config_entry(name, value)
     if profile_prefix is not None:
@@ -135,13 +135,14 @@ def run_error(error: Exception, graph: str, arrays: Mapping[str, npt.NDArray[Any
     return FieldtuneError(f"ONNX Runtime cannot run {where}: {error_line(error)}")
 
 
-def session_options(runtime: Any, settings: SessionSettings) -> "SessionOptions":
+def session_options(settings: SessionSettings) -> "SessionOptions":
     """Return ONNX Runtime's options for our settings.
 
     Runs of one session on one machine repeat bit for bit: operators run one after another, and the division of each
     among threads follows from the shapes and the number of threads alone. Another number of threads may sum in
     another order.
     """
+    runtime = load_runtime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = settings.intra_op_threads
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL

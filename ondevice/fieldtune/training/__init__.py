@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fieldtune.training.backends.ort_checkpoint import read_parameters
+    from fieldtune.training.backends import read_parameters
     from fieldtune.training.batch_source import open_batches
     from fieldtune.training.config import TrainConfig
     from fieldtune.training.evaluation import Evaluation, EvaluationGraph, Ticks, evaluate, evaluate_with
@@ -56,7 +56,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "backends.ort_checkpoint": ("read_parameters",),
+        "backends": ("read_parameters",),
         "batch_source": ("open_batches",),
         "config": ("TrainConfig",),
         "evaluation": (

@@ -16,10 +16,9 @@ from fieldtune.hardware import HardwareProfile, OnMissing, environment, features
 from fieldtune.placement import choose_for
 from fieldtune.runtime import ProviderChoice
 from fieldtune.tasks import Task, open_task
-from fieldtune.training.backends.choice import choose_backend, open_backend
+from fieldtune.training.backends import AdamWConfig, OptimizerConfig, SGDConfig, choose_backend, open_backend
 from fieldtune.training.batch_source import open_batches
 from fieldtune.training.config import TrainConfig
-from fieldtune.training.optimizers import AdamWConfig, OptimizerConfig, SGDConfig
 from fieldtune.training.plan import settle
 from fieldtune.training.records import DataCounts, Progress, Started
 from fieldtune.training.report import RunDiverged, Subject, TrainReport

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from fieldtune.data import EncodedSet
 from fieldtune.placement import PlacementReport
 from fieldtune.runtime import ProviderChoice
-from fieldtune.training.backends.choice import BackendChoice
+from fieldtune.training.backends import BackendChoice
 from fieldtune.training.batch_source import SplitReport
 from fieldtune.training.evaluation import Evaluation
 

@@ -12,12 +12,11 @@ from fieldtune.adapters import Adapter, adapter_labels, from_theta
 from fieldtune.bundle import Bundle, FloatArray
 from fieldtune.data import EncodedSet
 from fieldtune.tasks import Task
-from fieldtune.training.backends.interface import TrainingBackend
+from fieldtune.training.backends import State, TrainingBackend
 from fieldtune.training.batch_source import BatchSource
 from fieldtune.training.config import TrainConfig
 from fieldtune.training.evaluation import evaluate_with
 from fieldtune.training.history import History, Snapshot
-from fieldtune.training.optimizers import State
 from fieldtune.training.plan import PlannedStep, count_steps, plan_steps
 from fieldtune.training.records import Evaluating, Progress, StepRecord, Stopped
 

@@ -26,7 +26,7 @@ from fieldtune.hardware.installed import features
 from fieldtune.runtime.providers import choose_provider
 from fieldtune.serving.runner import Runner
 from fieldtune.training.backends.choice import choose_backend, open_backend
-from fieldtune.training.optimizers import AdamWConfig
+from fieldtune.training.backends.optimizers import AdamWConfig
 
 TINY = ("tiny-classifier", "static-classifier", "tiny-lm")
 STEPS = 20

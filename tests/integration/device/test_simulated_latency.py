@@ -12,7 +12,7 @@ from fieldtune.compilation.prefix import open_prefix
 from fieldtune.errors import CompileError
 from fieldtune.files import Fields
 from fieldtune.hardware import load_profile
-from fieldtune.placement.report import read_report
+from fieldtune.placement.reports.report import read_report
 
 pytest.importorskip("onnxruntime")
 

@@ -18,10 +18,10 @@ from fieldtune.data.examples import Encoded, EncodedSet
 from fieldtune.data.images import encoded_image
 from fieldtune.placement.targets import choose_for
 from fieldtune.training import TrainConfig, train_adapter
+from fieldtune.training.backends.optimizers import AdamWConfig
 from fieldtune.training.backends.portable import PortableBackend
 from fieldtune.training.batch_source import SplitBatches, WholeBatches, open_batches
 from fieldtune.training.evaluation import evaluate
-from fieldtune.training.optimizers import AdamWConfig
 
 NAMES = ("split-vision", "split-classifier")
 CONFIG = TrainConfig(epochs=3, batch_size=4, learning_rate=5e-3)

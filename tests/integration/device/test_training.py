@@ -73,8 +73,8 @@ def test_four_unequal_microbatches_equal_one_batch(name, opened, profile, encode
     from fieldtune.adapters.arrays import to_theta
     from fieldtune.data.batches import batch_of
     from fieldtune.runtime.providers import choose_provider
+    from fieldtune.training.backends.optimizers import SGDConfig
     from fieldtune.training.backends.portable import PortableBackend
-    from fieldtune.training.optimizers import SGDConfig
 
     bundle = opened(name)
     manifest = bundle.manifest

@@ -8,7 +8,7 @@ from fieldtune.errors import BackendUnavailable, listed
 from fieldtune.hardware import CPU_PROVIDER, Backend, RuntimeFeatures
 from fieldtune.runtime import ProviderChoice
 from fieldtune.training.backends.interface import TrainingBackend
-from fieldtune.training.optimizers import AdamWConfig, OptimizerConfig
+from fieldtune.training.backends.optimizers import AdamWConfig, OptimizerConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

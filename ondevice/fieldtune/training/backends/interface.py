@@ -5,8 +5,8 @@ from typing import NamedTuple, Protocol
 from fieldtune.bundle import FloatArray
 from fieldtune.data import Batch
 from fieldtune.placement import PlacementReport
+from fieldtune.training.backends.optimizers import State
 from fieldtune.training.evaluation import Evaluated
-from fieldtune.training.optimizers import State
 
 
 class Sums(NamedTuple):

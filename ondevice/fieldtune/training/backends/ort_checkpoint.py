@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from fieldtune.bundle import FloatArray, Layout
 from fieldtune.errors import CheckpointError, listed
-from fieldtune.training.optimizers import State
+from fieldtune.training.backends.optimizers import State
 
 _IDENTIFIER = b"ODTC"
 _, _CHECKPOINT_MODULE, _CHECKPOINT_GROUPS = range(3)

@@ -14,13 +14,12 @@ import numpy.typing as npt
 from fieldtune.bundle import Bundle, FloatArray
 from fieldtune.data import Batch
 from fieldtune.errors import InvalidBundle, OutputError
-from fieldtune.hardware import load_runtime
 from fieldtune.runtime import ProviderChoice, error_line, run_error, runtime_errors, session_options
 from fieldtune.training.backends.interface import Sums
+from fieldtune.training.backends.optimizers import AdamWConfig, State, check_adamw_state, clip_gradient
 from fieldtune.training.backends.ort_checkpoint import read_adamw, replace_adamw
 from fieldtune.training.backends.training_api import import_training
 from fieldtune.training.evaluation import Evaluated, other_outputs
-from fieldtune.training.optimizers import AdamWConfig, State, check_adamw_state, clip_gradient
 
 _ARTIFACTS_ADAMW = AdamWConfig()
 
@@ -146,7 +145,7 @@ class OrtTrainingBackend:
 
     def _open(self, checkpoint: Path) -> None:
         api = import_training("api")
-        options = session_options(load_runtime(), self._settings)
+        options = session_options(self._settings)
         try:
             self._state = api.CheckpointState.load_checkpoint(str(checkpoint))
             self._module = api.Module(

@@ -11,8 +11,8 @@ from fieldtune.data import Batch
 from fieldtune.placement import open_graph
 from fieldtune.runtime import ProviderChoice, run_session
 from fieldtune.training.backends.interface import Sums
+from fieldtune.training.backends.optimizers import OptimizerConfig, State, clip_gradient, new_optimizer
 from fieldtune.training.evaluation import Evaluated, EvaluationGraph, Forward
-from fieldtune.training.optimizers import OptimizerConfig, State, clip_gradient, new_optimizer
 
 
 class PortableBackend:

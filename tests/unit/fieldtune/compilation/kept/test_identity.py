@@ -5,7 +5,7 @@ import pytest
 
 from fieldtune.compilation.kept.identity import prefix_identity
 from fieldtune.hardware import CPU_PROVIDER
-from fieldtune.placement.report import ProviderShare
+from fieldtune.placement.reports.report import ProviderShare
 from fieldtune.runtime.providers import ProviderChoice, SessionSettings
 
 pytest.importorskip("onnxruntime")

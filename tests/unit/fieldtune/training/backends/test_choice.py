@@ -10,7 +10,7 @@ from fieldtune.hardware import CPU_PROVIDER
 from fieldtune.hardware.installed import RuntimeFeatures
 from fieldtune.runtime.providers import ProviderChoice, SessionSettings
 from fieldtune.training.backends.choice import BackendChoice, choose_backend
-from fieldtune.training.optimizers import AdamWConfig, SGDConfig
+from fieldtune.training.backends.optimizers import AdamWConfig, SGDConfig
 
 SETTINGS = SessionSettings(
     intra_op_threads=1, prepacking=True, arena=True, memory_pattern=True, graph_optimization="all"

@@ -32,7 +32,7 @@ def accelerator():
 @pytest.fixture
 def flow():
     """The function that returns the data flow of a graph that is made static."""
-    from fieldtune.placement.dataflow import trace
+    from fieldtune.placement.flow.dataflow import trace
     from fieldtune_offline.accelerators.int8.static import static_model
     from fieldtune_offline.node_table import table_of
 

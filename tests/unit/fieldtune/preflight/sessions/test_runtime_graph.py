@@ -1,6 +1,6 @@
 import pytest
 
-from fieldtune.preflight.runtime_graph import run_steps
+from fieldtune.preflight.sessions.runtime_graph import run_steps
 
 
 def ops(steps):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fieldtune.errors import CheckpointError
-from fieldtune.training.optimizers import SGD, AdamW, AdamWConfig, SGDConfig, clip_gradient, new_optimizer
+from fieldtune.training.backends.optimizers import SGD, AdamW, AdamWConfig, SGDConfig, clip_gradient, new_optimizer
 
 SIZE = 700
 DECAYED = 400

@@ -3,7 +3,7 @@ import pytest
 from builders import altered, placement_report, shares
 from fieldtune.errors import PlacementRefused
 from fieldtune.hardware import load_profile
-from fieldtune.placement.holding import hold_to
+from fieldtune.placement.reports.holding import hold_to
 
 
 def _report(macs=(80, 20), nodes=(8, 2), partitions=8):

@@ -1,5 +1,5 @@
-from fieldtune.preflight.buffers import plan_buffers
-from fieldtune.preflight.runtime_graph import run_steps
+from fieldtune.preflight.sessions.buffers import plan_buffers
+from fieldtune.preflight.sessions.runtime_graph import run_steps
 
 
 def plan(made, *outputs, **sizes):

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from fieldtune.hardware import ArenaExtend
-from fieldtune.preflight.buffers import BufferEvent
+from fieldtune.preflight.sessions.buffers import BufferEvent
 
 _GRAIN = 256
 _FIRST_REGION_BYTES = 1 << 20

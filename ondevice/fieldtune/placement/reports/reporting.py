@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from fieldtune.bundle import NodeTable, Sizes
 from fieldtune.hardware import CPU_PROVIDER, HardwareProfile
 from fieldtune.placement.plan import PlacementPlan, estimate_run_s
-from fieldtune.placement.report import PlacementReport, ProviderShare
+from fieldtune.placement.reports.report import PlacementReport, ProviderShare
 from fieldtune.runtime import ProviderChoice
 
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from fieldtune.errors import PlacementRefused, listed
 from fieldtune.hardware import CPU_PROVIDER, HardwareProfile
-from fieldtune.placement.report import PlacementReport
+from fieldtune.placement.reports.report import PlacementReport
 
 _CHANGE = "another model, or change the limit in a copy of the profile and name its path"
 _MEND = f"build with another --split or {_CHANGE}"

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from fieldtune.bundle import Node
 from fieldtune.hardware import Accelerator
-from fieldtune.placement.dataflow import ACTIVATIONS, VIEWS, Dataflow
+from fieldtune.placement.flow.dataflow import ACTIVATIONS, VIEWS, Dataflow
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 PRODUCTS = ("Gemm", "MatMul")

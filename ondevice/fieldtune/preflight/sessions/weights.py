@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from fieldtune.bundle import NodeTable, Value
 from fieldtune.hardware import Architecture, GraphOptimization
-from fieldtune.preflight.runtime_graph import Step
+from fieldtune.preflight.sessions.runtime_graph import Step
 
 _PRODUCTS = ("FusedMatMul", "Gemm", "MatMul")
 _PACKED_COLUMNS = 16  # MLAS packs the columns of a matrix in panels of 16 floats

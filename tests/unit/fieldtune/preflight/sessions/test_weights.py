@@ -1,7 +1,7 @@
 import pytest
 
-from fieldtune.preflight.runtime_graph import run_steps
-from fieldtune.preflight.weights import weight_memory
+from fieldtune.preflight.sessions.runtime_graph import run_steps
+from fieldtune.preflight.sessions.weights import weight_memory
 
 
 def weights(made, *outputs, prepacking=True, optimization="all", architecture="x86_64"):

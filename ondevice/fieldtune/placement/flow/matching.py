@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from fieldtune.bundle import NO_SIZES, NodeTable, Sizes
-from fieldtune.placement.dataflow import trace
-from fieldtune.placement.offload import PRODUCTS
+from fieldtune.placement.flow.dataflow import trace
+from fieldtune.placement.flow.offload import PRODUCTS
 
 _SEPARATORS = ("/", "_")
 """What stands between the name of a node and what is appended when it is fused: a/MatMulAddFusion, a_transformed."""

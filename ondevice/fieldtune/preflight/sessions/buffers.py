@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from fieldtune.bundle import NodeTable, Sizes, tensor_bytes
-from fieldtune.preflight.runtime_graph import Step
+from fieldtune.preflight.sessions.runtime_graph import Step
 
 _VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 _IN_PLACE = frozenset(

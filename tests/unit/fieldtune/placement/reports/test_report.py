@@ -1,7 +1,7 @@
 """What people and programs are told of where a graph runs."""
 
 from builders import CPU, placement_report, shares
-from fieldtune.placement.report import ProviderShare
+from fieldtune.placement.reports.report import ProviderShare
 
 
 def test_an_accelerators_line_says_how_much_it_runs_and_whether_it_is_there():

@@ -1,5 +1,5 @@
-from fieldtune.preflight.arena import Arena, pattern_bytes
-from fieldtune.preflight.buffers import BufferEvent
+from fieldtune.preflight.sessions.arena import Arena, pattern_bytes
+from fieldtune.preflight.sessions.buffers import BufferEvent
 
 KIB = 1024
 
