@@ -8,8 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
-Columns: TypeAlias = Mapping[str, str]
-"""What a file's columns hold → the name of the column; what is left out is guessed from the columns' names."""
 
 
 class Example(Protocol):

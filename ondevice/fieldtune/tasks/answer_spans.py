@@ -17,7 +17,7 @@ from fieldtune.data import (
     IntArray,
 )
 from fieldtune.serving import softmax
-from fieldtune.tasks.interface import Figure, Found
+from fieldtune.tasks.interface import Figure, Outputs
 
 Offsets: TypeAlias = npt.NDArray[np.int32]
 N_BEST = 20
@@ -167,10 +167,10 @@ class QuestionMeter:
             raise TypeError("question answering measures what its own encode returned only")
         self._questions, self._search = encoded.questions, SpanSearch(encoded)
 
-    def add(self, indices: IntArray, batch: Batch, found: Found) -> None:
+    def add(self, indices: IntArray, batch: Batch, outputs: Outputs) -> None:
         """Look for answers in a batch's start_logits and end_logits, float32, shape (batch, sequence)."""
         for row, index in enumerate(indices):
-            self._search.add(int(index), found["start_logits"][row], found["end_logits"][row])
+            self._search.add(int(index), outputs["start_logits"][row], outputs["end_logits"][row])
 
     def figures(self, loss: float) -> tuple[Figure, ...]:
         """Return exact match and F1; where some questions have no answer, also of each kind alone."""

@@ -13,8 +13,9 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from fieldtune.bundle import IGNORE_INDEX
-from fieldtune.data import Batch, IntArray, quoted
-from fieldtune.tasks.interface import Figure, Found
+from fieldtune.data import Batch, IntArray
+from fieldtune.errors import quoted
+from fieldtune.tasks.interface import Figure, Outputs
 
 OUTSIDE = "O"
 
@@ -137,9 +138,9 @@ class EntityMeter:
         self._lenient, self._strict = Tally(), Tally()
         self._words = self._right = 0
 
-    def add(self, indices: IntArray, batch: Batch, found: Found) -> None:
+    def add(self, indices: IntArray, batch: Batch, outputs: Outputs) -> None:
         """Count a batch by its logits, float32, shape (batch, sequence, labels)."""
-        likeliest = found["logits"].argmax(axis=-1)
+        likeliest = outputs["logits"].argmax(axis=-1)
         for labels, guesses in zip(batch["labels"], likeliest, strict=True):
             counted = labels != IGNORE_INDEX
             self._words += int(np.count_nonzero(counted))

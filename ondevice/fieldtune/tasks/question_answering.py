@@ -31,14 +31,13 @@ from fieldtune.data import (
     length_limit,
     place_of,
     plan_evaluation,
-    quoted,
     read_rows,
     refuse_parts,
     text_of,
 )
 from fieldtune.data.rows import checked_text, has_column, kind_of, shortened
 from fieldtune.data.squad import squad_articles, squad_rows
-from fieldtune.errors import InvalidData, listed
+from fieldtune.errors import InvalidData, listed, quoted
 from fieldtune.serving import LoadedAdapter, Runner
 from fieldtune.tasks.answer_spans import (
     MAX_ANSWER_LENGTH,
@@ -136,10 +135,6 @@ class QuestionAnswering(Task):
                 f"cannot tell which column holds the {' and the '.join(missing)}; the columns are "
                 f"{quoted(available.names)}; name {'it' if len(missing) == 1 else 'them'} with {flags}"
             )
-        shared = sorted({column for column in chosen.values() if list(chosen.values()).count(column) > 1})
-        if shared:
-            parts = " and ".join(part for part, column in chosen.items() if column == shared[0])
-            raise InvalidData(f"{parts} are both column {shared[0]!r}; give them different columns")
         return Choice.of(chosen, named)
 
     def read_row(

@@ -32,7 +32,6 @@ from fieldtune.data import (
     length_limit,
     place_of,
     plan_evaluation,
-    quoted,
     refuse_empty,
     refuse_longer,
     refuse_parts,
@@ -40,7 +39,7 @@ from fieldtune.data import (
 )
 from fieldtune.data.conll import CONLL_SUFFIXES, FIRST, LAST, read_conll
 from fieldtune.data.rows import DELIMITERS, JSON_SUFFIXES, checked_text, has_column, kind_of, shortened
-from fieldtune.errors import AdapterMismatch, InvalidBundle, InvalidData, listed
+from fieldtune.errors import AdapterMismatch, InvalidBundle, InvalidData, listed, quoted
 from fieldtune.serving import LoadedAdapter, Runner, softmax
 from fieldtune.tasks.entities import OUTSIDE, Entity, EntityMeter, Scheme, entities, kinds_of, scheme_of, tags_of
 from fieldtune.tasks.interface import Item, Task
@@ -211,8 +210,6 @@ class TokenClassification(Task):
                 found = chosen.get(part) or columns.find(_USUAL[part], chosen.get(content))
                 if found is not None and (labelled or part == content):
                     chosen[part] = found
-            if len(set(chosen.values())) < len(chosen):
-                raise InvalidData(f"{content} and {mark} are both column {chosen[mark]!r}; give them different columns")
             if content in chosen and (mark in chosen or not labelled):
                 return Choice.of({part: chosen[part] for part in (content, mark) if part in chosen}, named)
         raise InvalidData(

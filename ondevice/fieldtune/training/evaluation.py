@@ -14,7 +14,7 @@ from fieldtune.files import json_value
 from fieldtune.hardware import HardwareProfile, OnMissing
 from fieldtune.placement import choose_for, open_graph
 from fieldtune.runtime import ProviderChoice, run_session
-from fieldtune.tasks import Figure, Found, Task, open_task
+from fieldtune.tasks import Figure, Outputs, Task, open_task
 from fieldtune.training.batch_source import BatchSource, open_batches
 
 _DEFAULT_CACHE = CacheSettings()
@@ -29,7 +29,7 @@ class Evaluated(NamedTuple):
 
     loss: float
     weight: float
-    found: Found
+    outputs: Outputs
 
 
 Forward: TypeAlias = Callable[[Batch, float], Evaluated]
@@ -135,7 +135,7 @@ def evaluate_with(
             batch = source.batch("eval", encoded, indices)
             found = forward(batch, expected)
             loss, weight = loss + found.loss, weight + found.weight
-            meter.add(indices, batch, found.found)
+            meter.add(indices, batch, found.outputs)
         ticks(done, len(batches))
     mean = loss / weight
     return Evaluation(
