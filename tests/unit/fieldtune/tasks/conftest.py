@@ -67,3 +67,17 @@ def pieces() -> Tokenizer:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     return built
+
+
+@pytest.fixture
+def words() -> Tokenizer:
+    """A token a word or mark, [CLS] question [SEP] context [SEP], types 0 and 1."""
+    vocabulary = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}
+    for word in (*"abcdefghijklmnopqrstuvwxyz", "?", "."):
+        vocabulary[word] = len(vocabulary)
+    built = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    built.pre_tokenizer = pre_tokenizers.Whitespace()
+    built.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return built
