@@ -100,6 +100,15 @@ class ParityError(ExportError):
 
 MOST_FAULTS = 20
 """How many faults one message lists; more are counted."""
+MOST_NAMES = 20
+"""How many names one line of a message quotes; more are counted."""
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Name columns, labels and their like for a message, a long list shortened."""
+    more = len(names) - MOST_NAMES
+    shown = ", ".join(map(repr, names[:MOST_NAMES]))
+    return f"{shown}, … and {more} more" if more > 0 else shown
 
 
 def listed(faults: Sequence[str]) -> str:

@@ -93,10 +93,10 @@ def _stored(base: BaseModel, spec: BuildSpec, task: type[Task], method: Method) 
 
 def _check_stored(adapted: Adapted, base: BaseModel, stored: Adapter) -> None:
     """Refuse an adapter whose tensors are not exactly those that are trained, which PEFT lets pass."""
-    found = set(stored.tensors.tensors)
-    faults = [f"{key}: missing" for key in adapted.names if key not in found]
+    held = set(stored.tensors.tensors)
+    faults = [f"{key}: missing" for key in adapted.names if key not in held]
     known = _saved(adapted.model)
-    faults += [f"{key}: belongs to nothing that is trained" for key in sorted(found - set(known))]
+    faults += [f"{key}: belongs to nothing that is trained" for key in sorted(held - set(known))]
     saved = [f".{p.module}." for p in adapted.layout.parameters if _is_saved(adapted.names[p.key])]
     for module in base.new_modules:
         if not any(f".{module}." in path for path in saved):

@@ -37,13 +37,13 @@ def _chosen(spec: BuildSpec) -> Method:
         config = {**known, **read_config(where)}
     else:
         return stated
-    found = device.method_of(config)
-    if found is None:
+    of_file = device.method_of(config)
+    if of_file is None:
         types = ", ".join(dict.fromkeys(method.peft_type for method in device.all_methods()))
         raise UnsupportedModel(f"{where}: peft_type is {config['peft_type']}; only {types} is supported")
-    if spec.method.name not in (None, found.name):
-        raise ValueError(f"--method {spec.method.name}, and {where} is of {found.title}: leave --method out")
-    return method_named(found.name)
+    if spec.method.name not in (None, of_file.name):
+        raise ValueError(f"--method {spec.method.name}, and {where} is of {of_file.title}: leave --method out")
+    return method_named(of_file.name)
 
 
 def _check_settings(spec: MethodSpec, method: Method) -> None:

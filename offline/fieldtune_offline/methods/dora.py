@@ -14,7 +14,7 @@ from torch import nn
 
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.methods.interface import Facts, ServingInput, ones_unfed
-from fieldtune_offline.methods.lora import Lora, lora_layers
+from fieldtune_offline.methods.lora import Lora
 from fieldtune_offline.passes.merged_tensor import Fold
 from fieldtune_offline.spec import MethodSpec
 
@@ -50,7 +50,7 @@ class Dora(Lora):
     @contextlib.contextmanager
     def training(self, model: nn.Module) -> Iterator[None]:
         """Give the layers the form above."""
-        layers = list(lora_layers(model).values())
+        layers = list(self.layers(model).values())
         for layer in layers:
             squares = _rows(layer.get_base_layer()).detach().pow(2).sum(1)
             layer.lora_magnitude_vector["default"].register_buffer(_SQUARES, squares, persistent=False)
@@ -64,7 +64,7 @@ class Dora(Lora):
     @contextlib.contextmanager
     def serving(self, model: nn.Module) -> Iterator[None]:
         """Take m / ‖W + s · B A‖ in place of the magnitude, and alpha / rank out of the graph: both are fed."""
-        with super().serving(model), _replaced(lora_layers(model).values(), _served_scale):
+        with super().serving(model), _replaced(self.layers(model).values(), _served_scale):
             yield
 
     def serving_inputs(self, adapted: Adapted) -> list[ServingInput]:

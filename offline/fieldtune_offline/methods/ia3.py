@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
-from fieldtune.errors import UnsupportedModel, listed
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.methods.interface import Facts, Method, ServingInput, ones_unfed
 from fieldtune_offline.spec import MethodSpec
@@ -17,6 +15,7 @@ class Ia3(Method):
     """A factor for each output, or for each input."""
 
     name = "ia3"
+    supported = "linear layers and convolutions"
     settings = frozenset({"feedforward_modules"})
     honoured = frozenset({"feedforward_modules", "fan_in_fan_out"})
 
@@ -40,17 +39,17 @@ class Ia3(Method):
         inputs = [target for target in targets if target.endswith(tuple(ends))]
         return dataclasses.replace(config, target_modules=list(targets), feedforward_modules=inputs)
 
-    def check_layers(self, model: nn.Module) -> None:
-        """Refuse what is no linear layer and no convolution."""
-        from peft.tuners.ia3 import Conv2d, IA3Layer, Linear
+    def layer_class(self) -> type[Any]:
+        """Return IA3Layer."""
+        from peft.tuners.ia3 import IA3Layer
 
-        faults = [
-            f"{name}: {type(module).__name__}"
-            for name, module in model.named_modules()
-            if isinstance(module, IA3Layer) and type(module) not in (Linear, Conv2d)
-        ]
-        if faults:
-            raise UnsupportedModel(f"{self.title} is supported on linear layers and convolutions only{listed(faults)}")
+        return IA3Layer
+
+    def layer_fault(self, layer: Any) -> str:
+        """Refuse what is no linear layer and no convolution."""
+        from peft.tuners.ia3 import Conv2d, Linear
+
+        return "" if type(layer) in (Linear, Conv2d) else type(layer).__name__
 
     def facts(self, layer: Any, part: str, tensor: torch.Tensor) -> Facts:
         """Return the facts of a layer's factors; decay would draw them to 0, and 1 is what changes nothing."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from fieldtune.adapters.methods import table as device
 from fieldtune.bundle import RANK
+from fieldtune.errors import UnsupportedModel, listed
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.passes.merged_tensor import Fold
 from fieldtune_offline.spec import MethodSpec
@@ -61,6 +62,7 @@ class Method(abc.ABC):
 
     Attributes:
         name: as ``--method`` has it; the device half knows the method by the same name.
+        supported: the kinds of layers that it takes, for people.
         settings: the fields of ``MethodSpec`` that it has, beside those that all methods have.
         biases: the values of PEFT's field ``bias``; those of the adapted modules alone come last.
         honoured: fields of its configuration whose every value is honoured, beside those of ``peft_config``: what they
@@ -71,6 +73,7 @@ class Method(abc.ABC):
     """
 
     name: ClassVar[str]
+    supported: ClassVar[str]
     settings: ClassVar[frozenset[str]] = frozenset()
     biases: ClassVar[tuple[str, ...]] = ()
     honoured: ClassVar[frozenset[str]] = frozenset()
@@ -105,12 +108,28 @@ class Method(abc.ABC):
         return dataclasses.replace(config, target_modules=list(targets))
 
     @abc.abstractmethod
+    def layer_class(self) -> type[Any]:
+        """Return PEFT's class of what it makes of the targeted modules."""
+
+    def layers(self, model: nn.Module) -> dict[str, Any]:
+        """Return PEFT's layers of the method by their names."""
+        kind = self.layer_class()
+        return {name: module for name, module in model.named_modules() if isinstance(module, kind)}
+
+    @abc.abstractmethod
+    def layer_fault(self, layer: Any) -> str:
+        """Return why one of PEFT's layers cannot be traced and served; "" where it can."""
+
     def check_layers(self, model: nn.Module) -> None:
         """Check that what PEFT made of the targeted modules can be traced and served.
 
         Raises:
             UnsupportedModel: a layer of another kind; every one is listed.
         """
+        layers = self.layers(model)
+        faults = [f"{name}: {fault}" for name, layer in layers.items() if (fault := self.layer_fault(layer))]
+        if faults:
+            raise UnsupportedModel(f"{self.title} is supported on {self.supported} only{listed(faults)}")
 
     @abc.abstractmethod
     def facts(self, layer: Any, part: str, tensor: torch.Tensor) -> Facts:

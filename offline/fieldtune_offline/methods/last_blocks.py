@@ -50,9 +50,9 @@ def last_blocks(model: nn.Module, targeted: Sequence[str], count: int) -> LastBl
     """
     containers = sorted({match["container"] for name in targeted if (match := _BLOCK.match(name))})
     if len(containers) != 1:
-        found = f"in {', '.join(containers)}" if containers else "in no numbered blocks"
+        where = f"in {', '.join(containers)}" if containers else "in no numbered blocks"
         raise UnsupportedModel(
-            f"the last {count} block(s) of what? The targeted modules lie {found}; name the modules of the last blocks "
+            f"the last {count} block(s) of what? The targeted modules lie {where}; name the modules of the last blocks "
             "themselves (--target-modules), with --split auto"
         )
     blocks = len(list(model.get_submodule(containers[0]).children()))

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from fieldtune.errors import UnsupportedModel, listed
 from fieldtune_offline.methods.interface import Facts, Method
 from fieldtune_offline.passes.fold_lora import fold_lora
 from fieldtune_offline.passes.merged_tensor import Fold
@@ -22,6 +21,7 @@ class Lora(Method):
     """Low-rank pairs beside linear layers, embeddings and convolutions."""
 
     name = "lora"
+    supported = "linear layers, embeddings and convolutions in one group"
     settings = frozenset({"rank", "alpha", "rslora", "bias"})
     biases = ("none", "all", "lora_only")
     honoured = frozenset({
@@ -58,25 +58,21 @@ class Lora(Method):
         """Whether an initialization leaves the base's weights alone."""
         return field == "init_lora_weights" and value in _INITIALIZATIONS
 
-    def check_layers(self, model: nn.Module) -> None:
+    def layer_class(self) -> type[Any]:
+        """Return LoraLayer."""
+        from peft.tuners.lora import LoraLayer
+
+        return LoraLayer
+
+    def layer_fault(self, layer: Any) -> str:
         """Refuse what is no linear layer, no embedding and no convolution in one group."""
         from peft.tuners.lora import Conv2d, Embedding, Linear
 
-        layers = lora_layers(model)
-        faults = [
-            f"{name}: {type(module).__name__}"
-            for name, module in layers.items()
-            if type(module) not in (Linear, Embedding, Conv2d)
-        ]
+        if type(layer) not in (Linear, Embedding, Conv2d):
+            return type(layer).__name__
         # A depthwise A would be as large as the kernel that it adapts, and its gradient has no ONNX operator.
-        faults += [
-            f"{name}: a convolution in {module.get_base_layer().groups} groups"
-            for name, module in layers.items()
-            if isinstance(module, Conv2d) and module.get_base_layer().groups != 1
-        ]
-        if faults:
-            known = "linear layers, embeddings and convolutions in one group only"
-            raise UnsupportedModel(f"{self.title} is supported on {known}{listed(faults)}")
+        groups = layer.get_base_layer().groups if isinstance(layer, Conv2d) else 1
+        return "" if groups == 1 else f"a convolution in {groups} groups"
 
     def facts(self, layer: Any, part: str, tensor: torch.Tensor) -> Facts:
         """Return the facts of an A, a B or the bias after B."""
@@ -92,7 +88,7 @@ class Lora(Method):
     @contextlib.contextmanager
     def serving(self, model: nn.Module) -> Iterator[None]:
         """Take alpha / rank out of the graph: whoever feeds B multiplies it in."""
-        layers = lora_layers(model).values()
+        layers = self.layers(model).values()
         before = [dict(layer.scaling) for layer in layers]
         try:
             for layer in layers:
@@ -114,10 +110,3 @@ _AXES = {
 """Part and number of axes → their names."""
 
 METHOD = Lora()
-
-
-def lora_layers(model: nn.Module) -> dict[str, Any]:
-    """Return PEFT's layers of low-rank pairs by their names."""
-    from peft.tuners.lora import LoraLayer
-
-    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from fieldtune.adapters.methods.miss import PATTERN
-from fieldtune.errors import UnsupportedModel, listed
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.methods.interface import Facts, Method, ServingInput, ranked_input
 from fieldtune_offline.spec import MethodSpec
@@ -26,6 +25,7 @@ class Miss(Method):
     """A matrix of r rows for each linear layer."""
 
     name = "miss"
+    supported = "linear layers"
     settings = frozenset({"rank", "bias"})
     biases = ("none", "all", "MiSS_only")
     honoured = frozenset({"r", "bias", "layers_to_transform", "layers_pattern"})
@@ -46,15 +46,16 @@ class Miss(Method):
         """Return the rank, and which biases are trained."""
         return {"r": RANK if spec.rank is None else spec.rank, "bias": spec.bias or self.biases[0]}
 
-    def check_layers(self, model: nn.Module) -> None:
+    def layer_class(self) -> type[Any]:
+        """Return MissLayer."""
+        from peft.tuners.miss.layer import MissLayer
+
+        return MissLayer
+
+    def layer_fault(self, layer: Any) -> str:
         """Refuse what is no linear layer."""
-        faults = [
-            f"{name}: {type(layer.get_base_layer()).__name__}"
-            for name, layer in _layers(model).items()
-            if not isinstance(layer.get_base_layer(), nn.Linear)
-        ]
-        if faults:
-            raise UnsupportedModel(f"{self.title} is supported on linear layers only{listed(faults)}")
+        base = layer.get_base_layer()
+        return "" if isinstance(base, nn.Linear) else type(base).__name__
 
     def facts(self, layer: Any, part: str, tensor: torch.Tensor) -> Facts:
         """Return the facts of a layer's matrix."""
@@ -64,7 +65,7 @@ class Miss(Method):
     @contextlib.contextmanager
     def serving(self, model: nn.Module) -> Iterator[None]:
         """Let each layer take the pattern of its sums as A."""
-        layers = list(_layers(model).values())
+        layers = list(self.layers(model).values())
         try:
             for layer in layers:
                 block = layer.miss_block["default"]
@@ -91,12 +92,6 @@ class Miss(Method):
 
 
 METHOD = Miss()
-
-
-def _layers(model: nn.Module) -> dict[str, Any]:
-    from peft.tuners.miss.layer import MissLayer
-
-    return {name: module for name, module in model.named_modules() if isinstance(module, MissLayer)}
 
 
 def _forward(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -58,8 +58,8 @@ def _logits(
     model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-    found = model(input_ids=input_ids, attention_mask=attention_mask, **types)
-    return found.start_logits, found.end_logits
+    outputs = model(input_ids=input_ids, attention_mask=attention_mask, **types)
+    return outputs.start_logits, outputs.end_logits
 
 
 class QuestionAnswering(Task):
@@ -110,8 +110,8 @@ class QuestionAnswering(Task):
 
     def inference_reference(self, feeds: Batch) -> dict[str, torch.Tensor]:
         """Return the model's logits."""
-        found = self._model(**feeds)
-        return {"start_logits": found.start_logits, "end_logits": found.end_logits}
+        outputs = self._model(**feeds)
+        return {"start_logits": outputs.start_logits, "end_logits": outputs.end_logits}
 
     def reference_loss(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return transformers' mean loss times the number of rows that count."""

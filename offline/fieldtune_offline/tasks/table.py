@@ -29,8 +29,8 @@ def task_class(name: str) -> type[Task]:
     from optimum.exporters.tasks import TasksManager
 
     canonical = str(TasksManager.map_from_synonym(name))
-    found = next((task for task in _TASKS if task.name == canonical), None)
-    if found is None:
+    kind = next((task for task in _TASKS if task.name == canonical), None)
+    if kind is None:
         known = "known, but not supported" if canonical in TasksManager.get_all_tasks() else "unknown"
         raise UnsupportedModel(f"task {name!r} is {known}; supported: {', '.join(task.name for task in _TASKS)}")
-    return found
+    return kind

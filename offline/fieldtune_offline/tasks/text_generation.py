@@ -50,11 +50,11 @@ class _Loss(nn.Module):
         # Position t predicts the label at t + 1; the last one predicts nothing.
         following = nn.functional.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:].reshape(-1)
         labelled = following != IGNORE_INDEX
-        found = torch.nonzero(labelled).squeeze(1)
-        torch._check(found.shape[0] <= following.shape[0])  # type: ignore[no-untyped-call]
+        positions = torch.nonzero(labelled).squeeze(1)
+        torch._check(positions.shape[0] <= following.shape[0])  # type: ignore[no-untyped-call]
         # One row more, which does not count: ONNX Runtime before 1.17 multiplies and sums no matrix without rows.
-        self._positions = torch.cat([found, found.new_zeros(1)])
-        targets = torch.cat([following.index_select(0, found), following.new_full((1,), IGNORE_INDEX)])
+        self._positions = torch.cat([positions, positions.new_zeros(1)])
+        targets = torch.cat([following.index_select(0, positions), following.new_full((1,), IGNORE_INDEX)])
         hook = self._head[0].register_forward_pre_hook(self._labelled)
         try:
             logits = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits

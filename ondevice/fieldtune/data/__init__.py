@@ -10,7 +10,15 @@ from fieldtune.lazy import lazy_names
 if TYPE_CHECKING:
     from fieldtune.data.batches import Batch, batch_of, filled_up, plan_epoch, plan_evaluation, static_shape
     from fieldtune.data.chat import Message
-    from fieldtune.data.columns import Available, Choice, available_columns, column_flag, quoted, refuse_parts
+    from fieldtune.data.columns import (
+        Available,
+        Choice,
+        Columns,
+        available_columns,
+        column_flag,
+        refuse_parts,
+        refuse_shared,
+    )
     from fieldtune.data.dialogue import (
         ChatExample,
         GenerationExample,
@@ -22,13 +30,25 @@ if TYPE_CHECKING:
         encode_prompt,
         read_dialogue,
     )
-    from fieldtune.data.examples import Columns, Encoded, EncodedSet, Example, IntArray
+    from fieldtune.data.examples import Encoded, EncodedSet, Example, IntArray
     from fieldtune.data.folders import image_files, left_out, read_folder
     from fieldtune.data.images import ImageExample, encoded_image, is_file, is_folder, load_images
     from fieldtune.data.labels import LabelIndex
     from fieldtune.data.limits import batch_limit, length_limit, prefix_batch
     from fieldtune.data.reading import read_examples
-    from fieldtune.data.rows import Fault, Report, Row, read_rows, text_of
+    from fieldtune.data.rows import (
+        DELIMITERS,
+        JSON_SUFFIXES,
+        Fault,
+        Report,
+        Row,
+        checked_text,
+        has_column,
+        kind_of,
+        read_rows,
+        shortened,
+        text_of,
+    )
     from fieldtune.data.tokenizing import (
         checked_limit,
         encode_cut,
@@ -39,6 +59,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "DELIMITERS",
+    "JSON_SUFFIXES",
     "Available",
     "Batch",
     "ChatExample",
@@ -61,6 +83,7 @@ __all__ = [
     "batch_limit",
     "batch_of",
     "checked_limit",
+    "checked_text",
     "choose_dialogue",
     "column_flag",
     "cut",
@@ -69,9 +92,11 @@ __all__ = [
     "encode_prompt",
     "encoded_image",
     "filled_up",
+    "has_column",
     "image_files",
     "is_file",
     "is_folder",
+    "kind_of",
     "left_out",
     "length_limit",
     "load_images",
@@ -80,7 +105,6 @@ __all__ = [
     "plan_epoch",
     "plan_evaluation",
     "prefix_batch",
-    "quoted",
     "read_dialogue",
     "read_examples",
     "read_folder",
@@ -88,6 +112,8 @@ __all__ = [
     "refuse_empty",
     "refuse_longer",
     "refuse_parts",
+    "refuse_shared",
+    "shortened",
     "static_shape",
     "text_of",
 ]
@@ -107,10 +133,11 @@ __getattr__ = lazy_names(
         "columns": (
             "Available",
             "Choice",
+            "Columns",
             "available_columns",
             "column_flag",
-            "quoted",
             "refuse_parts",
+            "refuse_shared",
         ),
         "dialogue": (
             "ChatExample",
@@ -124,7 +151,6 @@ __getattr__ = lazy_names(
             "read_dialogue",
         ),
         "examples": (
-            "Columns",
             "Encoded",
             "EncodedSet",
             "Example",
@@ -150,10 +176,16 @@ __getattr__ = lazy_names(
         ),
         "reading": ("read_examples",),
         "rows": (
+            "DELIMITERS",
+            "JSON_SUFFIXES",
             "Fault",
             "Report",
             "Row",
+            "checked_text",
+            "has_column",
+            "kind_of",
             "read_rows",
+            "shortened",
             "text_of",
         ),
         "tokenizing": (

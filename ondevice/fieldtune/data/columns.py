@@ -4,14 +4,15 @@ import collections
 import dataclasses
 import difflib
 from collections.abc import Collection, Mapping, Sequence
+from typing import TypeAlias
 
-from fieldtune.data.examples import Columns
 from fieldtune.data.rows import Row
-from fieldtune.errors import InvalidData
+from fieldtune.errors import InvalidData, quoted
 
+Columns: TypeAlias = Mapping[str, str]
+"""What a file's columns hold → the name of the column; what is left out is guessed from the columns' names."""
 MESSAGES = "messages"
 """The one part whose column has no flag: whole conversations are under this name."""
-_MOST_COLUMNS_SHOWN = 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,7 +24,12 @@ class Choice:
 
     @classmethod
     def of(cls, columns: Mapping[str, str], named: Columns) -> "Choice":
-        """Return a choice of columns, of which those that were not named are guessed."""
+        """Return a choice of columns, of which those that were not named are guessed.
+
+        Raises:
+            InvalidData: one column for several parts.
+        """
+        refuse_shared(columns)
         return cls(columns, tuple(part for part in columns if part not in named))
 
     def note(self, available: Sequence[str]) -> str:
@@ -60,8 +66,8 @@ class Available:
 
     def find(self, wanted: Sequence[str], taken: str | None = None) -> str | None:
         """Return the column most rows have among those of the wanted names; of equals the first wanted."""
-        found = [name for want in wanted for name in self.names if name.strip().lower() == want and name != taken]
-        return max(found, key=lambda name: self._counts[name], default=None)
+        present = [name for want in wanted for name in self.names if name.strip().lower() == want and name != taken]
+        return max(present, key=lambda name: self._counts[name], default=None)
 
 
 def available_columns(rows: Sequence[Row]) -> list[str]:
@@ -80,13 +86,18 @@ def refuse_parts(named: Columns, known: Collection[str], task: str) -> None:
         raise InvalidData(f"{' and '.join(flags)} cannot be used: the bundle's task is {task.replace('-', ' ')}")
 
 
+def refuse_shared(columns: Mapping[str, str]) -> None:
+    """Refuse one column for several parts.
+
+    Raises:
+        InvalidData: with the parts, in their order.
+    """
+    for column in sorted(columns.values()):
+        parts = [part for part, other in columns.items() if other == column]
+        if len(parts) > 1:
+            raise InvalidData(f"{' and '.join(parts)} are both column {column!r}; give them different columns")
+
+
 def column_flag(part: str) -> str:
     """Return the flag that names the column of a part."""
     return f"--{part.replace('_', '-')}-column"
-
-
-def quoted(names: Sequence[str]) -> str:
-    """Name columns for a message, a long list shortened."""
-    more = len(names) - _MOST_COLUMNS_SHOWN
-    shown = ", ".join(map(repr, names[:_MOST_COLUMNS_SHOWN]))
-    return f"{shown}, … and {more} more" if more > 0 else shown

@@ -9,10 +9,10 @@ import numpy as np
 
 from fieldtune.bundle import IGNORE_INDEX, TextSpec
 from fieldtune.data.chat import Message, render
-from fieldtune.data.columns import MESSAGES, Available, Choice, quoted
-from fieldtune.data.examples import Columns, Encoded, IntArray
+from fieldtune.data.columns import MESSAGES, Available, Choice, Columns, refuse_shared
+from fieldtune.data.examples import Encoded, IntArray
 from fieldtune.data.rows import Report, Row, checked_text, has_column, kind_of, text_of
-from fieldtune.errors import InvalidData
+from fieldtune.errors import InvalidData, quoted
 
 if TYPE_CHECKING:
     import tokenizers
@@ -89,14 +89,11 @@ def _pair(columns: Available, named: Columns, *, labelled: bool) -> Choice | Non
         if prompt is None:
             continue
         completion = columns.named("completion", named) if taken else columns.find(completions, prompt)
-        if prompt == completion:
-            raise InvalidData(f"prompt and completion are both column {prompt!r}; give them different columns")
         if completion is None and labelled:
             continue
-        chosen = {"prompt": prompt}
-        if labelled and completion is not None:
-            chosen["completion"] = completion
-        return Choice.of(chosen, named)
+        pair = {"prompt": prompt} if completion is None else {"prompt": prompt, "completion": completion}
+        refuse_shared(pair)  # also where the completion is not read
+        return Choice.of(pair if labelled else {"prompt": prompt}, named)
     return None
 
 

@@ -10,8 +10,6 @@ import numpy.typing as npt
 from fieldtune.errors import InvalidData
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
-Columns: TypeAlias = Mapping[str, str]
-"""What a file's columns hold → the name of the column; what is left out is guessed from the columns' names."""
 
 
 class Example(Protocol):

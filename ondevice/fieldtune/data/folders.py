@@ -32,11 +32,11 @@ def read_folder(path: Path, labels: LabelIndex, *, labelled: bool) -> tuple[tupl
         folders = file.relative_to(path).parts[:-1]
         label: int | None = None
         if labelled:
-            found = labels.find(folders[0]) if folders else "lies in no label's folder"
-            if isinstance(found, str):
-                faults[f"{path / folders[0] if folders else file}: {found}"] = None
+            named = labels.find(folders[0]) if folders else "lies in no label's folder"
+            if isinstance(named, str):
+                faults[f"{path / folders[0] if folders else file}: {named}"] = None
                 continue
-            label = found
+            label = named
         examples.append(ImageExample(path=file, label=label))
     if faults:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"

@@ -66,18 +66,18 @@ def load_images(sources: Sequence[tuple[str, Path | npt.NDArray[np.uint8]]], ima
         InvalidData: every one that cannot be used is named, up to 20.
         FieldtuneError: Pillow is needed and is not installed.
     """
-    found: list[Pixels] = []
+    loaded: list[Pixels] = []
     faults: list[str] = []
     for where, source in sources:
         pixels = _loaded(source, image)
         if isinstance(pixels, str):
             faults.append(f"{where}: {pixels}" if where else pixels)
         else:
-            found.append(pixels)
+            loaded.append(pixels)
     if faults:
         count = "1 image" if len(faults) == 1 else f"{len(faults)} images"
         raise InvalidData(f"{count} of {len(sources)} cannot be used{listed(faults)}")
-    return found
+    return loaded
 
 
 def read_image(path: Path, image: ImageSpec) -> Pixels:
@@ -217,10 +217,10 @@ def _converted(picture: "PIL.Image.Image", channels: int) -> Pixels:
 
 
 def _with_channels(pixels: Pixels, channels: int) -> Pixels:
-    found = pixels.shape[2]
-    if found == channels:
+    held = pixels.shape[2]
+    if held == channels:
         return pixels
-    if found == 1:
+    if held == 1:
         return np.repeat(pixels, channels, axis=2)
     # In 65536ths and rounded, as Pillow computes it: a .npy file and a picture of the same pixels agree.
     grey = pixels.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32) + 0x8000 >> 16

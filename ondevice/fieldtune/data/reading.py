@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from fieldtune.data.columns import Choice, available_columns
-from fieldtune.data.examples import Columns, Example
+from fieldtune.data.columns import Choice, Columns, available_columns
+from fieldtune.data.examples import Example
 from fieldtune.data.rows import DELIMITERS, Fault, Report, Row
 from fieldtune.errors import InvalidData, listed
 

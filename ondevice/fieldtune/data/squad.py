@@ -5,13 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fieldtune.data import (
-    Fault,
-    Row,
-    quoted,
-)
-from fieldtune.data.rows import kind_of, read_text
-from fieldtune.errors import InvalidData
+from fieldtune.data.rows import Fault, Row, kind_of, read_text
+from fieldtune.errors import InvalidData, quoted
 
 FORM = '{"data": [{"paragraphs": [{"context": …, "qas": [{"question": …, "answers": […]}]}]}]}'
 
@@ -25,22 +20,22 @@ def squad_articles(path: Path) -> Sequence[Any] | None:
     text = read_text(path)
     lines = [line for line in text.split("\n") if line.strip()]
     try:
-        found = json.loads(text)
+        whole = json.loads(text)
     except (ValueError, RecursionError) as error:
         if not lines or _is_object(lines[0]):
             return None
         place = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         why = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise InvalidData(f"{path}{place}: not JSON ({why}); expected {FORM}, or one JSON object a line") from error
-    if isinstance(found, dict) and isinstance(found.get("data"), list):
-        articles: list[Any] = found["data"]
+    if isinstance(whole, dict) and isinstance(whole.get("data"), list):
+        articles: list[Any] = whole["data"]
         return articles
-    if isinstance(found, dict) and "data" not in found and len(lines) == 1:
+    if isinstance(whole, dict) and "data" not in whole and len(lines) == 1:
         return None
-    kind = kind_of(found)
-    if isinstance(found, dict):
-        data = f"'data' is {kind_of(found['data'])}" if "data" in found else "no 'data'"
-        kind = f"an object with {quoted(list(found))}, {data}"
+    kind = kind_of(whole)
+    if isinstance(whole, dict):
+        data = f"'data' is {kind_of(whole['data'])}" if "data" in whole else "no 'data'"
+        kind = f"an object with {quoted(list(whole))}, {data}"
     raise InvalidData(f"{path}: {kind}; expected SQuAD's form {FORM}, or one JSON object a line")
 
 

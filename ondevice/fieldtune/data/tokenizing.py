@@ -66,7 +66,7 @@ def refuse_empty(examples: Sequence[Example], ids: Sequence[IntArray]) -> None:
     Raises:
         InvalidData: every one is named, up to 20.
     """
-    empty = [f"{place_of(examples, index)}: no token" for index, found in enumerate(ids) if not found.size]
+    empty = [f"{place_of(examples, index)}: no token" for index, tokens in enumerate(ids) if not tokens.size]
     if empty:
         raise InvalidData(f"{len(empty)} example(s) hold nothing that the tokenizer knows{listed(empty)}")
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fieldtune.tasks.interface import Answer, Figure, Found, Item, NoOptions, Task
+    from fieldtune.tasks.interface import Answer, Figure, Item, NoOptions, Outputs, Task
     from fieldtune.tasks.table import new_task, open_task, task_class, task_names
 
 __all__ = [
     "Answer",
     "Figure",
-    "Found",
     "Item",
     "NoOptions",
+    "Outputs",
     "Task",
     "new_task",
     "open_task",
@@ -30,9 +30,9 @@ __getattr__ = lazy_names(
         "interface": (
             "Answer",
             "Figure",
-            "Found",
             "Item",
             "NoOptions",
+            "Outputs",
             "Task",
         ),
         "table": (

@@ -1,80 +1,19 @@
-"""Spans that answer questions: searched for in the windows of a text, and scored as SQuAD's script does."""
+"""Spans that answer questions: searched for in the windows of a context as transformers' script for SQuAD does."""
 
-import collections
 import dataclasses
-import re
-import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.bundle import FloatArray
-from fieldtune.data import (
-    Batch,
-    EncodedSet,
-    IntArray,
-)
 from fieldtune.serving import softmax
-from fieldtune.tasks.interface import Figure, Found
+from fieldtune.tasks.context_windows import NO_ANSWER, QuestionSet
 
-Offsets: TypeAlias = npt.NDArray[np.int32]
+Logits: TypeAlias = npt.NDArray[np.float32]
+"""One for each token of a window, shape (tokens or more,): those of padding are not looked at."""
 N_BEST = 20
 MAX_ANSWER_LENGTH = 30
-NO_ANSWER = 0
-"""The token that stands for "no answer here": the first one, [CLS] of BERT and its like."""
-
-
-class Span(NamedTuple):
-    """A part of a context, and the character at which it begins."""
-
-    text: str
-    start: int
-
-
-class Question(NamedTuple):
-    """What is asked, and of which text."""
-
-    question: str
-    context: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class QuestionExample:
-    """A question with its context.
-
-    Attributes:
-        question: what is asked.
-        context: where the answer is looked for.
-        answers: all that are right, the one to learn from first; empty where the context has no answer; None where it
-            is to be found out.
-        where: its ``file:line``.
-    """
-
-    question: str
-    context: str
-    answers: tuple[Span, ...] | None = None
-    where: str = dataclasses.field(default="", compare=False)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Window:
-    """Which question a window is of, and where each of its tokens stands.
-
-    ``offsets``: characters of the context, int32, shape (tokens, 2); -1 for what is not of the context.
-    """
-
-    question: int
-    offsets: Offsets
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class QuestionSet(EncodedSet):
-    """Questions with their contexts, encoded: ``examples`` are windows, ``windows`` says of what each is one."""
-
-    questions: tuple[QuestionExample, ...]
-    windows: tuple[Window, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,74 +64,6 @@ class FoundAnswer:
         return [candidate.line() for candidate in (self.best, *others)[:most]]
 
 
-def normalized(answer: str) -> str:
-    """Return an answer as SQuAD's script compares it: in lower case, without punctuation, articles and extra space."""
-    kept = "".join(letter for letter in answer.lower() if letter not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", kept).split())
-
-
-def exact_match(answer: str, right: Sequence[str]) -> float:
-    """Return 1 if an answer is one of the right ones once both are normalized, else 0. "" stands for no answer."""
-    return float(any(normalized(answer) == normalized(one) for one in _counting(right)))
-
-
-def f1(answer: str, right: Sequence[str]) -> float:
-    """Return the harmonic mean of precision and recall of an answer's words, the best over all right answers.
-
-    Where either has no words, it is 1 if both have none, else 0 (SQuAD 2.0's script).
-    """
-    return max(_f1(normalized(answer).split(), normalized(one).split()) for one in _counting(right))
-
-
-def _counting(right: Sequence[str]) -> Sequence[str]:
-    """Return the right answers of which something is left; no answer where nothing is, as SQuAD 2.0's script has it."""
-    return [one for one in right if normalized(one)] or [""]
-
-
-def _f1(found: Sequence[str], right: Sequence[str]) -> float:
-    if not found or not right:
-        return float(found == right)
-    shared = (collections.Counter(found) & collections.Counter(right)).total()
-    return 2 * shared / (len(found) + len(right))
-
-
-class QuestionMeter:
-    """Decodes the answers of an evaluation and compares them with the right ones.
-
-    "No answer" is one of them where the set has questions without an answer.
-    """
-
-    def __init__(self, encoded: EncodedSet) -> None:
-        if not isinstance(encoded, QuestionSet):
-            raise TypeError("question answering measures what its own encode returned only")
-        self._questions, self._search = encoded.questions, SpanSearch(encoded)
-
-    def add(self, indices: IntArray, batch: Batch, found: Found) -> None:
-        """Look for answers in a batch's start_logits and end_logits, float32, shape (batch, sequence)."""
-        for row, index in enumerate(indices):
-            self._search.add(int(index), found["start_logits"][row], found["end_logits"][row])
-
-    def figures(self, loss: float) -> tuple[Figure, ...]:
-        """Return exact match and F1; where some questions have no answer, also of each kind alone."""
-        unanswerable = any(question.answers == () for question in self._questions)
-        scores: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
-        for index, question in enumerate(self._questions):
-            if question.answers is not None:
-                right = [span.text for span in question.answers]
-                answer = self._search.answer(index, unanswerable=unanswerable).best.answer or ""
-                scores[bool(right)].append((exact_match(answer, right), f1(answer, right)))
-        exact, overlap = np.mean(scores[True] + scores[False], axis=0)
-        figures = [
-            Figure(name="exact_match", value=float(exact), unit="%"),
-            Figure(name="f1", value=float(overlap), unit="%", title="F1"),
-        ]
-        if scores[True] and scores[False]:
-            answered, none = (float(np.mean(scores[kind], axis=0)[1]) for kind in (True, False))
-            figures.append(Figure(name="f1_answerable", value=answered, unit="%", title="F1, answerable"))
-            figures.append(Figure(name="f1_unanswerable", value=none, unit="%", title="no answer, unanswerable"))
-        return tuple(figures)
-
-
 class _Scored(NamedTuple):
     """The score of an answer, the sum of its two logits, and its characters; (0, 0) of no answer."""
 
@@ -217,8 +88,8 @@ class SpanSearch:
         self._spans: list[dict[int, list[_Scored]]] = [{} for _ in encoded.questions]
         self._none: list[float | None] = [None] * len(encoded.questions)
 
-    def add(self, window: int, start_logits: FloatArray, end_logits: FloatArray) -> None:
-        """Take the logits of a window, float32, shape (tokens or more,): those of padding are not looked at."""
+    def add(self, window: int, start_logits: Logits, end_logits: Logits) -> None:
+        """Take the logits of a window."""
         question, offsets = self._encoded.windows[window].question, self._encoded.windows[window].offsets
         start_logits, end_logits = start_logits[: len(offsets)], end_logits[: len(offsets)]
         # A context without the answer says so in each of its windows: one that does not speaks against it.
@@ -268,5 +139,5 @@ class SpanSearch:
         return FoundAnswer(best=candidates[best], n_best=tuple(candidates))
 
 
-def _likeliest(logits: FloatArray, count: int) -> IntArray:
+def _likeliest(logits: Logits, count: int) -> npt.NDArray[np.int64]:
     return np.argsort(logits, kind="stable")[::-1][:count]

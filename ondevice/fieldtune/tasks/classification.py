@@ -22,12 +22,12 @@ from fieldtune.data import (
     batch_of,
     column_flag,
     plan_evaluation,
-    quoted,
     refuse_parts,
+    refuse_shared,
 )
-from fieldtune.errors import InvalidData
+from fieldtune.errors import InvalidData, quoted
 from fieldtune.serving import LoadedAdapter, Runner, softmax
-from fieldtune.tasks.interface import Figure, Found, Task
+from fieldtune.tasks.interface import Figure, Outputs, Task
 
 LABEL_NAMES = ("label", "labels", "class", "category", "sentiment", "target", "intent", "label_text", "polarity")
 _LABEL = "label"
@@ -54,8 +54,8 @@ class Classification:
 
     def record(self) -> Mapping[str, object]:
         """Return label and probabilities."""
-        found = {"label": self.label, "probability": self.probability, "probabilities": self.probabilities}
-        return found if self.truncated is None else {**found, "truncated": self.truncated}
+        record = {"label": self.label, "probability": self.probability, "probabilities": self.probabilities}
+        return record if self.truncated is None else {**record, "truncated": self.truncated}
 
     def lines(self, most: int) -> list[str]:
         """Return the likeliest classes with their probabilities."""
@@ -71,11 +71,11 @@ class ClassMeter:
         self._counts = np.unique(classes[classes != IGNORE_INDEX], return_counts=True)[1]
         self._right = 0
 
-    def add(self, indices: IntArray, batch: Batch, found: Found) -> None:
+    def add(self, indices: IntArray, batch: Batch, outputs: Outputs) -> None:
         """Count a batch by its logits, float32, shape (batch, labels)."""
         labels = batch["labels"]
         counted = labels != IGNORE_INDEX
-        self._right += int(np.count_nonzero(found["logits"].argmax(axis=-1)[counted] == labels[counted]))
+        self._right += int(np.count_nonzero(outputs["logits"].argmax(axis=-1)[counted] == labels[counted]))
 
     def figures(self, loss: float) -> tuple[Figure, ...]:
         """Return accuracy, and what naming the examples' most frequent class every time would reach."""
@@ -111,12 +111,9 @@ class ClassificationTask(Task):
             content = columns.named(part, named)
         else:
             content = columns.find(self.content_names, label) or _only_strings(rows, label, part)
-        if content == label:
-            raise InvalidData(f"{part} and label are both column {content!r}; give them different columns")
-        chosen = {part: content}
-        if labelled and label is not None:
-            chosen[_LABEL] = label
-        return Choice.of(chosen, named)
+        both = {part: content} if label is None else {part: content, _LABEL: label}
+        refuse_shared(both)  # also where the label is not read
+        return Choice.of(both if labelled else {part: content}, named)
 
     def advice(self, rows: Sequence[Row], choice: Choice) -> str:
         """Return which labels there are, and whether the columns may be swapped."""
@@ -138,11 +135,11 @@ class ClassificationTask(Task):
         if _LABEL not in choice.columns:
             return None, True
         column = choice.columns[_LABEL]
-        found = LabelIndex(self.spec.labels).find(row.cells.get(column))
-        if isinstance(found, str):
-            fault(f"{column!r}: {found}")
+        label = LabelIndex(self.spec.labels).find(row.cells.get(column))
+        if isinstance(label, str):
+            fault(f"{column!r}: {label}")
             return None, False
-        return found, True
+        return label, True
 
     def meter(self, encoded: EncodedSet) -> ClassMeter:
         """Return what counts the right classes."""

@@ -92,15 +92,15 @@ class ImageClassification(ClassificationTask):
 
     def given(self, texts: Sequence[str], options: Any, note: Note) -> list[Item]:
         """Return the images of files, and of all below folders."""
-        found: list[Path] = []
+        files: list[Path] = []
         for path in map(Path, texts):
             if not is_folder(path):
-                found.append(path)
+                files.append(path)
                 continue
             images, others = image_files(path)
-            found += images
+            files += images
             note(f"{path}: {len(images)} images{left_out(others)}")
-        return [Item(str(path), path) for path in found]
+        return [Item(str(path), path) for path in files]
 
     def asked(self, example: ImageExample, options: Any) -> Item:
         """Return the image's file."""

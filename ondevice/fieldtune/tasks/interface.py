@@ -34,7 +34,7 @@ from fieldtune.serving import LoadedAdapter, Runner
 if TYPE_CHECKING:
     import tokenizers
 
-Found: TypeAlias = Mapping[str, npt.NDArray[Any]]
+Outputs: TypeAlias = Mapping[str, npt.NDArray[Any]]
 """What eval.onnx gives beside loss and weight, by output name."""
 Note: TypeAlias = Callable[[str], None]
 """Is told a line for people."""
@@ -67,14 +67,14 @@ class Figure:
 class Meter(Protocol):
     """Counts what a task's figures are made of, batch by batch."""
 
-    def add(self, indices: IntArray, batch: Batch, found: Found) -> None:
+    def add(self, indices: IntArray, batch: Batch, outputs: Outputs) -> None:
         """Count one batch.
 
         Args:
             indices: of its examples in the set that the meter was made for, int64, shape (rows,); a static graph's
                 batch may have padding rows behind theirs.
             batch: what went into the graph.
-            found: what came out of it.
+            outputs: what came out of it.
         """
 
     def figures(self, loss: float) -> tuple[Figure, ...]:
@@ -254,9 +254,9 @@ class Task(abc.ABC):
         Raises:
             InvalidBundle: it is for another one.
         """
-        found = runner.bundle.manifest.task.name
-        if found != self.name:
-            raise InvalidBundle(f"{runner.bundle.root}: is a bundle for {found}; {self.name} was asked of it")
+        task = runner.bundle.manifest.task.name
+        if task != self.name:
+            raise InvalidBundle(f"{runner.bundle.root}: is a bundle for {task}; {self.name} was asked of it")
 
     def check_options(self, options: Any) -> None:  # noqa: B027 (most have none)
         """Check that options fit each other.

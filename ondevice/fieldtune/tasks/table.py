@@ -32,8 +32,8 @@ def task_class(name: str) -> type[Task]:
     if name not in _TASKS:
         raise InvalidBundle(f"task {name!r}: not known to this release; expected one of {', '.join(_TASKS)}")
     module, _, kind = _TASKS[name].partition(":")
-    found: type[Task] = getattr(importlib.import_module(f"fieldtune.tasks.{module}"), kind)
-    return found
+    loaded: type[Task] = getattr(importlib.import_module(f"fieldtune.tasks.{module}"), kind)
+    return loaded
 
 
 def new_task(

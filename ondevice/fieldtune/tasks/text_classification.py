@@ -68,12 +68,12 @@ class TextClassification(ClassificationTask):
             raise TypeError(f"{self.words} takes ClassificationExample only")
         with self.lock:
             limit = checked_limit(max_length, self.tokenizer, self.text)
-            found = list(encode_cut(texts, self.tokenizer, limit))
-        refuse_empty(examples, [ids for ids, _ in found])
+            cut = list(encode_cut(texts, self.tokenizer, limit))
+        refuse_empty(examples, [ids for ids, _ in cut])
         if strict:
-            refuse_longer(examples, [length for _, length in found], limit)
+            refuse_longer(examples, [length for _, length in cut], limit)
         encoded = []
-        for example, (ids, length) in zip(examples, found, strict=True):
+        for example, (ids, length) in zip(examples, cut, strict=True):
             labels = np.array(IGNORE_INDEX if example.label is None else example.label, np.int64)
             weight = 0 if example.label is None else 1
             arrays = {"input_ids": ids, "labels": labels}

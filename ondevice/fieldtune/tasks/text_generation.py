@@ -33,7 +33,7 @@ from fieldtune.data import (
 )
 from fieldtune.errors import InvalidData, listed
 from fieldtune.serving import GenerationSettings, LoadedAdapter, Runner, chat
-from fieldtune.tasks.interface import Figure, Found, Item, Note, Task
+from fieldtune.tasks.interface import Figure, Item, Note, Outputs, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,9 +89,9 @@ class TokenMeter:
         self._labels = sum(example.weight for example in encoded.examples)
         self._right = 0
 
-    def add(self, indices: IntArray, batch: Batch, found: Found) -> None:
+    def add(self, indices: IntArray, batch: Batch, outputs: Outputs) -> None:
         """Add a batch's count of right tokens."""
-        self._right += int(found["correct"])
+        self._right += int(outputs["correct"])
 
     def figures(self, loss: float) -> tuple[Figure, ...]:
         """Return the part of the labelled tokens that are right, and the perplexity: e to the loss."""

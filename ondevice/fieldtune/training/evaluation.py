@@ -13,7 +13,7 @@ from fieldtune.files import json_value
 from fieldtune.hardware import HardwareProfile, OnMissing
 from fieldtune.placement import choose_for, open_graph
 from fieldtune.runtime import ProviderChoice, run_session
-from fieldtune.tasks import Figure, Found, Task, open_task
+from fieldtune.tasks import Figure, Outputs, Task, open_task
 from fieldtune.training.batch_source import BatchSource, open_batches
 
 _DEFAULT_CACHE = CacheSettings()
@@ -28,7 +28,7 @@ class Evaluated(NamedTuple):
 
     loss: float
     weight: float
-    outputs: Found
+    outputs: Outputs
 
 
 Forward: TypeAlias = Callable[[Batch, float], Evaluated]

@@ -17,7 +17,7 @@ def task(opened):
 
 
 def examples(context=CONTEXT):
-    from fieldtune.tasks.answer_spans import QuestionExample, Span
+    from fieldtune.tasks.questions import QuestionExample, Span
 
     return [
         QuestionExample(

@@ -1,6 +1,6 @@
 import pytest
 
-from fieldtune.data.columns import Available, Choice, available_columns, refuse_parts
+from fieldtune.data.columns import Available, Choice, available_columns, refuse_parts, refuse_shared
 from fieldtune.data.rows import Row
 from fieldtune.errors import InvalidData
 
@@ -48,3 +48,10 @@ def test_notes_say_what_was_guessed_and_what_is_left() -> None:
 
 def test_columns_in_order_of_appearance() -> None:
     assert available_columns([Row(1, {"b": 1}), Row(2, {"a": 1, "b": 2})]) == ["b", "a"]
+
+
+def test_one_column_is_not_two_parts():
+    message = "^question and answer are both column 'q'; give them different columns$"
+    with pytest.raises(InvalidData, match=message):
+        Choice.of({"question": "q", "context": "c", "answer": "q"}, {})
+    refuse_shared({"question": "q", "answer": "a"})

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fieldtune.data.columns import Available, Choice
+from fieldtune.data.columns import Available, Choice, Columns
 from fieldtune.data.dialogue import TextExample
-from fieldtune.data.examples import Columns
 from fieldtune.data.reading import read_examples
 from fieldtune.data.rows import Fault, Report, Row, read_rows, text_of
 from fieldtune.errors import InvalidData

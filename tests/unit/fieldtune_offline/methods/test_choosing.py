@@ -71,4 +71,4 @@ def test_the_command_refuses_them_in_one_line(tmp_path, capsys):
 
 
 def test_a_method_says_what_it_needs_and_no_more():
-    assert Method.__abstractmethods__ == {"config_class", "fields", "check_layers", "facts"}
+    assert Method.__abstractmethods__ == {"config_class", "fields", "layer_class", "layer_fault", "facts"}
