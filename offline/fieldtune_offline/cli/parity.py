@@ -58,11 +58,11 @@ def run(command: Parity, _console: "Console") -> int:
     else:
         print_tables(*parity_tables(manifest))
         if effects:
-            print_tables(rounding_table(effects))
+            print_tables(_rounding_table(effects))
     return 0
 
 
-def rounding_table(effects: "Sequence[RoundingEffect]") -> "Table":
+def _rounding_table(effects: "Sequence[RoundingEffect]") -> "Table":
     """Return what halves rounded up change as a table."""
     from fieldtune.cli.results import new_table
 

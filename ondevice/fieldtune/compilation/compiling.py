@@ -130,12 +130,12 @@ def accelerator_choice(profile: HardwareProfile, choice: ProviderChoice, folder:
     if settings.graph_optimization != "off":
         settings = dataclasses.replace(settings, graph_optimization="basic")
     options = dict(choice.options)
-    if keeps_own_cache(profile, choice):
+    if _keeps_own_cache(profile, choice):
         options |= STACKS[profile.execution.stack].cache_options(str(folder), _CACHE_NAME)
     return dataclasses.replace(choice, options=options, session_settings=settings)
 
 
-def keeps_own_cache(profile: HardwareProfile, choice: ProviderChoice) -> bool:
+def _keeps_own_cache(profile: HardwareProfile, choice: ProviderChoice) -> bool:
     """Whether a provider keeps compiled models in files of its own, and not in an EPContext model."""
     return not choice.emulated and bool(profile.execution.stack)
 
@@ -146,7 +146,7 @@ def check_environment(profile: HardwareProfile, choice: ProviderChoice) -> None:
     Raises:
         CompileError: with their names.
     """
-    variables = [name for name in CACHE_VARIABLES if name in os.environ] if keeps_own_cache(profile, choice) else []
+    variables = [name for name in CACHE_VARIABLES if name in os.environ] if _keeps_own_cache(profile, choice) else []
     if variables:
         raise CompileError(
             f"the environment sets {', '.join(variables)}, by which {choice.provider} compiles past fieldtune's store; "
@@ -197,7 +197,7 @@ def _suspicions(job: _Job) -> str:
 def _compile(job: _Job, planned: PlacementReport | None, folder: Path) -> Entry:
     """Have the child process compile into an entry's folder; return the entry, with what was planned or read back."""
     graph, bundle = job.target.graph, job.bundle
-    writes_context = not job.choice.emulated and not keeps_own_cache(job.profile, job.choice)
+    writes_context = not job.choice.emulated and not _keeps_own_cache(job.profile, job.choice)
     context = f"{graph}_context.onnx" if writes_context else ""
     config = _context_config(folder / context) if writes_context else {}
     outcome = run_worker(
