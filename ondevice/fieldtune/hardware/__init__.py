@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from fieldtune.hardware.machine import MachineFacts, instruction_sets, machine_facts, processor_name, usable_cores
     from fieldtune.hardware.on_missing import OnMissing
-    from fieldtune.hardware.reading import FORMAT_VERSION, read_profile
+    from fieldtune.hardware.reading import read_profile
     from fieldtune.hardware.specs import (
         Accelerator,
         Activation,
@@ -36,14 +36,11 @@ if TYPE_CHECKING:
         DetectSpec,
         DpuLimits,
         ExecutionSpec,
-        Family,
         GraphOptimization,
         HardwareProfile,
         MemorySpec,
         RuntimeSpec,
         Source,
-        StackName,
-        Support,
         TrainingSpec,
     )
     from fieldtune.hardware.stacks import CACHE_VARIABLES, STACKS
@@ -51,7 +48,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CACHE_VARIABLES",
     "FOLDERS_VARIABLE",
-    "FORMAT_VERSION",
     "STACKS",
     "Accelerator",
     "Activation",
@@ -62,7 +58,6 @@ __all__ = [
     "DetectSpec",
     "DpuLimits",
     "ExecutionSpec",
-    "Family",
     "GraphOptimization",
     "HardwareProfile",
     "MachineFacts",
@@ -72,8 +67,6 @@ __all__ = [
     "RuntimeFeatures",
     "RuntimeSpec",
     "Source",
-    "StackName",
-    "Support",
     "TrainingSpec",
     "check_installed",
     "features",
@@ -122,10 +115,7 @@ __getattr__ = lazy_names(
             "usable_cores",
         ),
         "on_missing": ("OnMissing",),
-        "reading": (
-            "FORMAT_VERSION",
-            "read_profile",
-        ),
+        "reading": ("read_profile",),
         "specs": (
             "Accelerator",
             "Activation",
@@ -136,14 +126,11 @@ __getattr__ = lazy_names(
             "DetectSpec",
             "DpuLimits",
             "ExecutionSpec",
-            "Family",
             "GraphOptimization",
             "HardwareProfile",
             "MemorySpec",
             "RuntimeSpec",
             "Source",
-            "StackName",
-            "Support",
             "TrainingSpec",
         ),
         "stacks": (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from fieldtune.training.backends.choice import open_backend
     from fieldtune.training.backends.ort_checkpoint import read_parameters
     from fieldtune.training.batch_source import open_batches
     from fieldtune.training.config import TrainConfig
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from fieldtune.training.events import Evaluating, Event, Progress, Started
     from fieldtune.training.files import rescue, write_run
     from fieldtune.training.loop import train_adapter
+    from fieldtune.training.optimizers import AdamWConfig
     from fieldtune.training.plan import settle
     from fieldtune.training.report import (
         DataCounts,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AdamWConfig",
     "DataCounts",
     "EpochRecord",
     "Evaluating",
@@ -41,6 +44,7 @@ __all__ = [
     "TrainConfig",
     "TrainReport",
     "evaluate_with",
+    "open_backend",
     "open_batches",
     "read_parameters",
     "rescue",
@@ -52,6 +56,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
+        "backends.choice": ("open_backend",),
         "backends.ort_checkpoint": ("read_parameters",),
         "batch_source": ("open_batches",),
         "config": ("TrainConfig",),
@@ -72,6 +77,7 @@ __getattr__ = lazy_names(
             "write_run",
         ),
         "loop": ("train_adapter",),
+        "optimizers": ("AdamWConfig",),
         "plan": ("settle",),
         "report": (
             "DataCounts",
