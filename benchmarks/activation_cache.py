@@ -28,18 +28,15 @@ from common import machine_line, on_threads, parser, ratios, save, say, table
 from splits import SPLITS, split_bundle
 
 from fieldtune import TrainConfig, load_profile, open_bundle
-from fieldtune.activations.settings import CacheSettings
-from fieldtune.adapters.arrays import to_theta
-from fieldtune.adapters.directory import read_adapter
-from fieldtune.bundle.opening import Bundle
-from fieldtune.data.batches import Batch
-from fieldtune.data.examples import Encoded, EncodedSet, IntArray
-from fieldtune.data.images import encoded_image
+from fieldtune.activations import CacheSettings
+from fieldtune.adapters import read_adapter, to_theta
+from fieldtune.bundle import Bundle
+from fieldtune.data import Batch, Encoded, EncodedSet, IntArray, encoded_image
 from fieldtune.hardware import HardwareProfile
-from fieldtune.placement.targets import choose_for
-from fieldtune.training.backends.optimizers import AdamWConfig
+from fieldtune.placement import choose_for
+from fieldtune.training import AdamWConfig, open_batches
 from fieldtune.training.backends.portable import PortableBackend
-from fieldtune.training.batch_source import BatchSource, open_batches
+from fieldtune.training.batch_source import BatchSource
 from fieldtune.training.plan import plan_steps
 
 LEARNING_RATE = 1e-3

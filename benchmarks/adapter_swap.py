@@ -25,12 +25,12 @@ import numpy as np
 from common import Spread, asset, bundle, machine_line, on_threads, parser, save, table
 
 from fieldtune import load_profile, open_bundle
-from fieldtune.adapters.directory import read_adapter, write_adapter
+from fieldtune.adapters import read_adapter, write_adapter
 from fieldtune.adapters.tensors import StoredTensor
-from fieldtune.bundle.opening import Bundle
-from fieldtune.compilation.compiling import compile_prefix
+from fieldtune.bundle import Bundle
+from fieldtune.compilation import compile_prefix
 from fieldtune.hardware import HardwareProfile
-from fieldtune.serving.runner import Runner
+from fieldtune.serving import Runner
 from fieldtune_offline import BuildSpec, MethodSpec
 from swaps import time_swaps
 

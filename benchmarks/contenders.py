@@ -45,12 +45,10 @@ class Fieldtune:
 
     def __init__(self, workload: Workload, backend: str = "portable", **runtime: bool) -> None:
         from fieldtune import load_profile, open_bundle
-        from fieldtune.adapters.arrays import to_theta
-        from fieldtune.adapters.directory import read_adapter
-        from fieldtune.hardware.installed import features
-        from fieldtune.runtime.providers import choose_provider
-        from fieldtune.training.backends.choice import open_backend
-        from fieldtune.training.backends.optimizers import AdamWConfig
+        from fieldtune.adapters import read_adapter, to_theta
+        from fieldtune.hardware import features
+        from fieldtune.runtime import choose_provider
+        from fieldtune.training import AdamWConfig, open_backend
 
         profile = load_profile("cpu-generic")
         settings = dataclasses.replace(profile.runtime, threads=workload.threads, **runtime)

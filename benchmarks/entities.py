@@ -26,10 +26,10 @@ from common import THREADS, asset, bundle, machine_line, on_threads, parser, sav
 from contenders import parameter_groups
 
 from fieldtune import Bundle, HardwareProfile, TrainConfig, load_profile, open_bundle, train_adapter
-from fieldtune.data import EncodedSet
-from fieldtune.data.batches import batch_of, plan_evaluation
+from fieldtune.data import EncodedSet, batch_of, plan_evaluation
 from fieldtune.tasks import Figure, Task, open_task
-from fieldtune.training.plan import count_steps, plan_steps, settle
+from fieldtune.training import settle
+from fieldtune.training.plan import count_steps, plan_steps
 from fieldtune_offline import BuildSpec, MethodSpec
 
 POINT = 0.01

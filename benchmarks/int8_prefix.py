@@ -21,8 +21,8 @@ from typing import Any
 from common import asset, bundle, machine_line, on_threads, parser, save, say, table
 
 from fieldtune import Bundle, HardwareProfile, TrainConfig, load_profile, open_bundle, train_adapter
-from fieldtune.adapters.adapter import Adapter
-from fieldtune.compilation.compiling import compile_prefix
+from fieldtune.adapters import Adapter
+from fieldtune.compilation import compile_prefix
 from fieldtune.data import EncodedSet
 from fieldtune.tasks import open_task
 from fieldtune.training.evaluation import evaluate

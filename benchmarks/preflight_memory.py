@@ -216,8 +216,8 @@ def measure_here(arguments: Sequence[str]) -> int:
 
 def predicted(row: Row, root: Path, samples: int) -> dict[str, int]:
     """Return what is predicted for a row."""
+    from fieldtune.bundle import Bundle
     from fieldtune.bundle.manifest_reading import read_manifest
-    from fieldtune.bundle.opening import Bundle
     from fieldtune.hardware import read_profile
     from fieldtune.preflight.memory import predict_memory
     from fieldtune.preflight.workload import uses_of, workload

@@ -26,18 +26,16 @@ from common import THREADS, asset, bundle, machine_line, on_threads, parser, sav
 from contenders import parameter_groups
 
 from fieldtune import TrainConfig, load_profile, open_bundle
-from fieldtune.adapters.arrays import to_theta
-from fieldtune.adapters.directory import read_adapter
-from fieldtune.bundle.opening import Bundle
-from fieldtune.data.examples import EncodedSet
-from fieldtune.placement.targets import choose_for
-from fieldtune.tasks.interface import Task
-from fieldtune.tasks.table import open_task
-from fieldtune.training.backends.optimizers import AdamWConfig
+from fieldtune.adapters import read_adapter, to_theta
+from fieldtune.bundle import Bundle
+from fieldtune.data import EncodedSet
+from fieldtune.placement import choose_for
+from fieldtune.tasks import Task, open_task
+from fieldtune.training import AdamWConfig, Evaluation, evaluate_with, open_batches, settle
 from fieldtune.training.backends.portable import PortableBackend
-from fieldtune.training.batch_source import BatchSource, open_batches
-from fieldtune.training.evaluation import Evaluated, Evaluation, evaluate_with
-from fieldtune.training.plan import count_steps, plan_steps, settle
+from fieldtune.training.batch_source import BatchSource
+from fieldtune.training.evaluation import Evaluated
+from fieldtune.training.plan import count_steps, plan_steps
 from fieldtune.training.schedules import learning_rate
 from fieldtune_offline import BuildSpec, MethodSpec
 

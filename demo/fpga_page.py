@@ -8,10 +8,9 @@ from typing import Any
 import jinja2
 
 from fieldtune import open_bundle
-from fieldtune.bundle.opening import Bundle
+from fieldtune.bundle import Bundle
 from fieldtune.hardware import CPU_PROVIDER, load_profile
-from fieldtune.placement.picture import placement_picture
-from fieldtune.placement.pieces import split_pieces
+from fieldtune.placement import placement_picture, split_pieces
 
 _TEMPLATE = Path(__file__).with_suffix(".html.jinja")
 

@@ -18,9 +18,8 @@ from typing import Any
 import onnxruntime
 
 from fieldtune import Runner, load_profile, open_bundle
-from fieldtune.compilation.kept.store import CompiledStore
-from fieldtune.data.batches import batch_of
-from fieldtune.data.images import encoded_image, load_images
+from fieldtune.compilation import CompiledStore
+from fieldtune.data import batch_of, encoded_image, load_images
 
 SWAPS = 20
 

@@ -12,16 +12,13 @@ which proves the script and the bundle, and nothing about the hardware.
 import argparse
 import sys
 
-from fieldtune.bundle.node_tables import read_node_table
-from fieldtune.bundle.opening import open_bundle
+from fieldtune.bundle import open_bundle, read_node_table
 from fieldtune.cli.shared import placement_table, print_tables
-from fieldtune.compilation.comparison import compare_outputs
-from fieldtune.compilation.prefix import open_prefix
-from fieldtune.compilation.stored_reference import read_reference
+from fieldtune.compilation import compare_outputs, open_prefix, read_reference
 from fieldtune.errors import FieldtuneError
 from fieldtune.files import json_text
 from fieldtune.hardware import load_profile
-from fieldtune.placement.targets import find_target
+from fieldtune.placement import find_target
 
 
 def arguments() -> argparse.Namespace:

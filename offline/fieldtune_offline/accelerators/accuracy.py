@@ -39,7 +39,7 @@ class Prefixes:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Boundaries:
+class _Boundaries:
     """What the forms of a prefix give for the same examples."""
 
     exact: Boundary
@@ -129,7 +129,7 @@ def write_reference(path: Path, prefixes: Prefixes, calibration: Calibration, ma
 
 def _boundaries(
     prefixes: Prefixes, calibration: Calibration, indices: Sequence[int], manifest: Manifest, batch: int
-) -> Boundaries:
+) -> _Boundaries:
     """Return what the forms of the prefix give for some examples."""
     assert manifest.split is not None
     names = [tensor.name for tensor in manifest.split.boundary]
@@ -142,7 +142,7 @@ def _boundaries(
         {name: np.concatenate(arrays) for name, arrays in zip(names, zip(*part, strict=True), strict=True)}
         for part in parts
     )
-    return Boundaries(exact=exact, half_even=half_even, half_up=half_up)
+    return _Boundaries(exact=exact, half_even=half_even, half_up=half_up)
 
 
 def _suffix_feeds(

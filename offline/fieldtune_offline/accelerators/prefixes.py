@@ -74,7 +74,7 @@ def add_targets(
     if quantizer is quantize:
         # Another quantizer may leave other operators in float32, so that its result alone tells.
         for profile in targets:
-            check_plan(staging / manifest.graphs[PREFIX_GRAPH].path, profile)
+            _check_plan(staging / manifest.graphs[PREFIX_GRAPH].path, profile)
     for profile in targets:
         manifest = add_target(staging, manifest, profile, calibration, report, quantizer)
     return manifest
@@ -138,7 +138,7 @@ def add_target(
     )
 
 
-def check_plan(source: Path, profile: HardwareProfile) -> None:
+def _check_plan(source: Path, profile: HardwareProfile) -> None:
     """Refuse a prefix that could not be placed as a profile demands, before the minutes of quantizing it.
 
     Args:

@@ -74,7 +74,7 @@ def stage_printer(console: "Console") -> "Callable[[str], None]":
 
 def parity_tables(manifest: "Manifest") -> "list[Table]":
     """Return the figures of parity as tables: of the bundle's graphs, and of its official artifacts if it has them."""
-    tables = [merge_parity_table(manifest) if manifest.merged else parity_table(manifest)]
+    tables = [_merge_parity_table(manifest) if manifest.merged else _parity_table(manifest)]
     if manifest.ort_training:
         tables.append(ort_parity_table(manifest))
     if manifest.targets:
@@ -99,7 +99,7 @@ def target_table(manifest: "Manifest") -> "Table":
     return table
 
 
-def merge_parity_table(manifest: "Manifest") -> "Table":
+def _merge_parity_table(manifest: "Manifest") -> "Table":
     """Return the figures of a merge's parity as a table."""
     assert manifest.merged is not None
     title = "Largest differences from the graphs that take the adapter as inputs, relative"
@@ -122,7 +122,7 @@ def ort_parity_table(manifest: "Manifest") -> "Table":
     return table
 
 
-def parity_table(manifest: "Manifest") -> "Table":
+def _parity_table(manifest: "Manifest") -> "Table":
     """Return the figures of parity as a table."""
     columns = ("batch, sequence", "loss", "gradients", "inference")
     table = new_table("Largest differences from torch, relative", columns)

@@ -57,11 +57,11 @@ def run(command: Parity, _console: "Console") -> int:
     else:
         print_tables(*parity_tables(manifest))
         if effects:
-            print_tables(rounding_table(effects))
+            print_tables(_rounding_table(effects))
     return 0
 
 
-def rounding_table(effects: "Sequence[RoundingEffect]") -> "Table":
+def _rounding_table(effects: "Sequence[RoundingEffect]") -> "Table":
     """Return what halves rounded up change as a table."""
     columns = ("target", "of", ">differ", ">by more than 1 LSB", ">at most")
     table = new_table("Halves rounded up, as a DPU does, against halves rounded to even", columns)

@@ -49,7 +49,7 @@ def _bound(call: Call, name: str, absent: int) -> Tensor:
     return call.shapes.size(call.dim(absent if argument is None else argument))
 
 
-def cut(call: Call, x: Tensor, axis: int, dims: tuple[Dim, ...], start: Tensor, end: Tensor, step: int = 1) -> Tensor:
+def _cut(call: Call, x: Tensor, axis: int, dims: tuple[Dim, ...], start: Tensor, end: Tensor, step: int = 1) -> Tensor:
     """Return x[start:end:step] along an axis."""
     axes, steps = call.build.constant([axis], INT64), call.build.constant([step], INT64)
     return call.build.op("Slice", [x, start, end, axes, steps], x.dtype, dims)
@@ -60,7 +60,7 @@ def _slice(call: Call) -> Tensor:
     if call.dims == x.dims:
         return x  # a slice of step 1 that keeps the size keeps everything
     start, end = _bound(call, "start", 0), _bound(call, "end", _END)
-    return cut(call, x, call.axis("dim", x.rank), call.dims, start, end, int(call.number("step")))
+    return _cut(call, x, call.axis("dim", x.rank), call.dims, start, end, int(call.number("step")))
 
 
 def _select(call: Call) -> Tensor:
@@ -121,10 +121,10 @@ def _slice_scatter(call: Call) -> Tensor:
     parts = [source]
     if start != 0:
         dims = (*base.dims[:axis], start, *base.dims[axis + 1 :])
-        parts.insert(0, cut(call, base, axis, dims, call.shapes.size(0), call.shapes.size(start)))
+        parts.insert(0, _cut(call, base, axis, dims, call.shapes.size(0), call.shapes.size(start)))
     if rest != 0:
         dims = (*base.dims[:axis], rest, *base.dims[axis + 1 :])
-        parts.append(cut(call, base, axis, dims, call.shapes.size(start + width), call.shapes.size(_END)))
+        parts.append(_cut(call, base, axis, dims, call.shapes.size(start + width), call.shapes.size(_END)))
     return call.emit("Concat", *parts, axis=axis)
 
 

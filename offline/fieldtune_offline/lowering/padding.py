@@ -15,12 +15,12 @@ from torch.library import custom_op
 
 
 @custom_op("fieldtune::zero_pad", mutates_args=())
-def zero_pad(x: torch.Tensor, pad: Sequence[int]) -> torch.Tensor:
+def _zero_pad(x: torch.Tensor, pad: Sequence[int]) -> torch.Tensor:
     """Return x with zeros around it; ``pad`` lists before and after of the last axis, then of the one before it."""
     return torch.nn.functional.pad(x, list(pad))
 
 
-@zero_pad.register_fake
+@_zero_pad.register_fake
 def _(x: torch.Tensor, pad: Sequence[int]) -> torch.Tensor:
     shape = list(x.shape)
     for place, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
@@ -39,7 +39,7 @@ def _backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
     return gradient, None
 
 
-zero_pad.register_autograd(_backward, setup_context=_remember)
+_zero_pad.register_autograd(_backward, setup_context=_remember)
 
 
 def differentiable_padding(program: ExportedProgram) -> ExportedProgram:

@@ -21,7 +21,7 @@ EPSILON = 1e-8
 FILES = ("training_model.onnx", "eval_model.onnx", "optimizer_model.onnx", "checkpoint", "nominal_checkpoint")
 
 
-def generate(request: dict[str, Any], import_training: Any) -> None:
+def _generate(request: dict[str, Any], import_training: Any) -> None:
     """Write the five files into ``request["out"]``."""
     import onnx
 
@@ -51,12 +51,12 @@ def generate(request: dict[str, Any], import_training: Any) -> None:
         # The onnx package writes its own newest IR version, which this runtime may be too old for.
         written = onnx.load(str(out / name))
         if name == FILES[0]:
-            leave_padding(written, **request["padding"])
+            _leave_padding(written, **request["padding"])
         written.ir_version = model.ir_version
         onnx.save(written, str(out / name))
 
 
-def leave_padding(training: Any, index: int, axes: dict[str, int]) -> None:
+def _leave_padding(training: Any, index: int, axes: dict[str, int]) -> None:
     """Let no gradient reach one token's row or column of some parameters, as torch's padding_idx does.
 
     Args:
@@ -84,7 +84,7 @@ def leave_padding(training: Any, index: int, axes: dict[str, int]) -> None:
         training.graph.node.insert(place, masked)
 
 
-def answer(request: dict[str, Any], import_training: Any) -> None:
+def _answer(request: dict[str, Any], import_training: Any) -> None:
     """Load the artifacts as a device does, and write loss and gradients of each probe to ``request["answers"]``."""
     import onnxruntime
 
@@ -125,8 +125,8 @@ def main(path: Path) -> int:
     spec.loader.exec_module(training_api)
     result = {"runtime": onnxruntime.__version__}
     try:
-        generate(request, training_api.import_training)
-        answer(request, training_api.import_training)
+        _generate(request, training_api.import_training)
+        _answer(request, training_api.import_training)
     except Exception as error:  # noqa: BLE001 (whatever it is, the dev box says it)
         result["error"] = f"{type(error).__name__}: {error}"
     (path.parent / "result.json").write_text(json.dumps(result), encoding="utf-8")

@@ -25,7 +25,7 @@ _IN_BRANCH = (*_WEIGHT_INPUT, *_MOVEMENTS, "MatMul", "Add")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class PairUpdate:
+class _PairUpdate:
     """W + (alpha / rank) · B A (Hu et al. 2021, §4.1).
 
     Attributes:
@@ -51,7 +51,7 @@ class PairUpdate:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class BiasUpdate:
+class _BiasUpdate:
     """b + (alpha / rank) · the bias of lora_B, which is fed with the scale in it."""
 
     key: str
@@ -108,7 +108,7 @@ def _fold(
         name=f"{first.module}.weight",
         held=held.const_value,
         shape=_sizes(held),
-        update=PairUpdate(a=first.key, b=second.key, transposed=transposed),
+        update=_PairUpdate(a=first.key, b=second.key, transposed=transposed),
     )
     replaced = [(weight, unbound(weight.name, held))]
     for product in products:
@@ -131,7 +131,7 @@ def _fold_bias(
         held=None if held is None else graph.initializers[str(held.name)].const_value,
         shape=bias.shape,
         key=str(held.name) if held is not None and str(held.name) in fed else None,
-        update=BiasUpdate(key=bias.key),
+        update=_BiasUpdate(key=bias.key),
     )
     value = ir.Value(name=tensor.name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(bias.shape))
     for product in products:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fieldtune.adapters.adapter import PREFIX, Adapter, AdapterCard, adapted_modules, adapter_labels
+    from fieldtune.adapters.adapter import PREFIX, Adapter, adapted_modules, adapter_labels
     from fieldtune.adapters.arrays import from_theta, inference_inputs, to_theta
     from fieldtune.adapters.directory import CONFIG_NAME, TENSORS_NAME, initial_adapter, read_adapter, write_adapter
     from fieldtune.adapters.methods import method_named, method_of
@@ -18,7 +18,6 @@ __all__ = [
     "PREFIX",
     "TENSORS_NAME",
     "Adapter",
-    "AdapterCard",
     "adapted_modules",
     "adapter_labels",
     "from_theta",
@@ -36,7 +35,6 @@ __getattr__ = lazy_names(
     {
         "adapter": (
             "Adapter",
-            "AdapterCard",
             "PREFIX",
             "adapted_modules",
             "adapter_labels",

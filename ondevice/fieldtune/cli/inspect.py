@@ -48,10 +48,10 @@ def run(command: Inspect, _console: "Console") -> int:
     facts: object
     if (path / MANIFEST_NAME).is_file():
         bundle = open_bundle(path)
-        facts = bundle_facts(bundle)
+        facts = _bundle_facts(bundle)
         tables = [] if command.as_json else _bundle_tables(bundle, facts)
     elif (path / CONFIG_NAME).is_file():
-        facts = adapter_facts(read_adapter(path))
+        facts = _adapter_facts(read_adapter(path))
         tables = [] if command.as_json else _adapter_tables(facts)
     elif command.path.endswith(".toml") or command.path in profile_names():
         profile = load_profile(command.path)
@@ -67,7 +67,7 @@ def run(command: Inspect, _console: "Console") -> int:
     return 0
 
 
-def bundle_facts(bundle: "Bundle") -> dict[str, Any]:
+def _bundle_facts(bundle: "Bundle") -> dict[str, Any]:
     """Return what a bundle holds, its files verified, for machines."""
     from fieldtune.adapters import method_named
 
@@ -106,7 +106,7 @@ def bundle_facts(bundle: "Bundle") -> dict[str, Any]:
     }
 
 
-def adapter_facts(adapter: "Adapter") -> dict[str, Any]:
+def _adapter_facts(adapter: "Adapter") -> dict[str, Any]:
     """Return what an adapter is, for machines."""
     from fieldtune.adapters import method_of
 

@@ -63,7 +63,7 @@ class Outcome:
     seconds: float
 
 
-def compile_graph(request: Request) -> Outcome:
+def _compile_graph(request: Request) -> Outcome:
     """Open a session, which compiles the graph, and read back where its nodes run.
 
     Raises:
@@ -153,7 +153,7 @@ def main() -> int:
     _end_with_parent()
     folder = Path(request.folder)
     try:
-        write_outcome(compile_graph(request), folder)
+        write_outcome(_compile_graph(request), folder)
     except FieldtuneError as error:
         (folder / OUTCOME_NAME).write_text(json.dumps({"error": str(error)}), encoding="utf-8")
     sys.stdout.flush()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         usable_cores,
     )
     from fieldtune.hardware.on_missing import OnMissing
-    from fieldtune.hardware.reading import FORMAT_VERSION, read_profile
+    from fieldtune.hardware.reading import read_profile
     from fieldtune.hardware.specs import (
         CPU_PROVIDER,
         Accelerator,
@@ -44,14 +44,11 @@ if TYPE_CHECKING:
         DetectSpec,
         DpuLimits,
         ExecutionSpec,
-        Family,
         GraphOptimization,
         HardwareProfile,
         MemorySpec,
         RuntimeSpec,
         Source,
-        StackName,
-        Support,
         TrainingSpec,
     )
     from fieldtune.hardware.stacks import CACHE_VARIABLES, STACKS
@@ -60,7 +57,6 @@ __all__ = [
     "CACHE_VARIABLES",
     "CPU_PROVIDER",
     "FOLDERS_VARIABLE",
-    "FORMAT_VERSION",
     "STACKS",
     "Accelerator",
     "Activation",
@@ -71,7 +67,6 @@ __all__ = [
     "DetectSpec",
     "DpuLimits",
     "ExecutionSpec",
-    "Family",
     "GraphOptimization",
     "HardwareProfile",
     "MachineFacts",
@@ -81,8 +76,6 @@ __all__ = [
     "RuntimeFeatures",
     "RuntimeSpec",
     "Source",
-    "StackName",
-    "Support",
     "TrainingSpec",
     "check_installed",
     "environment",
@@ -133,10 +126,7 @@ __getattr__ = lazy_names(
             "usable_cores",
         ),
         "on_missing": ("OnMissing",),
-        "reading": (
-            "FORMAT_VERSION",
-            "read_profile",
-        ),
+        "reading": ("read_profile",),
         "specs": (
             "CPU_PROVIDER",
             "Accelerator",
@@ -148,14 +138,11 @@ __getattr__ = lazy_names(
             "DetectSpec",
             "DpuLimits",
             "ExecutionSpec",
-            "Family",
             "GraphOptimization",
             "HardwareProfile",
             "MemorySpec",
             "RuntimeSpec",
             "Source",
-            "StackName",
-            "Support",
             "TrainingSpec",
         ),
         "stacks": (

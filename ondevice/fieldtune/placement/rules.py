@@ -16,8 +16,6 @@ from fieldtune.placement.flow import trace
 from fieldtune.placement.plan import assign_sides
 from fieldtune.placement.violations import Finding, Rule, Subject, Violation
 
-__all__ = ["CHECKS", "Check", "Rule", "Violation", "accelerator_bytes", "check_rules", "refuse"]
-
 _MEASURED = "measured by others on a Ryzen AI NPU: README of onnxsim 0.8.1"
 _TARGET = "the target's description in Vitis AI's target factory (the profile names the file)"
 _GUIDE = "AMD, UG1414 3.5, Currently Supported Operators"

@@ -121,7 +121,7 @@ def choose_provider(
     """
     execution = profile.execution
     wanted = execution.provider if requested is None else requested
-    settings = session_settings(profile)
+    settings = _session_settings(profile)
     beside = requested is None and profile.accelerator is not None
     if wanted in available:
         own = wanted == execution.provider
@@ -165,13 +165,13 @@ def cpu_choice(profile: HardwareProfile) -> ProviderChoice:
         provider=CPU_PROVIDER,
         requested=CPU_PROVIDER,
         options=dict(profile.execution.options) if profile.execution.provider == CPU_PROVIDER else {},
-        session_settings=session_settings(profile),
+        session_settings=_session_settings(profile),
         reason="runs on the CPU beside any accelerator",
         profile=profile.name,
     )
 
 
-def session_settings(profile: HardwareProfile) -> SessionSettings:
+def _session_settings(profile: HardwareProfile) -> SessionSettings:
     """Return how a profile wants sessions opened; its 0 threads become its CPU's cores, where it states them."""
     runtime = profile.runtime
     return SessionSettings(

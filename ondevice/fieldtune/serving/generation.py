@@ -17,7 +17,6 @@ from fieldtune.serving.sampling import draw, likeliest, penalize, token_probabil
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["GenerationSettings", "chat", "generate", "stream_text"]
 
 PROMPT_TOKENS_AT_ONCE = 256
 """A long prompt is read in pieces, for the graph computes logits of every position: 200 KB a token for SmolLM2."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fieldtune.training.backends import read_parameters
+    from fieldtune.training.backends import AdamWConfig, open_backend, read_parameters
     from fieldtune.training.batch_source import open_batches
     from fieldtune.training.config import TrainConfig
     from fieldtune.training.evaluation import Evaluation, EvaluationGraph, Ticks, evaluate, evaluate_with
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fieldtune.training.report import RunDiverged, TrainReport
 
 __all__ = [
+    "AdamWConfig",
     "DataCounts",
     "EpochRecord",
     "Evaluating",
@@ -44,6 +45,7 @@ __all__ = [
     "TrainReport",
     "evaluate",
     "evaluate_with",
+    "open_backend",
     "open_batches",
     "open_run",
     "read_parameters",
@@ -56,7 +58,11 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "backends": ("read_parameters",),
+        "backends": (
+            "AdamWConfig",
+            "open_backend",
+            "read_parameters",
+        ),
         "batch_source": ("open_batches",),
         "config": ("TrainConfig",),
         "evaluation": (

@@ -240,7 +240,7 @@ def open_batches(
         InvalidBundle: the bundle has no prefix for the profile's accelerator.
         FieldtuneError: the prefix cannot be opened; whatever ``open_prefix`` raises.
     """
-    if whole or not is_split(bundle, profile):
+    if whole or not _is_split(bundle, profile):
         yield WholeBatches(bundle, choice)
         return
     prefix = open_prefix(bundle, profile, choice)
@@ -252,15 +252,15 @@ def open_batches(
     )
     with contextlib.closing(open_cache(settings, prefix.identity, name)) as cache:
         pieces = split_pieces(bundle, profile, prefix.report.graph, prefix.batch)
-        yield SplitBatches(bundle, suffix_choice(profile, choice), prefix, cache, pieces)
+        yield SplitBatches(bundle, _suffix_choice(profile, choice), prefix, cache, pieces)
 
 
-def is_split(bundle: Bundle, profile: HardwareProfile) -> bool:
+def _is_split(bundle: Bundle, profile: HardwareProfile) -> bool:
     """Whether a bundle is run as prefix and suffix on a profile."""
     return profile.accelerator is not None or bundle.manifest.split is not None
 
 
-def suffix_choice(profile: HardwareProfile, choice: ProviderChoice) -> ProviderChoice:
+def _suffix_choice(profile: HardwareProfile, choice: ProviderChoice) -> ProviderChoice:
     """Return how suffix graphs are opened: beside an accelerator on the CPU, else as everything is."""
     return choice if profile.accelerator is None else cpu_choice(profile)
 

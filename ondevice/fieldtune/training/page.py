@@ -25,7 +25,7 @@ Rows: TypeAlias = list[tuple[str, str]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Compared:
+class _Compared:
     """One line of the summary: a figure before and after, and how it changed."""
 
     name: str
@@ -36,7 +36,7 @@ class Compared:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Chart:
+class _Chart:
     """A chart with its title and legend: an SVG element, and (name, kind) of its lines."""
 
     title: str
@@ -65,7 +65,7 @@ def report_page(report: TrainReport) -> str:
     )
 
 
-def _figures(report: TrainReport) -> list[Compared]:
+def _figures(report: TrainReport) -> list[_Compared]:
     """Return the figures before and after: shares first, then the loss, then plain numbers."""
     evaluations = [evaluation for evaluation in (report.before, report.after) if evaluation]
     if not evaluations:
@@ -76,20 +76,20 @@ def _figures(report: TrainReport) -> list[Compared]:
     return [_compared(figure, report) for figure in (*shares, loss, *others)]
 
 
-def _compared(figure: Figure, report: TrainReport) -> Compared:
+def _compared(figure: Figure, report: TrainReport) -> _Compared:
     pair = [_value(each, figure.name) if each else None for each in (report.before, report.after)]
     form = ".1%" if figure.unit == "%" else ".4f" if figure.name == "loss" else ".2f"
     before, after = ("-" if value is None else format(value, form) for value in pair)
     name = figure.words.capitalize()
     if figure.better is None:
         known = after if before == "-" else before
-        return Compared(name=name, before=known, after=known)
+        return _Compared(name=name, before=known, after=known)
     if pair[0] is None or pair[1] is None:
-        return Compared(name=name, before=before, after=after)
+        return _Compared(name=name, before=before, after=after)
     change = pair[1] - pair[0]
     said = f"{100 * change:+.1f} points" if figure.unit == "%" else format(change, "+" + form)
     better = (change < 0) == (figure.better == "lower")
-    return Compared(name=name, before=before, after=after, change=said, better=better)
+    return _Compared(name=name, before=before, after=after, change=said, better=better)
 
 
 def _value(evaluation: Evaluation, name: str) -> float | None:
@@ -109,7 +109,7 @@ def _placement(split: SplitReport) -> str:
     )
 
 
-def _loss_chart(report: TrainReport) -> Chart:
+def _loss_chart(report: TrainReport) -> _Chart:
     steps = [(float(step.step), step.loss) for step in report.steps]
     held_out = [(float(record.step), record.evaluation.loss) for record in report.evaluations]
     window = max(1, len(steps) // 20)
@@ -120,11 +120,11 @@ def _loss_chart(report: TrainReport) -> Chart:
     return _chart("Loss", series, "loss (nats)", percent=False)
 
 
-def _figure_chart(report: TrainReport) -> Chart:
+def _figure_chart(report: TrainReport) -> _Chart:
     """Draw the figure that matters most, beside what adapting does not change."""
     figures = report.evaluations[0].evaluation.figures if report.evaluations else ()
     if not figures:
-        return Chart(title="", svg="", legend=())
+        return _Chart(title="", svg="", legend=())
     first = figures[0]
     kept = [figure for figure in figures[1:] if figure.better is None and figure.unit == first.unit]
     series = [Series(name=one.words, points=_points(report, one.name), kind="reference") for one in kept]
@@ -137,10 +137,10 @@ def _points(report: TrainReport, name: str) -> list[tuple[float, float]]:
     return [(step, value) for step, value in points if value is not None]
 
 
-def _chart(title: str, series: Sequence[Series], y_label: str, *, percent: bool) -> Chart:
+def _chart(title: str, series: Sequence[Series], y_label: str, *, percent: bool) -> _Chart:
     shown = [one for one in series if one.points]
     svg = line_chart(shown, x_label="optimizer step", y_label=y_label, percent=percent)
-    return Chart(title=title, svg=svg, legend=[(one.name, one.kind) for one in shown])
+    return _Chart(title=title, svg=svg, legend=[(one.name, one.kind) for one in shown])
 
 
 def _run_rows(report: TrainReport) -> Rows:

@@ -12,8 +12,8 @@ from fieldtune.data.chat import Message
 from fieldtune.data.dialogue import encode_prompt
 from fieldtune.errors import InvalidBundle, InvalidData
 from fieldtune.hardware import load_profile
-from fieldtune.serving import generation
-from fieldtune.serving.generation import GenerationSettings, chat, generate, stream_text
+from fieldtune.serving import GenerationSettings, generation
+from fieldtune.serving.generation import chat, generate, stream_text
 from fieldtune.serving.runner import Runner
 
 pytest.importorskip("onnxruntime")

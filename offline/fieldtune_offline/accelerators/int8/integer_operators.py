@@ -59,7 +59,7 @@ def convolve(data: IntegerTensor, weight: IntegerTensor, bias: IntegerTensor | N
     rows = weight.values.reshape(groups, outputs // groups, -1).astype(np.float64)
     images = []
     for image in data.values[:, None]:
-        patches = windows(image, kernel, attributes)
+        patches = _windows(image, kernel, attributes)
         columns = patches.reshape(groups, rows.shape[2], -1).astype(np.float64)
         # Products of eight bits, of which there are far fewer than 2^37: float64 holds every sum exactly.
         images.append((rows @ columns).astype(np.int64).reshape(outputs, *patches.shape[-2:]))
@@ -76,7 +76,7 @@ def multiply(data: IntegerTensor, weight: IntegerTensor, bias: IntegerTensor | N
 def add(operands: Sequence[IntegerTensor]) -> Sum:
     """Return an elementwise sum: operands are shifted to the finest position of theirs."""
     finest = max(operand.position for operand in operands)
-    return Sum(sum_of([operand.values << (finest - operand.position) for operand in operands]), finest)
+    return Sum(_sum_of([operand.values << (finest - operand.position) for operand in operands]), finest)
 
 
 def concatenate(operands: Sequence[IntegerTensor], axis: int) -> Sum:
@@ -96,17 +96,17 @@ def multiply_elements(operands: Sequence[IntegerTensor]) -> Sum:
 
 def pool_maximum(data: IntegerTensor, attributes: Attributes) -> Sum:
     """Return the largest of each window; padding is smaller than all."""
-    patches = windows(data.values, attributes["kernel_shape"], attributes, fill=LOWEST - 1)
+    patches = _windows(data.values, attributes["kernel_shape"], attributes, fill=LOWEST - 1)
     return Sum(patches.max(axis=(2, 3)), data.position)
 
 
 def pool_average(data: IntegerTensor, attributes: Attributes) -> Sum:
     """Return the mean of each window; padding counts where ``count_include_pad`` says so."""
     kernel = attributes["kernel_shape"]
-    total = windows(data.values, kernel, attributes).sum(axis=(2, 3))
+    total = _windows(data.values, kernel, attributes).sum(axis=(2, 3))
     if attributes.get("count_include_pad", 0):
         return Sum(total, data.position, int(np.prod(kernel)))
-    counted = windows(np.ones_like(data.values), kernel, attributes).sum(axis=(2, 3))
+    counted = _windows(np.ones_like(data.values), kernel, attributes).sum(axis=(2, 3))
     return Sum(total, data.position, counted)
 
 
@@ -126,7 +126,7 @@ def activate(result: Sum, name: str) -> Sum:
     return FUSED[name](result)
 
 
-def windows(values: Integers, kernel: Sequence[int], attributes: Attributes, fill: int = 0) -> npt.NDArray[np.int64]:
+def _windows(values: Integers, kernel: Sequence[int], attributes: Attributes, fill: int = 0) -> npt.NDArray[np.int64]:
     """Return what a kernel sees, shape (images, channels, kernel height, kernel width, height, width)."""
     top, left, bottom, right = attributes.get("pads") or (0, 0, 0, 0)
     down, across = attributes.get("strides") or (1, 1)
@@ -138,7 +138,7 @@ def windows(values: Integers, kernel: Sequence[int], attributes: Attributes, fil
     return np.ascontiguousarray(np.moveaxis(seen, (4, 5), (2, 3)))
 
 
-def sum_of(arrays: Sequence[Integers]) -> Integers:
+def _sum_of(arrays: Sequence[Integers]) -> Integers:
     """Return the elementwise sum of arrays that broadcast."""
     result = arrays[0]
     for array in arrays[1:]:

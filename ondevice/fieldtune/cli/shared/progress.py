@@ -62,7 +62,7 @@ class _TrainingProgress:
         elif isinstance(event, Evaluating):
             self._bars.update(self._evaluating, completed=event.done, total=event.total, visible=True)
         elif isinstance(event, EpochRecord):
-            self._print(epoch_line(event))
+            self._print(_epoch_line(event))
         else:
             self._bars.update(self._evaluating, visible=False)
             self._print(_evaluated(event))
@@ -92,7 +92,7 @@ def counted(counts: DataCounts) -> str:
     return "; ".join([said, *counts.notes])
 
 
-def epoch_line(record: EpochRecord) -> str:
+def _epoch_line(record: EpochRecord) -> str:
     """Say how long the steps of an epoch took, and what of it the frozen prefix did."""
     said = f"epoch {record.epoch}: {record.seconds:.2f} s"
     if not record.cached + record.computed:

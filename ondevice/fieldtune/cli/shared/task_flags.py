@@ -67,16 +67,16 @@ def options_of(options: TaskOptions, kind: type[Any]) -> Any:
 
 def changed_options(options: TaskOptions) -> dict[type[Any], list[str]]:
     """Return the flags that differ from their defaults, by the type of the options that they are among."""
-    return {kind: changed_flags(getattr(options, _field_of(kind)), kind()) for kind in _option_types()}
+    return {kind: _changed_flags(getattr(options, _field_of(kind)), kind()) for kind in _option_types()}
 
 
-def changed_flags(value: Any, default: Any) -> list[str]:
+def _changed_flags(value: Any, default: Any) -> list[str]:
     """Return the flags of a dataclass, those within its fields included, that differ from the default's."""
     flags: list[str] = []
     for field in dataclasses.fields(value):
         mine, usual = getattr(value, field.name), getattr(default, field.name)
         if dataclasses.is_dataclass(mine):
-            flags += changed_flags(mine, usual)
+            flags += _changed_flags(mine, usual)
         elif mine != usual:
             flags.append("--" + field.name.replace("_", "-"))
     return flags

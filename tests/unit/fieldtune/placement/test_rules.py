@@ -6,7 +6,8 @@ import pytest
 from builders import altered
 from fieldtune.errors import PlacementRefused
 from fieldtune.hardware import load_profile
-from fieldtune.placement.rules import CHECKS, Rule, check_rules, refuse
+from fieldtune.placement.rules import CHECKS, check_rules, refuse
+from fieldtune.placement.violations import Rule
 
 KV260 = load_profile("kv260")
 STRIX = load_profile("ryzen-ai-strix")

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from fieldtune.serving.generation import GenerationSettings, stream_text
+from fieldtune.serving import GenerationSettings
+from fieldtune.serving.generation import stream_text
 
 
 def _byte_level():

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 
-def quantize(request: dict[str, Any]) -> None:
+def _quantize(request: dict[str, Any]) -> None:
     """Write the quantized graph to ``request["out"]``."""
     from onnxruntime.quantization import CalibrationDataReader
     from quark.onnx import CalibMethod, ModelQuantizer, QConfig, QLayerConfig, ScaleType, UInt8Spec, XInt8Spec
@@ -53,7 +53,7 @@ def main(path: Path) -> int:
     """Do what a request says; write what came of it."""
     result = {"quark": importlib.metadata.version("amd-quark")}
     try:
-        quantize(json.loads(path.read_text(encoding="utf-8")))
+        _quantize(json.loads(path.read_text(encoding="utf-8")))
     except Exception as error:  # noqa: BLE001 (whatever it is, the dev box says it)
         result["error"] = f"{type(error).__name__}: {error}"
     path.with_name("result.json").write_text(json.dumps(result), encoding="utf-8")
