@@ -9,15 +9,17 @@ from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fieldtune.files.cache_folder import open_private, private_folder
-    from fieldtune.files.fields import Fields, check_version
+    from fieldtune.files.fields import Fields, check_version, is_text, parse_json
     from fieldtune.files.file_lock import FileLock
     from fieldtune.files.json_text import json_value
 __all__ = [
     "Fields",
     "FileLock",
     "check_version",
+    "is_text",
     "json_value",
     "open_private",
+    "parse_json",
     "private_folder",
 ]
 
@@ -31,6 +33,8 @@ __getattr__ = lazy_names(
         "fields": (
             "Fields",
             "check_version",
+            "is_text",
+            "parse_json",
         ),
         "file_lock": ("FileLock",),
         "json_text": ("json_value",),
