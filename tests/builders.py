@@ -12,13 +12,21 @@ import numpy as np
 
 from fieldtune.adapters.adapter import PREFIX, Adapter, AdapterCard
 from fieldtune.adapters.tensors import StoredTensor, TensorFile
-from fieldtune.bundle.layout import Layout, ParameterSpec
+from fieldtune.bundle.layout import BaseWeight, Layout, ParameterSpec
 from fieldtune.bundle.manifest import (
     MANIFEST_NAME,
     BaseModelSpec,
+    FileSpec,
     GraphSpec,
     ImageSpec,
     Manifest,
+    MergedSpec,
+    MergeParitySpec,
+    OrtParitySpec,
+    OrtTrainingSpec,
+    ParitySpec,
+    QuantizedAccuracy,
+    SplitSpec,
     TargetSpec,
     TaskSpec,
     TensorSpec,
@@ -29,12 +37,15 @@ from fieldtune.bundle.node_tables import Node, NodeTable, Quantization, Value
 from fieldtune.bundle.opening import Bundle, file_spec
 from fieldtune.hardware.reading import FORMAT_VERSION as PROFILE_VERSION
 from fieldtune.hardware.specs import (
+    Accelerator,
     CpuSpec,
     DetectSpec,
+    DpuLimits,
     ExecutionSpec,
     HardwareProfile,
     MemorySpec,
     RuntimeSpec,
+    Source,
     TrainingSpec,
 )
 from fieldtune.placement.reports.report import PlacementReport, ProviderShare
@@ -158,6 +169,66 @@ def manifest(*, task="text-classification", labels=LABELS, **changes):
         "files": {},
     }
     return Manifest(**{**values, **changes})
+
+
+def full_manifest():
+    """A bundle's for texts that has all that a manifest can have, but for what excludes each other."""
+    ids, edge = tensor_spec("input_ids", "batch", "sequence", dtype="int64", pad=1), tensor_spec("b", "batch", 4)
+    lora_b = tensor_spec("q.lora_B.weight", "rank", 4)
+    board = profile(accelerator=Accelerator(target="DPUCZDX8G_ISA1_B4096", family="dpu"))
+    accuracy = QuantizedAccuracy(
+        measure="model", examples=9, before=0.75, after=0.5, after_half_up=0.25, boundary_snr_db=30.0
+    )
+    ends = {"prefix": (ids, edge), "suffix_infer": (edge, edge), "infer": (ids, edge), "prefix_board": (ids, edge)}
+    return manifest(
+        base=base_model(revision="main", licence="mit", dtypes={"w": "bfloat16"}),
+        method="dora",
+        text=text_spec(stop_token_ids=(2, 3), special_tokens={"bos_token": "<s>"}, chat_template="{{ messages }}"),
+        peft_config=lora_config(),
+        layout=layout(
+            parameter(
+                "q.m", {"out_features": 4}, decay=False, weight=BaseWeight(name="q.weight", axes=("out_features", "in"))
+            ),
+            parameter("q.b", {"out_features": 4, "rank": 2}, transposed=True, scaled=True),
+            parameter("head.bias", {"features": 2}, decay=False, optional=True, replaces="head.bias"),
+        ),
+        graphs={
+            name: graph_spec(name, inputs=(given,), outputs=(found,), adapter_inputs=(lora_b,))
+            for name, (given, found) in ends.items()
+        },
+        parity=(
+            ParitySpec(
+                batch=2,
+                sequence=8,
+                loss_relative=1e-6,
+                gradient_relative=1e-5,
+                inference_relative=1e-6,
+                vanishing_gradients=("q.b",),
+            ),
+        ),
+        tools={"torch": "2.13"},
+        files={"graphs/infer.onnx": FileSpec(sha256="0" * 64, size_bytes=5)},
+        ort_training=OrtTrainingSpec(
+            training_model="t",
+            eval_model="e",
+            optimizer_model="o",
+            checkpoint="c",
+            nominal_checkpoint="n",
+            runtime="1.19.2",
+            parity=(OrtParitySpec(batch=2, sequence=8, loss_relative=1e-6, gradient_relative=1e-5),),
+        ),
+        split=SplitSpec(boundary=(edge,)),
+        targets={"board": target_spec(board, accuracy=accuracy, unmeasured="as it is small")},
+    )
+
+
+def merged_manifest():
+    """A bundle's for images that has an adapter in its weights."""
+    measured = MergeParitySpec(batch=2, sequence=0, loss_relative=1e-6, inference_relative=1e-6)
+    merged = MergedSpec(
+        adapter="a", adapter_sha256="0" * 64, peft_config=lora_config(), base_sha256="a" * 64, parity=(measured,)
+    )
+    return manifest(task="image-classification", image=image_spec(resize=9), merged=merged)
 
 
 def write_bundle(root, described, contents):
@@ -303,6 +374,74 @@ def profile(**changes):
         "sources": (),
     }
     return HardwareProfile(**{**values, **changes})
+
+
+def full_profile():
+    """A board with all that a profile can say of one."""
+    limits = DpuLimits(
+        input_channel_parallel=16,
+        output_channel_parallel=32,
+        pixel_parallel=8,
+        kernel_min=1,
+        kernel_max=16,
+        kernel_area_max=64,
+        stride_min=1,
+        stride_max=8,
+        bank_num=16,
+        bank_width=16,
+        bank_depth=2048,
+        activations=("relu", "leaky_relu"),
+        channel_groups_max=255,
+        leaky_relu_alpha=0.5,
+        shift_cut_min=1,
+        shift_cut_max=15,
+        add_shift_read_max=6,
+    )
+    return profile(
+        support="legacy",
+        description="An old board.",
+        cpu=CpuSpec(
+            architecture="aarch64", model="M", cores=6, frequency_hz=10**9, gflops=2.5, features=("asimd", "asimddp")
+        ),
+        memory=MemorySpec(total_bytes=10, available_for_app_bytes=7),
+        execution=ExecutionSpec(
+            provider=VITIS,
+            options={"config_file": "a.json"},
+            on_missing="cpu",
+            stack="vitis-ai-3.5",
+            plugin_library="/usr/lib/ep.so",
+            min_offload=0.5,
+            max_partitions=2,
+            compile_timeout_s=90,
+            simulate_latency=True,
+            compile_s=60.0,
+        ),
+        runtime=RuntimeSpec(
+            ort_version="1.17",
+            threads=2,
+            prepacking=False,
+            arena=False,
+            arena_extend="as-requested",
+            memory_pattern=False,
+            graph_optimization="basic",
+        ),
+        training=TrainingSpec(batch_size=2, gradient_accumulation=4, max_length=64, backend="portable"),
+        accelerator=Accelerator(
+            target="DPUCZDX8G_ISA1_B4096",
+            family="dpu",
+            peak_tops=61.0,
+            batch=14,
+            activation_type="uint8",
+            zero_point=128,
+            opset_min=13,
+            opset_max=18,
+            memory_bytes=9,
+            limits=limits,
+            extra={"cores": 3, "names": ["a"]},
+        ),
+        detect=DetectSpec(device_tree=("Board",), pci_ids=("1022:17f0",)),
+        sources=(Source(what="cpu.model", where="the label"),),
+    )
 
 
 def profile_text(found):

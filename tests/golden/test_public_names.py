@@ -16,8 +16,8 @@ PACKAGES = ("fieldtune", "fieldtune_offline")
 
 
 def public_names(package):
-    """Return the names of a package and of each package inside of it that lists some."""
-    parts = pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}.")
+    """Return the names of a package and of its rooms; what lies deeper is its room's own."""
+    parts = pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}.")
     rooms = (importlib.import_module(name) for name in (package, *(part.name for part in parts if part.ispkg)))
     return {room.__name__: sorted(room.__all__) for room in rooms if hasattr(room, "__all__")}
 

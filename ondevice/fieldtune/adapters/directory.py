@@ -16,7 +16,7 @@ from fieldtune.adapters.methods import all_methods, method_of
 from fieldtune.adapters.tensors import TensorFile, read_tensors
 from fieldtune.bundle import Bundle
 from fieldtune.errors import InvalidAdapter, OutputError, listed
-from fieldtune.files import Fields, check_version
+from fieldtune.files import Fields, check_version, parse_json
 
 CONFIG_NAME = "adapter_config.json"
 TENSORS_NAME = "adapter_model.safetensors"
@@ -101,11 +101,10 @@ def write_adapter(adapter: Adapter, path: str | Path) -> None:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except OSError as error:
-        raise InvalidAdapter(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise InvalidAdapter(f"{path}: not JSON ({error}); copy the adapter again") from error
+        raise InvalidAdapter(f"{path}: cannot be read ({error.strerror}); copy the adapter again") from error
+    return parse_json(data, path, InvalidAdapter, "copy the adapter again")
 
 
 def _check_config(config: object, where: Path) -> None:

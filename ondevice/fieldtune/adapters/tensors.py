@@ -143,6 +143,8 @@ def read_tensor(path: Path, name: str) -> FloatArray:
     try:
         with path.open("rb") as file:
             (header_bytes,) = struct.unpack("<Q", file.read(8))
+            if header_bytes > path.stat().st_size:
+                raise ValueError(f"a header of {header_bytes} bytes")
             entry = json.loads(file.read(header_bytes))[name]
             start, end = entry["data_offsets"]
             file.seek(8 + header_bytes + start)
@@ -150,7 +152,7 @@ def read_tensor(path: Path, name: str) -> FloatArray:
         return StoredTensor(dtype=str(entry["dtype"]), shape=tuple(entry["shape"]), data=data).float32()
     except OSError as error:
         raise InvalidAdapter(f"{path}: cannot be read ({error.strerror})") from error
-    except (struct.error, ValueError, KeyError, TypeError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidAdapter(f"{path}: holds no whole tensor {name!r} ({error}); copy or build it again") from error
 
 

@@ -1,6 +1,5 @@
 """manifest.json read: every key checked, and what the keys say held against each other."""
 
-import json
 from typing import get_args
 
 from fieldtune.bundle.layout import BaseWeight, Layout, ParameterSpec
@@ -29,7 +28,7 @@ from fieldtune.bundle.manifest import (
 )
 from fieldtune.bundle.precision import ActivationType, Precision
 from fieldtune.errors import InvalidBundle
-from fieldtune.files import Fields, check_version
+from fieldtune.files import Fields, check_version, parse_json
 
 _AGAIN = "build it again: fieldtune-offline build MODEL --task TASK --out DIR"
 
@@ -41,10 +40,7 @@ def read_manifest(text: str, where: str = MANIFEST_NAME) -> Manifest:
         UnsupportedFormat: another major version.
         InvalidBundle: not JSON, or a key that is missing, unknown or of another type.
     """
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise InvalidBundle(f"{where}: not JSON ({error}); build the bundle again or copy it again") from error
+    data = parse_json(text, where, InvalidBundle, "copy the bundle again or build it again")
     table = Fields(data, where, InvalidBundle)
     later = check_version(table.text("format_version"), FORMAT_VERSION, where, again=_AGAIN)
     manifest = Manifest(
@@ -158,8 +154,8 @@ def _graph(table: Fields) -> GraphSpec:
     return GraphSpec(
         path=table.text("path"),
         nodes=table.text("nodes"),
-        opset=table.integer("opset"),
-        ir_version=table.integer("ir_version"),
+        opset=table.integer("opset", least=1),
+        ir_version=table.integer("ir_version", least=1),
         min_ort=table.text("min_ort"),
         inputs=_tensors(table, "inputs"),
         outputs=_tensors(table, "outputs"),

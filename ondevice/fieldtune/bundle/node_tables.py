@@ -5,7 +5,6 @@ Format 1.1: 1.0 and the opset, the values of constants of one element, and the p
 
 import ast
 import dataclasses
-import json
 import math
 import operator
 import re
@@ -15,7 +14,7 @@ from typing import Any, TypeAlias
 
 from fieldtune.bundle.manifest import Shape
 from fieldtune.errors import CorruptFile, InvalidBundle
-from fieldtune.files import Fields, check_version
+from fieldtune.files import Fields, check_version, parse_json
 
 FORMAT_VERSION = "1.1"
 UNKNOWN_SIZE = "?"
@@ -35,6 +34,7 @@ _OPERATIONS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
 }
 NO_SIZES: Sizes = {}
 """Of graphs whose shapes are all static."""
+_AGAIN = "copy or build the bundle again"
 _BITS = re.compile(r"\d+")
 
 
@@ -69,7 +69,7 @@ class Value:
     dtype: str
     shape: Shape
     constant_bytes: int | None = None
-    value: float | int | bool | None = None
+    value: str | float | bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,42 +140,42 @@ def read_node_table(path: Path) -> NodeTable:
     """Read a node table.
 
     Raises:
-        CorruptFile: it is not JSON in UTF-8.
+        CorruptFile: it cannot be read, or is not JSON in UTF-8.
         UnsupportedFormat: another major version of the format.
-        InvalidBundle: a key that is missing or of another type.
+        InvalidBundle: a key that is missing, unknown or of another type, or a value that is read and not described.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except ValueError as error:
-        raise CorruptFile(f"{path}: not JSON in UTF-8 ({error}); copy or build the bundle again") from error
-    return parse_node_table(text, path)
+        data = path.read_bytes()
+    except OSError as error:
+        raise CorruptFile(f"{path}: cannot be read ({error.strerror}); {_AGAIN}") from error
+    return parse_node_table(data, path)
 
 
-def parse_node_table(text: str, path: Path) -> NodeTable:
+def parse_node_table(text: str | bytes, path: Path) -> NodeTable:
     """Read a node table from its text.
 
     Args:
-        text: JSON.
+        text: JSON; bytes are in UTF-8.
         path: named in errors.
 
     Raises:
         CorruptFile, UnsupportedFormat, InvalidBundle: as ``read_node_table`` does.
     """
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise CorruptFile(f"{path}: not JSON in UTF-8 ({error}); copy or build the bundle again") from error
-    table = Fields(data, path, InvalidBundle)
-    check_version(table.text("format_version"), FORMAT_VERSION, str(path))
-    return NodeTable(
+    table = Fields(parse_json(text, path, CorruptFile, _AGAIN), path, InvalidBundle)
+    later = check_version(table.text("format_version"), FORMAT_VERSION, str(path))
+    found = NodeTable(
         graph=table.text("graph"),
         opset=table.optional_integer("opset", least=1),
         inputs=table.texts("inputs"),
         outputs=table.texts("outputs"),
         initializers=table.texts("initializers"),
-        values={name: _value(value) for name, value in table.plain("values").items()},
+        values={name: _value(value) for name, value in table.named_tables("values").items()},
         nodes=tuple(_node(node) for node in table.tables("nodes")),
     )
+    if not later:
+        table.done()
+    _check_names(found, path)
+    return found
 
 
 def product(dims: Iterable[int | str], sizes: Sizes = NO_SIZES) -> int:
@@ -213,17 +213,16 @@ def _evaluate(expression: str, sizes: Sizes) -> int:
 
     try:
         return walk(ast.parse(expression, mode="eval").body)
-    except SyntaxError as error:  # UNKNOWN_SIZE
+    except (SyntaxError, MemoryError, RecursionError, ZeroDivisionError) as error:  # UNKNOWN_SIZE; nested too deep
         raise ValueError(f"{expression!r} is not an expression of sizes") from error
 
 
-def _value(data: Mapping[str, Any]) -> Value:
-    # Thousands of them: read without the checks of a Fields. What is missing is a KeyError of a file with a digest.
+def _value(table: Fields) -> Value:
     return Value(
-        dtype=data["dtype"],
-        shape=tuple(data["shape"]),
-        constant_bytes=data.get("bytes"),
-        value=data.get("value"),
+        dtype=table.text("dtype"),
+        shape=table.shape("shape"),
+        constant_bytes=table.optional_integer("bytes", least=0),
+        value=table.scalar("value"),
     )
 
 
@@ -235,16 +234,36 @@ def _node(table: Fields) -> Node:
         module=table.text("module"),
         inputs=table.texts("inputs"),
         outputs=table.texts("outputs"),
-        attributes=table.plain("attributes"),
+        attributes=_attributes(table),
         macs=table.shape("macs"),
         quantization=None if quantization is None else _quantization(quantization),
     )
 
 
+def _attributes(table: Fields) -> dict[str, Any]:
+    """Return attributes as they are, the names in those of graphs checked, which are followed."""
+    found = table.plain("attributes")
+    for name, value in found.items():
+        if isinstance(value, dict) and "operators" in value:
+            graph = Fields(value, f"{table.where}: attributes: {name}", InvalidBundle)
+            graph.texts("operators")
+            graph.texts("captured", [])
+    return found
+
+
+def _check_names(table: NodeTable, path: Path) -> None:
+    """Check that every value that a node reads or writes is described, for whoever follows a graph looks it up."""
+    named = (*table.inputs, *table.initializers)
+    used = {name for node in table.nodes for name in (*node.inputs, *node.outputs) if name}
+    missing = sorted({*named, *used} - set(table.values))
+    if missing:
+        raise InvalidBundle(f"{path}: 'values' lacks {len(missing)} that are used, as {missing[0]!r}; {_AGAIN}")
+
+
 def _quantization(table: Fields) -> Quantization:
     return Quantization(
         scale=table.numbers("scale"),
-        zero_point=tuple(int(value) for value in table.numbers("zero_point")),
+        zero_point=table.integers("zero_point"),
         axis=table.optional_integer("axis"),
         dtype=table.text("dtype"),
     )

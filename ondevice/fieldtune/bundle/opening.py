@@ -127,15 +127,17 @@ def open_tables(path: str | Path) -> Bundle:
 
 def _read(root: Path) -> Manifest:
     manifest_path = root / MANIFEST_NAME
-    if not manifest_path.is_file():
-        reason = "no such folder" if not root.is_dir() else f"no {MANIFEST_NAME} in it"
-        raise InvalidBundle(
-            f"{root}: not a bundle ({reason}); make one with: fieldtune-offline build MODEL --out {root}"
-        )
     try:
+        if not manifest_path.is_file():
+            reason = "no such folder" if not root.is_dir() else f"no {MANIFEST_NAME} in it"
+            raise InvalidBundle(
+                f"{root}: not a bundle ({reason}); make one with: fieldtune-offline build MODEL --out {root}"
+            )
         text = manifest_path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise CorruptFile(f"{manifest_path}: not UTF-8 text ({error}); copy the bundle again") from error
+    except OSError as error:
+        raise CorruptFile(f"{manifest_path}: cannot be read ({error.strerror}); copy the bundle again") from error
     return read_manifest(text, str(manifest_path))
 
 
@@ -158,6 +160,13 @@ def file_spec(path: Path) -> FileSpec:
 
 
 def _fault(root: Path, name: str, spec: FileSpec) -> str | None:
+    try:
+        return _difference(root, name, spec)
+    except (OSError, RuntimeError, ValueError) as error:  # no right to read it; a loop of links; a zero in the name
+        return f"{name}: cannot be read ({error})"
+
+
+def _difference(root: Path, name: str, spec: FileSpec) -> str | None:
     relative = PurePosixPath(name)
     # A link could lead out of the bundle as surely as dots do, so the resolved path decides.
     if relative.is_absolute() or ".." in relative.parts or not (root / name).resolve().is_relative_to(root.resolve()):

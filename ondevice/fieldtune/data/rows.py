@@ -4,18 +4,15 @@ import csv
 import dataclasses
 import io
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from fieldtune.errors import InvalidData
+from fieldtune.files import is_text
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Report: TypeAlias = Callable[[str], None]
 """Takes what is wrong with the row at hand."""
@@ -105,7 +102,7 @@ def checked_text(value: object, what: str, fault: Report) -> str | None:
         fault(f"{what} is {kind_of(value)}; expected a string")
     elif not value.strip():
         fault(f"{what} is empty")
-    elif _SURROGATE.search(value):
+    elif not is_text(value):
         # JSON can escape half a character (\\ud83d alone), which no tokenizer accepts.
         fault(f"{what} has half of a surrogate pair, which is not text")
     else:

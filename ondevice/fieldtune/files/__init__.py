@@ -9,7 +9,7 @@ from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fieldtune.files.caches import cache_folder, open_private, private_folder
-    from fieldtune.files.fields import Fields, check_version
+    from fieldtune.files.fields import Fields, check_version, is_text, parse_json
     from fieldtune.files.file_lock import FileLock
     from fieldtune.files.json_form import json_text, json_value
     from fieldtune.files.outputs import output_folder
@@ -19,10 +19,12 @@ __all__ = [
     "FileLock",
     "cache_folder",
     "check_version",
+    "is_text",
     "json_text",
     "json_value",
     "open_private",
     "output_folder",
+    "parse_json",
     "private_folder",
 ]
 
@@ -37,6 +39,8 @@ __getattr__ = lazy_names(
         "fields": (
             "Fields",
             "check_version",
+            "is_text",
+            "parse_json",
         ),
         "file_lock": ("FileLock",),
         "json_form": (

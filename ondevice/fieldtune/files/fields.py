@@ -4,6 +4,9 @@ No validation framework: a dataclass is filled by a function that names each key
 nobody asked for are faults, too.
 """
 
+import json
+import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +19,12 @@ S = TypeVar("S", bound=str)
 
 _NAMES = {str: "a string", int: "an integer", float: "a number", bool: "true or false", list: "a list", dict: "a table"}
 _REQUIRED: Any = object()
+_INTEGERS = range(-(1 << 63), 1 << 63)
+"""What an integer of a file may be: larger ones fit into no array, float or C++ library."""
+_VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SHOWN = 80
+"""Characters of a value that a message shows."""
 
 
 class Fields:
@@ -46,11 +55,13 @@ class Fields:
                 )
             return default
         value = self._data[key]
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        if kind is float and type(value) is int and value in _INTEGERS:
             value = float(value)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self._error(f"{self.where}: {key!r} is {_kind(value)}; expected {_NAMES[kind]}")
-        return value
+        fault = _fault(value, kind)
+        if fault:
+            raise self._error(f"{self.where}: {key!r} is {fault}")
+        found: T = value
+        return found
 
     def text(self, key: str, default: str = _REQUIRED) -> str:
         """Return the string at a key."""
@@ -60,7 +71,7 @@ class Fields:
         """Return the string at a key, which must be one of the choices."""
         value = self._get(key, str, default)
         if value not in choices:
-            raise self._error(f"{self.where}: {key!r} is {value!r}; expected one of {', '.join(choices)}")
+            raise self._error(f"{self.where}: {key!r} is {_shown(value)}; expected one of {', '.join(choices)}")
         return choices[choices.index(value)]
 
     def integer(self, key: str, default: int = _REQUIRED, *, least: int | None = None) -> int:
@@ -71,12 +82,20 @@ class Fields:
         return value
 
     def number(self, key: str, default: float = _REQUIRED) -> float:
-        """Return the number at a key as a float."""
+        """Return the number at a key as a float; it is finite."""
         return self._get(key, float, default)
 
     def flag(self, key: str, default: bool = _REQUIRED) -> bool:
         """Return the truth value at a key."""
         return self._get(key, bool, default)
+
+    def scalar(self, key: str) -> str | float | bool | None:
+        """Return the string, number or truth value at a key, or None where the key is missing or null."""
+        self._asked.add(key)
+        value = self._data.get(key)
+        if value is not None and not isinstance(value, str | int | float):
+            raise self._error(f"{self.where}: {key!r} is {_kind(value)}; expected a string, a number, true or false")
+        return value
 
     def texts(self, key: str, default: list[str] = _REQUIRED) -> tuple[str, ...]:
         """Return the list of strings at a key."""
@@ -86,15 +105,17 @@ class Fields:
         """Return a tensor shape: integers, and names of symbolic dimensions."""
         values = self._get(key, list, _REQUIRED)
         for value in values:
-            if not isinstance(value, int | str) or isinstance(value, bool):
+            if _fault(value, str if isinstance(value, str) else int):
                 raise self._error(f"{self.where}: {key!r} holds {_kind(value)}; expected integers and names")
+            if isinstance(value, int) and value < 0:
+                raise self._error(f"{self.where}: {key!r} holds {value}; expected sizes of at least 0, and names")
         return tuple(values)
 
     def sizes(self, key: str) -> tuple[int, ...]:
         """Return a tensor shape of non-negative integers."""
         values = self._items(key, int, _REQUIRED)
         if any(value < 0 for value in values):
-            raise self._error(f"{self.where}: {key!r} is {values}; expected sizes of at least 0")
+            raise self._error(f"{self.where}: {key!r} is {_shown(values)}; expected sizes of at least 0")
         return tuple(values)
 
     def table(self, key: str, default: Mapping[str, Any] = _REQUIRED) -> "Fields":
@@ -136,16 +157,27 @@ class Fields:
         return None if self._data.get(key) is None else self.number(key)
 
     def numbers(self, key: str) -> tuple[float, ...]:
-        """Return the list of numbers at a key as floats."""
+        """Return the list of numbers at a key as floats; they are finite."""
         values = self._get(key, list, _REQUIRED)
         for value in values:
-            if not isinstance(value, int | float) or isinstance(value, bool):
-                raise self._error(f"{self.where}: {key!r} holds {_kind(value)}; expected a number in each place")
+            if _fault(value, float if isinstance(value, float) else int):
+                raise self._error(f"{self.where}: {key!r} holds {_kind(value)}; expected a finite number in each place")
         return tuple(float(value) for value in values)
 
+    def integers(self, key: str) -> tuple[int, ...]:
+        """Return the list of integers at a key."""
+        return tuple(self._items(key, int, _REQUIRED))
+
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the keys in the file's order."""
-        return iter(self._data)
+        """Iterate over the keys in the file's order, which are the file's own names where somebody asks for them all.
+
+        Raises:
+            FieldtuneError: one is no text that could be written again.
+        """
+        for key in self._data:
+            if _fault(key, str):
+                raise self._error(f"{self.where}: a key is {_fault(key, str)}")
+            yield key
 
     def done(self) -> None:
         """Refuse keys that nobody asked for, here and in the tables that were asked for."""
@@ -167,20 +199,64 @@ class Fields:
     def _items(self, key: str, kind: type[T], default: list[T]) -> list[T]:
         values = self._get(key, list, default)
         for value in values:
-            if not isinstance(value, kind) or isinstance(value, bool):
-                raise self._error(f"{self.where}: {key!r} holds {_kind(value)}; expected {_NAMES[kind]} in each place")
+            fault = _fault(value, kind)
+            if fault:
+                raise self._error(f"{self.where}: {key!r} holds {fault} in each place")
         return values
+
+
+def _fault(value: object, kind: type) -> str:
+    """Return what a value is in place of what is expected, and that; "" where it is of the kind."""
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        return f"{_kind(value)}; expected {_NAMES[kind]}"
+    if isinstance(value, int) and value not in _INTEGERS:
+        return f"{_kind(value)}; expected one of at most 64 bits"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{_kind(value)}; expected a finite one"
+    if isinstance(value, str) and not is_text(value):
+        return f"{_kind(value)}; expected text, and it has half of a surrogate pair"
+    return ""
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be written in UTF-8: JSON's escapes can spell half of a surrogate pair, which cannot."""
+    return value.isascii() or not _SURROGATE.search(value)
 
 
 def _kind(value: object) -> str:
     if value is None:
         return "null"
     name = _NAMES.get(type(value), f"a {type(value).__name__}")
-    return f"{name} ({value!r})" if isinstance(value, str | int | float) else name
+    return f"{name} ({_shown(value)})" if isinstance(value, str | int | float) else name
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, int) and value not in _INTEGERS:
+        return f"of {value.bit_length()} bits"  # Python refuses to write out the largest
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _plural(keys: list[str]) -> str:
     return "key" if len(keys) == 1 else "keys"
+
+
+def parse_json(data: bytes | str, where: str | Path, error: type[FieldtuneError], what_to_do: str = "") -> Any:
+    """Return what a JSON document says.
+
+    Args:
+        data: the document; bytes are in UTF-8.
+        where: what the message calls the file.
+        error: the class of FieldtuneError to raise.
+        what_to_do: about a damaged file, for the end of the message; "" where whoever catches the error adds it.
+
+    Raises:
+        FieldtuneError: the error, for what is not JSON, not UTF-8, or nested too deep.
+    """
+    try:
+        return json.loads(data if isinstance(data, str) else data.decode())
+    except (ValueError, RecursionError) as fault:  # UnicodeDecodeError is a ValueError
+        raise error(f"{where}: not JSON ({fault}){what_to_do and f'; {what_to_do}'}") from fault
 
 
 def check_version(version: str, known: str, where: str, *, again: str = "build it again") -> bool:
@@ -195,10 +271,10 @@ def check_version(version: str, known: str, where: str, *, again: str = "build i
     Raises:
         UnsupportedFormat: another major version, or not of that form.
     """
-    try:
-        major, minor = (int(part) for part in version.split("."))
-    except ValueError:
-        raise UnsupportedFormat(f"{where}: format_version is {version!r}; expected major.minor, as {known}") from None
+    parts = _VERSION.fullmatch(version)
+    if not parts:
+        raise UnsupportedFormat(f"{where}: format_version is {_shown(version)}; expected major.minor, as {known}")
+    major, minor = map(int, parts.groups())
     known_major, known_minor = (int(part) for part in known.split("."))
     if major != known_major:
         advice = "update fieldtune" if major > known_major else again

@@ -101,7 +101,7 @@ def _runtimes_on(_path: tuple[str, ...]) -> dict[str, str]:
 
 def release(version: str) -> tuple[int, ...]:
     """Return major and minor of a version of ONNX Runtime: patch releases load the same graphs."""
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
 
 
 def numpy_fault(runtime_version: str, numpy_version: str) -> str | None:

@@ -7,11 +7,11 @@ software stack. A reader refuses another major version and warns on a later mino
 import dataclasses
 import re
 import sys
-from typing import get_args
+from typing import Any, get_args
 
 from fieldtune.bundle import ActivationType, Precision
 from fieldtune.errors import InvalidProfile, UnsupportedFormat, listed
-from fieldtune.files import Fields, check_version
+from fieldtune.files import Fields, check_version, json_text
 from fieldtune.hardware.fit import profile_faults
 from fieldtune.hardware.on_missing import OnMissing
 from fieldtune.hardware.specs import (
@@ -41,6 +41,7 @@ else:
     import tomli as tomllib
 
 FORMAT_VERSION = "1.1"
+_VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})*")
 _PCI_ID = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
 
 
@@ -53,7 +54,7 @@ def read_profile(text: str, where: str) -> HardwareProfile:
     """
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a TOMLDecodeError is a ValueError; so is a number of 5,000 digits
         raise InvalidProfile(f"{where}: not TOML: {error}") from error
     top = Fields(data, where, InvalidProfile)
     version = top.text("format_version")
@@ -139,7 +140,7 @@ def _stack(table: Fields) -> StackName:
 def _runtime(table: Fields) -> RuntimeSpec:
     default = RuntimeSpec()
     version = table.text("ort_version", default.ort_version)
-    if not all(part.isdigit() for part in version.split(".")):
+    if not _VERSION.fullmatch(version):
         raise InvalidProfile(f"{table.where}: 'ort_version' is {version!r}; expected numbers, as '1.16.3'")
     return RuntimeSpec(
         ort_version=version,
@@ -179,8 +180,18 @@ def _accelerator(table: Fields) -> Accelerator:
         opset_max=_optional(table, "opset_max"),
         memory_bytes=_optional(table, "memory_bytes"),
         limits=_limits(limits) if limits else None,
-        extra=table.plain("extra", {}),
+        extra=_extra(table),
     )
+
+
+def _extra(table: Fields) -> dict[str, Any]:
+    """Return what only this kind of accelerator knows; it goes into digests and reports as JSON."""
+    found = table.plain("extra", {})
+    try:
+        json_text(found)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidProfile(f"{table.where}: 'extra' has no form in JSON ({error}); write it as text") from error
+    return found
 
 
 def _limits(table: Fields) -> DpuLimits:

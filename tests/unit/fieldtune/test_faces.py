@@ -7,7 +7,8 @@ import pytest
 
 import fieldtune
 
-ROOMS = ["fieldtune", *(f"fieldtune.{room.name}" for room in pkgutil.iter_modules(fieldtune.__path__) if room.ispkg)]
+PACKAGES = pkgutil.walk_packages(fieldtune.__path__, "fieldtune.")
+ROOMS = ["fieldtune", *(room.name for room in PACKAGES if room.ispkg)]
 
 
 @pytest.mark.parametrize("room", ROOMS)

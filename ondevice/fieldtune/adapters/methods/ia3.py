@@ -14,9 +14,13 @@ class Ia3(Method):
     peft_type = "IA3"
 
     def setting_faults(self, config: Mapping[str, Any]) -> list[str]:
-        """Return nothing: no setting of peft 0.21's IA3Config makes the forward pass another."""
-        del config
-        return []
+        """Return what is no list of modules; no setting of peft 0.21's IA3Config makes the forward pass another."""
+        inputs = config.get("feedforward_modules")
+        if inputs is None or isinstance(inputs, str):
+            return []
+        if isinstance(inputs, list) and all(isinstance(name, str) for name in inputs):
+            return []
+        return [f"feedforward_modules {inputs!r}: expected a list of names of modules, or a pattern"]
 
     def described(self, config: Mapping[str, Any]) -> str:
         """Return what the factors are of."""

@@ -149,9 +149,13 @@ def _scale(config: Mapping[str, Any], module: str, where: str) -> float:
 def _pattern_key(pattern: object, module: str, where: str) -> str:
     """Return the first key that matches the module, as ``get_pattern_key`` of peft 0.21 finds it; else the module."""
     keys = pattern if isinstance(pattern, Mapping) else ()
+    return next((str(key) for key in keys if _matches(key, module, where)), module)
+
+
+def _matches(key: str, module: str, where: str) -> bool:
     try:
-        return next((str(key) for key in keys if re.match(rf"(.*\.)?({key})$", module)), module)
-    except re.error as error:
+        return re.match(rf"(.*\.)?({key})$", module) is not None
+    except (re.error, OverflowError, RecursionError) as error:  # a count or a nesting may be beyond all bounds
         raise InvalidAdapter(
-            f"{where}: adapter_config.json: the pattern {error.pattern!r} is not a regular expression ({error})"
+            f"{where}: adapter_config.json: the pattern {key!r} is not a regular expression ({error})"
         ) from error

@@ -4,7 +4,6 @@ Format 1.0.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from fieldtune.bundle import FileSpec, file_spec
 from fieldtune.compilation.kept.key import CompileKey
 from fieldtune.errors import CompileError, listed
-from fieldtune.files import Fields, check_version, json_text, json_value
+from fieldtune.files import Fields, check_version, json_text, json_value, parse_json
 from fieldtune.placement import PlacementReport, read_report
 
 FORMAT_VERSION = "1.0"
@@ -69,12 +68,10 @@ def read_entry(folder: Path) -> Entry:
     """
     path = folder / ENTRY_NAME
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except OSError as error:
         raise CompileError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise CompileError(f"{path}: not JSON in UTF-8 ({error})") from error
-    table = Fields(data, path, CompileError)
+    table = Fields(parse_json(data, path, CompileError), path, CompileError)
     check_version(table.text("format_version"), FORMAT_VERSION, str(path))
     key = _key(table.table("key"))
     if key.identity != table.text("identity"):

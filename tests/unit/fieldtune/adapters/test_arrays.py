@@ -4,13 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from builders import QUERY, WORDS
 from fieldtune.adapters.arrays import from_theta, to_theta
 from fieldtune.adapters.arrays import inference_inputs as bundle_inputs
 from fieldtune.adapters.tensors import StoredTensor
 from fieldtune.bundle.opening import Bundle
 from fieldtune.errors import AdapterMismatch
 
-QUERY, WORDS, HEAD = "base_model.model.bert.query", "base_model.model.bert.words", "base_model.model.classifier"
+HEAD = "base_model.model.classifier"
 
 
 def inference_inputs(adapter, manifest, **settings):

@@ -4,19 +4,17 @@ import os
 
 import pytest
 
-from fieldtune.adapters.adapter import AdapterCard, adapter_labels
+from builders import adapter_card, rewrite
+from fieldtune.adapters.adapter import AdapterCard
 from fieldtune.adapters.directory import read_adapter, write_adapter
 from fieldtune.errors import InvalidAdapter, OutputError, UnsupportedFormat
+from mutations import faults_unnamed, unknown_unnamed
 
 
 @pytest.fixture
 def folder(tmp_path, adapter):
     write_adapter(adapter, tmp_path / "adapter")
     return tmp_path / "adapter"
-
-
-def rewrite(path, **changes):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def test_what_is_written_is_what_is_read(folder, adapter):
@@ -185,7 +183,44 @@ def test_cards_with_faults(folder):
         read_adapter(folder)
 
 
-def test_labels_are_the_adapters_own_or_else_the_bundles(adapter, manifest):
-    card = dataclasses.replace(adapter.card, labels=("bad", "good"))
-    assert adapter_labels(dataclasses.replace(adapter, card=card), manifest) == ("bad", "good")
-    assert adapter_labels(dataclasses.replace(adapter, card=None), manifest) == ("negative", "positive")
+CARD = json.loads(adapter_card(training={"steps": 20}).to_json())
+
+
+@pytest.fixture
+def read_card(folder):
+    """The function that reads an adapter with another card."""
+
+    def read(data):
+        (folder / "fieldtune.json").write_text(json.dumps(data), encoding="utf-8")
+        return read_adapter(folder).card
+
+    return read
+
+
+def test_every_key_of_a_card_that_is_missing_or_of_another_kind_is_named(folder, read_card):
+    assert read_card(CARD) == adapter_card(training={"steps": 20})
+    where = str(folder / "fieldtune.json")
+    optional = ["base_sha256", "training"]
+    free = [("training",)]
+    assert faults_unnamed(CARD, read_card, InvalidAdapter, where, free=free, optional=optional) == []
+    assert unknown_unnamed(CARD, read_card, InvalidAdapter, where, free=free) == []
+
+
+def test_labels_that_could_not_be_written_again_are_refused(read_card):
+    with pytest.raises(InvalidAdapter, match=r"fieldtune\.json: 'labels' holds a string \('\\ud83d'\); expected text"):
+        read_card({**CARD, "labels": ["a", "\ud83d"]})
+
+
+@pytest.mark.parametrize("name", ["fieldtune.json", "adapter_model.safetensors"])
+def test_files_that_are_folders(folder, name):
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    with pytest.raises(InvalidAdapter, match=rf"{name}: cannot be read \(Is a directory\)|no {name} in it"):
+        read_adapter(folder)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"[" * 100_000], ids=["empty", "cut", "no UTF-8", "too deep"])
+def test_a_card_that_is_no_json(folder, text):
+    (folder / "fieldtune.json").write_bytes(text)
+    with pytest.raises(InvalidAdapter, match=r"fieldtune\.json: not JSON \(.+\); copy the adapter again"):
+        read_adapter(folder)

@@ -3,12 +3,13 @@ import dataclasses
 import numpy as np
 import pytest
 
+from builders import QUERY, WORDS
 from fieldtune.adapters.adapter import same_parameter
 from fieldtune.adapters.fit import check_fits
 from fieldtune.adapters.tensors import StoredTensor
 from fieldtune.errors import AdapterMismatch, InvalidBundle
 
-QUERY, WORDS, HEAD = "base_model.model.bert.query", "base_model.model.bert.words", "base_model.model.classifier"
+HEAD = "base_model.model.classifier"
 
 
 def zeros(*shape):

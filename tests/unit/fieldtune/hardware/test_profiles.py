@@ -167,6 +167,24 @@ def test_limits_are_those_of_the_targets():
     assert limits.leaky_relu_alpha == 26 / 256
 
 
+def test_the_generic_profile_assumes_nothing():
+    profile = load_profile("cpu-generic")
+    assert profile.cpu == CpuSpec()
+    assert profile.memory == MemorySpec()
+    assert profile.execution == ExecutionSpec()
+    assert profile.runtime == RuntimeSpec()
+    assert profile.accelerator is None
+
+
+def test_the_raspberry_pi_has_its_figures_and_their_sources():
+    profile = load_profile("raspberry-pi-5")
+    assert (profile.cpu.architecture, profile.cpu.cores, profile.cpu.frequency_hz) == ("aarch64", 4, 2_400_000_000)
+    assert "asimddp" in profile.cpu.features
+    assert profile.memory.total_bytes == 8 * 2**30
+    assert profile.runtime.threads == 4
+    assert any("cpu.cores" in source.what for source in profile.sources)
+
+
 def test_the_kr260_runs_on_the_cpu_and_says_why():
     profile = load_profile("kr260")
     assert profile.execution.provider == "CPUExecutionProvider"

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
+from builders import QUERY, WORDS, lora_config
 from fieldtune.adapters.fit import check_fits
 from fieldtune.adapters.methods.lora import METHOD
 from fieldtune.errors import AdapterMismatch, InvalidAdapter
 
-QUERY, WORDS = "base_model.model.bert.query", "base_model.model.bert.words"
 scales = METHOD.scales
 
 
@@ -102,8 +102,33 @@ def test_defaults_are_those_of_peft(adapter):
         ({"alpha_pattern": {"query": "x"}}, r"alpha_pattern: 'query' is a string"),
         ({"alpha_pattern": {"(": 1}}, r"the pattern '.*' is not a regular expression"),
         ({"use_rslora": 1}, r"'use_rslora' is an integer"),
+        ({"r": 1 << 70}, r"'r' is an integer \(of 71 bits\); expected one of at most 64 bits"),
+        ({"lora_alpha": math.nan}, r"'lora_alpha' is a number \(nan\); expected a finite one"),
+        ({"lora_alpha": 10**400}, r"'lora_alpha' is an integer \(of 1329 bits\); expected a number"),
+        ({"alpha_pattern": {"a{99999999999}": 1}}, r"the pattern 'a\{9*\}' is not a regular expression"),
+        ({"rank_pattern": {"(" * 5000 + ")" * 5000: 1}}, r"the pattern '\(+\)+' is not a regular expression"),
     ],
 )
 def test_settings_of_another_type(adapter, changed, config, message):
     with pytest.raises(InvalidAdapter, match=message):
         scales(changed(adapter, config=config), ["bert.query"])
+
+
+def test_settings_in_words_and_for_people():
+    config = lora_config(bias="none", lora_bias=False, target_modules=["query"], alpha_pattern={"query": 1})
+    assert METHOD.described(config) == "rank 2, alpha 8"
+    assert METHOD.settings(config) == {
+        "rank": 2,
+        "alpha": 8,
+        "targets": ["query"],
+        "saved": None,
+        "alpha_pattern": {"query": 1},
+    }
+
+
+def test_what_may_be_lacking_and_what_may_be_there_twice(manifest):
+    after_b, of_base = manifest.layout.parameters[2:4]
+    assert METHOD.may_lack(lora_config(lora_bias=False), after_b)
+    assert not METHOD.may_lack(lora_config(lora_bias=True, bias="none"), after_b)
+    assert METHOD.may_lack(lora_config(bias="none"), of_base)
+    assert METHOD.copies(manifest) == {f"{QUERY}.base_layer.weight", f"{WORDS}.base_layer.weight"}

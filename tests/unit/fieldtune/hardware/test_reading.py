@@ -1,23 +1,16 @@
-import os
+"""Hardware profiles: what is written is read, and every fault is told with its file and key."""
+
+import dataclasses
+import math
 import re
 
 import pytest
 
+from builders import full_profile, profile, profile_text, toml_text
 from fieldtune.errors import InvalidProfile
-from fieldtune.hardware import (
-    Accelerator,
-    CpuSpec,
-    DetectSpec,
-    DpuLimits,
-    ExecutionSpec,
-    MemorySpec,
-    RuntimeSpec,
-    Source,
-    TrainingSpec,
-    load_profile,
-    profile_names,
-    read_profile,
-)
+from fieldtune.hardware import Accelerator, DetectSpec, ExecutionSpec, TrainingSpec
+from fieldtune.hardware.reading import read_profile, tomllib
+from mutations import faults_unnamed, replaced, unknown_unnamed
 
 LEAST = 'format_version = "1.1"\nname = "board"\ntitle = "A board"\nsource = []\n'
 VITIS = "[execution]\nprovider = 'VitisAIExecutionProvider'\n"
@@ -39,22 +32,19 @@ activations = ["leaky_relu", "relu"]
 """
 
 
-def test_the_generic_profile_assumes_nothing():
-    profile = load_profile("cpu-generic")
-    assert profile.cpu == CpuSpec()
-    assert profile.memory == MemorySpec()
-    assert profile.execution == ExecutionSpec()
-    assert profile.runtime == RuntimeSpec()
-    assert profile.accelerator is None
+FULL = tomllib.loads(profile_text(full_profile()))
+DEFAULT = [(name,) for name in ("cpu", "memory", "execution", "runtime", "training", "detect")]
+"""Tables whose keys may all be left out."""
+DEFAULTS = {
+    *(field.name for field in dataclasses.fields(Accelerator) if field.name != "target"),
+    *("kernel_area_max", "channel_groups_max", "leaky_relu_alpha", "shift_cut_min", "shift_cut_max"),
+    "add_shift_read_max",
+}
+"""Of an accelerator: all but its target, and what every DPU has."""
 
 
-def test_the_raspberry_pi_has_its_figures_and_their_sources():
-    profile = load_profile("raspberry-pi-5")
-    assert (profile.cpu.architecture, profile.cpu.cores, profile.cpu.frequency_hz) == ("aarch64", 4, 2_400_000_000)
-    assert "asimddp" in profile.cpu.features
-    assert profile.memory.total_bytes == 8 * 2**30
-    assert profile.runtime.threads == 4
-    assert any("cpu.cores" in source.what for source in profile.sources)
+def read(data):
+    return read_profile(toml_text(data), "board.toml")
 
 
 def test_left_out_tables_take_the_defaults():
@@ -79,142 +69,40 @@ def test_a_file_in_format_1_0_is_read_as_it_was():
     assert profile.accelerator == Accelerator(target="X", family="npu")
 
 
-def test_every_key_is_read():
-    text = """
-format_version = "1.1"
-name = "board"
-title = "A board"
-support = "legacy"
-description = "An old board."
-[cpu]
-architecture = "x86_64"
-model = "M"
-cores = 6
-frequency_hz = 3
-features = ["avx2"]
-[memory]
-total_bytes = 10
-available_for_app_bytes = 7
-[execution]
-provider = "VitisAIExecutionProvider"
-stack = "vitis-ai-3.5"
-plugin_library = "/usr/lib/ep.so"
-options = { config_file = "a.json" }
-on_missing = "cpu"
-min_offload = 1
-max_partitions = 2
-compile_timeout_s = 90
-simulate_latency = true
-compile_s = 60
-[runtime]
-ort_version = "1.17"
-threads = 2
-prepacking = false
-arena = false
-arena_extend = "as-requested"
-memory_pattern = false
-graph_optimization = "basic"
-[training]
-batch_size = 2
-gradient_accumulation = 4
-max_length = 64
-[accelerator]
-target = "T"
-peak_tops = 61
-batch = 14
-family = "dpu"
-precision = "xint8"
-activation_type = "uint8"
-zero_point = 128
-opset_min = 13
-opset_max = 18
-memory_bytes = 9
-extra = { cores = 3 }
-[accelerator.limits]
-input_channel_parallel = 1
-output_channel_parallel = 2
-pixel_parallel = 3
-kernel_min = 4
-kernel_max = 5
-kernel_area_max = 15
-stride_min = 6
-stride_max = 7
-bank_num = 8
-bank_width = 9
-bank_depth = 10
-activations = ["relu6"]
-channel_groups_max = 11
-leaky_relu_alpha = 0.5
-shift_cut_min = 12
-shift_cut_max = 13
-add_shift_read_max = 14
-[detect]
-device_tree = ["Board"]
-pci_ids = ["1022:17f0"]
-[[source]]
-what = "cpu.model"
-where = "the label"
-"""
-    profile = read_profile(text, "board.toml")
-    assert (profile.support, profile.description) == ("legacy", "An old board.")
-    assert profile.cpu == CpuSpec(architecture="x86_64", model="M", cores=6, frequency_hz=3, features=("avx2",))
-    assert profile.memory == MemorySpec(total_bytes=10, available_for_app_bytes=7)
-    assert profile.execution == ExecutionSpec(
-        provider="VitisAIExecutionProvider",
-        options={"config_file": "a.json"},
-        on_missing="cpu",
-        stack="vitis-ai-3.5",
-        plugin_library="/usr/lib/ep.so",
-        min_offload=1.0,
-        max_partitions=2,
-        compile_timeout_s=90,
-        simulate_latency=True,
-        compile_s=60.0,
+@pytest.mark.parametrize("made", [profile(), full_profile()], ids=["least", "full"])
+def test_what_is_written_is_read(made):
+    assert read_profile(profile_text(made), "board.toml") == made
+
+
+def test_the_full_profile_leaves_nothing_at_its_default():
+    """So that a key that was not read would be seen above."""
+    least, full = profile(), full_profile()
+    for field in dataclasses.fields(full):
+        if field.name not in ("format_version", "name", "title"):
+            part, default = getattr(full, field.name), getattr(least, field.name)
+            assert part != default
+            if dataclasses.is_dataclass(default):
+                assert all(getattr(part, one.name) != getattr(default, one.name) for one in dataclasses.fields(part))
+
+
+def test_every_key_that_is_missing_or_of_another_kind_is_named_with_its_place():
+    found = faults_unnamed(
+        FULL,
+        read,
+        InvalidProfile,
+        "board.toml",
+        free=[("accelerator", "extra")],
+        names=[("execution", "options"), *DEFAULT],
+        null=False,
+        optional={"support", "description", "accelerator", *(table for (table,) in DEFAULT)},
     )
-    assert profile.runtime == RuntimeSpec(
-        ort_version="1.17",
-        threads=2,
-        prepacking=False,
-        arena=False,
-        arena_extend="as-requested",
-        memory_pattern=False,
-        graph_optimization="basic",
-    )
-    assert profile.training == TrainingSpec(batch_size=2, gradient_accumulation=4, max_length=64)
-    assert profile.accelerator == Accelerator(
-        target="T",
-        family="dpu",
-        peak_tops=61.0,
-        batch=14,
-        precision="xint8",
-        activation_type="uint8",
-        zero_point=128,
-        opset_min=13,
-        opset_max=18,
-        memory_bytes=9,
-        limits=DpuLimits(
-            input_channel_parallel=1,
-            output_channel_parallel=2,
-            pixel_parallel=3,
-            kernel_min=4,
-            kernel_max=5,
-            kernel_area_max=15,
-            stride_min=6,
-            stride_max=7,
-            bank_num=8,
-            bank_width=9,
-            bank_depth=10,
-            activations=("relu6",),
-            channel_groups_max=11,
-            leaky_relu_alpha=0.5,
-            shift_cut_min=12,
-            shift_cut_max=13,
-            add_shift_read_max=14,
-        ),
-        extra={"cores": 3},
-    )
-    assert profile.detect == DetectSpec(device_tree=("Board",), pci_ids=("1022:17f0",))
-    assert profile.sources == (Source(what="cpu.model", where="the label"),)
+    # What is left out has its default, for which another part may then not fit.
+    assert [(path, change) for path, change, _ in found if not (change == "dropped" and path[-1] in DEFAULTS)] == []
+
+
+def test_every_unknown_key_is_named_with_its_place():
+    free = [("accelerator", "extra"), ("execution", "options")]
+    assert unknown_unnamed(FULL, read, InvalidProfile, "board.toml", free=free) == []
 
 
 @pytest.mark.parametrize(
@@ -303,57 +191,54 @@ def test_a_faulty_profile_is_refused_with_file_and_key(text, message):
         read_profile(text, "board.toml")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("x = ", "x = [", "= 1", "x = 1\nx = 2", "x = '\0'", "x = 1900-99-99"),
+        pytest.param("[" * 5000, id="brackets"),
+        pytest.param(f"x = {'[' * 5000}", id="too deep"),
+        pytest.param(f"x = {'9' * 5000}", id="too long"),
+    ],
+)
+def test_what_is_no_toml(text):
+    with pytest.raises(InvalidProfile, match=r"^board\.toml: not TOML: ."):
+        read_profile(text, "board.toml")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("cpu", "cores"), 1 << 64, "cpu: 'cores' is an integer (of 65 bits); expected one of at most 64 bits"),
+        (("cpu", "gflops"), math.nan, "cpu: 'gflops' is a number (nan); expected a finite one"),
+        (("accelerator", "peak_tops"), math.inf, "accelerator: 'peak_tops' is a number (inf); expected a finite one"),
+        (("execution", "min_offload"), -0.5, "execution: 'min_offload' is -0.5; expected a share, 0 to 1"),
+        (("execution", "compile_timeout_s"), 0, "execution: 'compile_timeout_s' is 0; expected at least 1"),
+        (("execution", "max_partitions"), -1, "execution: 'max_partitions' is -1; expected at least 0"),
+        (("runtime", "ort_version"), "1.²", "runtime: 'ort_version' is '1.²'; expected numbers, as '1.16.3'"),
+        (("runtime", "ort_version"), "1.", "runtime: 'ort_version' is '1.'; expected numbers"),
+        (("runtime", "threads"), -1, "runtime: 'threads' is -1; expected at least 0"),
+        (("training", "max_length"), -1, "training: 'max_length' is -1; expected at least 0"),
+        (("training", "backend"), "torch", "training: 'backend' is 'torch'; expected one of auto, portable"),
+        (("accelerator", "batch"), 0, "accelerator: 'batch' is 0; expected at least 1"),
+        (("accelerator", "limits", "add_shift_read_max"), -1, "limits: 'add_shift_read_max' is -1; expected at least"),
+    ],
+)
+def test_what_is_out_of_range_is_refused(path, value, says):
+    with pytest.raises(InvalidProfile) as caught:
+        read(replaced(FULL, path, value))
+    assert str(caught.value).startswith("board.toml: ")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["1979-05-27", "[07:32:00]", f"0x{'f' * 5000}"])
+def test_an_extra_that_no_report_could_show_is_refused(value):
+    text = LEAST + f"[accelerator]\ntarget = 'T'\nextra = {{ when = {value} }}"
+    with pytest.raises(InvalidProfile, match=r"board\.toml: accelerator: 'extra' has no form in JSON \("):
+        read_profile(text, "board.toml")
+
+
 def test_a_later_minor_version_is_read_with_a_warning_and_its_keys_ignored():
     text = LEAST.replace("1.1", "1.7") + "colour = 'red'\n[cpu]\ncores = 2\ncaches = 3\n"
     with pytest.warns(UserWarning, match=r"format 1\.7 is later than 1\.1"):
         profile = read_profile(text, "board.toml")
     assert profile.cpu.cores == 2
-
-
-def test_an_unknown_name_brings_the_nearest_and_the_list():
-    with pytest.raises(InvalidProfile) as caught:
-        load_profile("rpi5")
-    assert "Did you mean raspberry-pi-5?" in str(caught.value)
-    assert "There are: cpu-generic, jetson-orin-nano, " in str(caught.value)
-    with pytest.raises(InvalidProfile, match=r"no hardware profile 'zzz'\. There are: cpu-generic"):
-        load_profile("zzz")
-
-
-def test_a_path_is_read_whatever_its_folder(tmp_path):
-    path = tmp_path / "board.toml"
-    path.write_text(LEAST, encoding="utf-8")
-    assert load_profile(path).title == "A board"
-    assert load_profile(str(path)).title == "A board"
-
-
-def test_a_path_that_cannot_be_read_is_refused(tmp_path):
-    with pytest.raises(InvalidProfile, match=r"none\.toml: cannot be read"):
-        load_profile(tmp_path / "none.toml")
-    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(InvalidProfile, match=r"bytes\.toml: cannot be read"):
-        load_profile(tmp_path / "bytes.toml")
-
-
-def test_a_copy_that_kept_the_old_name_is_refused(tmp_path):
-    (tmp_path / "mine.toml").write_text(LEAST, encoding="utf-8")
-    with pytest.raises(InvalidProfile, match="'name' is 'board'; expected 'mine'"):
-        load_profile(tmp_path / "mine.toml")
-
-
-def test_folders_of_the_environment_come_first(tmp_path, monkeypatch):
-    first, second = tmp_path / "a", tmp_path / "b"
-    for folder, title in ((first, "First"), (second, "Second")):
-        folder.mkdir()
-        (folder / "board.toml").write_text(LEAST.replace("A board", title), encoding="utf-8")
-    own = LEAST.replace("board", "cpu-generic").replace("A cpu-generic", "Mine")
-    (second / "cpu-generic.toml").write_text(own, encoding="utf-8")
-    monkeypatch.setenv("FIELDTUNE_PROFILES", f"{first}{os.pathsep}{second}")
-    assert {"board", "cpu-generic", "raspberry-pi-5"} <= set(profile_names())
-    assert load_profile("board").title == "First"
-    assert load_profile("cpu-generic").title == "Mine"
-
-
-def test_a_folder_of_the_environment_that_is_none_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setenv("FIELDTUNE_PROFILES", str(tmp_path / "none"))
-    with pytest.raises(InvalidProfile, match=r"FIELDTUNE_PROFILES names .*none, which is not a folder"):
-        load_profile("cpu-generic")
