@@ -30,8 +30,8 @@ from splits import SPLITS, split_bundle
 from fieldtune import TrainConfig, load_profile, open_bundle
 from fieldtune.activations import CacheSettings
 from fieldtune.adapters import read_adapter, to_theta
-from fieldtune.bundle import Bundle
-from fieldtune.data import Batch, Encoded, EncodedSet, IntArray, encoded_image
+from fieldtune.bundle import Batch, Bundle
+from fieldtune.data import Encoded, EncodedSet, IntArray, encoded_image
 from fieldtune.hardware import HardwareProfile
 from fieldtune.placement import choose_for
 from fieldtune.training import AdamWConfig, open_batches

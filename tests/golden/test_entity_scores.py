@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fieldtune.tasks.entity_scores import EntityMeter
+from fieldtune.tasks.tagging.scores import EntityMeter
 
 GOLDEN = Path(__file__).with_suffix("").with_name("entity_scores.json")
 LABELS = {

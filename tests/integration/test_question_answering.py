@@ -25,9 +25,9 @@ from fieldtune.cli import main as fieldtune
 from fieldtune.data.batches import batch_of
 from fieldtune.hardware import load_profile
 from fieldtune.serving.runner import Runner
-from fieldtune.tasks.answer_spans import SpanSearch
+from fieldtune.tasks.answering.questions import QuestionExample, Span
+from fieldtune.tasks.answering.spans import SpanSearch
 from fieldtune.tasks.question_answering import QuestionOptions
-from fieldtune.tasks.questions import QuestionExample, Span
 from fieldtune.tasks.table import open_task
 from fieldtune_offline.cli import main as fieldtune_offline
 from fieldtune_offline.quiet import quiet_loading

@@ -15,7 +15,7 @@ from fieldtune import Runner, load_profile, open_bundle
 from fieldtune.cli import main
 from fieldtune.errors import AdapterMismatch
 from fieldtune.tasks import open_task
-from fieldtune.tasks.tagged_texts import WordsExample
+from fieldtune.tasks.tagging.texts import WordsExample
 from fieldtune_offline import BuildSpec, MethodSpec, build_bundle
 
 LABELS = ("O", "B-person", "I-person", "B-thing", "I-thing")

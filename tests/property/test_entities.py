@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fieldtune.tasks.entities import entities, scheme_of, strict_entities, tags_of
-from fieldtune.tasks.entity_scores import EntityMeter
+from fieldtune.tasks.tagging.entities import entities, scheme_of, strict_entities, tags_of
+from fieldtune.tasks.tagging.scores import EntityMeter
 
 KINDS = ("person", "geo-loc", "x")
 LABELS = {

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from fieldtune.bundle.manifest import TaskSpec, TextSpec
 from fieldtune.tasks.interface import Task
 from fieldtune.tasks.table import new_task
-from fieldtune.tasks.tagged_texts import Span, SpansExample, WordsExample
+from fieldtune.tasks.tagging.texts import Span, SpansExample, WordsExample
 
 LABELS = ("O", "B-x", "I-x")
 LETTERS = "abcXé日.,'-@"

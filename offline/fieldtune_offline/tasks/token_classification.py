@@ -10,7 +10,7 @@ from torch import nn
 
 from fieldtune.bundle import IGNORE_INDEX, Manifest
 from fieldtune.errors import UnsupportedModel
-from fieldtune.tasks.entities import scheme_of
+from fieldtune.tasks.tagging.entities import scheme_of
 from fieldtune_offline.tasks.interface import GRADIENT, Arrays, Traceable
 from fieldtune_offline.tasks.text_classification import TextClassification
 

@@ -9,7 +9,7 @@ from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fieldtune.bundle.dimensions import dimension_sizes
-    from fieldtune.bundle.layout import RANK, BaseWeight, FloatArray, Layout, ParameterSpec
+    from fieldtune.bundle.layout import RANK, BaseWeight, Batch, FloatArray, Layout, ParameterSpec
     from fieldtune.bundle.manifest import (
         ADAPTER_NAME,
         IGNORE_INDEX,
@@ -77,6 +77,7 @@ __all__ = [
     "ActivationType",
     "BaseModelSpec",
     "BaseWeight",
+    "Batch",
     "Bundle",
     "FileSpec",
     "FloatArray",
@@ -121,6 +122,7 @@ __getattr__ = lazy_names(
         "dimensions": ("dimension_sizes",),
         "layout": (
             "BaseWeight",
+            "Batch",
             "FloatArray",
             "Layout",
             "ParameterSpec",

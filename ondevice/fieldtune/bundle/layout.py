@@ -3,12 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
+Batch: TypeAlias = Mapping[str, npt.NDArray[Any]]
+"""What a graph is fed with: the name of an input → its array, samples first."""
 RANK = "rank"
 """The name of the axis that is as long as an adapter's rank."""
 

@@ -50,11 +50,10 @@ class Compile:
 
 def run(command: Compile, console: "Console") -> int:
     """Compile and print the placement; return the exit code."""
-    from fieldtune.bundle import open_bundle
+    from fieldtune.cli.shared import open_device
     from fieldtune.compilation import compile_prefix
-    from fieldtune.hardware import load_profile
 
-    profile, bundle = load_profile(command.profile), open_bundle(command.bundle)
+    device = open_device(command.bundle, command.profile, command.on_missing)
     with console.status("") as status:
 
         def progress(said: str) -> None:
@@ -65,7 +64,7 @@ def run(command: Compile, console: "Console") -> int:
                 say(console, said)
 
         compiled = compile_prefix(
-            bundle, profile, on_missing=command.on_missing, overwrite=command.overwrite, progress=progress
+            device.bundle, device.profile, device.choice, overwrite=command.overwrite, progress=progress
         )
     if command.as_json:
         print_json(_record(command, compiled))

@@ -14,6 +14,7 @@ from fieldtune.compilation.worker import Request
 from fieldtune.errors import CompileError, listed
 from fieldtune.hardware import HardwareProfile, OnMissing
 from fieldtune.placement import PlacementReport, check_rules, choose_for, hold_to
+from fieldtune.runtime import ProviderChoice
 
 Progress: TypeAlias = Callable[[str], None]
 """Is told what begins."""
@@ -41,6 +42,7 @@ class Compiled:
 def compile_prefix(
     bundle: Bundle,
     profile: HardwareProfile,
+    choice: ProviderChoice | None = None,
     *,
     on_missing: OnMissing | None = None,
     overwrite: bool = False,
@@ -55,7 +57,9 @@ def compile_prefix(
     Args:
         bundle: with a prefix for the accelerator.
         profile: of the device.
-        on_missing: what to do where the profile's provider is not there; what the profile says if None.
+        choice: the provider that was chosen for both; chosen here if None.
+        on_missing: for that choice: what to do where the profile's provider is not there; what the profile says if
+            None.
         overwrite: compile again what is kept already.
         store: where it is kept; the one in the cache folder if None.
         progress: is told what begins.
@@ -69,7 +73,7 @@ def compile_prefix(
         OutputError: the store cannot be written.
     """
     store = store or CompiledStore()
-    choice = choose_for(bundle, profile, None, on_missing)
+    choice = choice or choose_for(bundle, profile, on_missing=on_missing)
     if profile.accelerator is None:
         raise CompileError(
             f"the profile {profile.name} has no accelerator to compile for; the CPU runs graphs as they are"

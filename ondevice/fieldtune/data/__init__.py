@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fieldtune.data.batches import Batch, batch_of, filled_up, plan_epoch, plan_evaluation, static_shape
+    from fieldtune.data.batches import batch_of, filled_up, plan_epoch, plan_evaluation, static_shape
     from fieldtune.data.chat import Message
     from fieldtune.data.columns import (
         Available,
@@ -62,7 +62,6 @@ __all__ = [
     "DELIMITERS",
     "JSON_SUFFIXES",
     "Available",
-    "Batch",
     "ChatExample",
     "Choice",
     "Columns",
@@ -122,7 +121,6 @@ __getattr__ = lazy_names(
     __name__,
     {
         "batches": (
-            "Batch",
             "batch_of",
             "filled_up",
             "plan_epoch",

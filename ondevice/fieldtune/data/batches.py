@@ -1,7 +1,7 @@
 """Which examples go into which batch, and a batch's arrays: pure functions of their arguments."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +10,6 @@ from fieldtune.bundle import ImageSpec, TensorSpec
 from fieldtune.data.examples import Encoded, IntArray
 from fieldtune.data.images import normalize
 from fieldtune.errors import InvalidData
-
-Batch: TypeAlias = Mapping[str, npt.NDArray[Any]]
-"""The arrays of a batch by the names of a graph's inputs: labels and token ids of int64, pixel_values of float32."""
 
 WINDOW_BATCHES = 50
 """Sorting by length happens within windows of so many batches: few enough to stay random, enough to group."""

@@ -6,10 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from fieldtune.bundle import IGNORE_INDEX
+from fieldtune.bundle import IGNORE_INDEX, Batch
 from fieldtune.data import (
     Available,
-    Batch,
     Choice,
     Columns,
     EncodedSet,

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy.typing as npt
 
-from fieldtune.bundle import ImageSpec, TaskSpec, TextSpec
+from fieldtune.bundle import Batch, ImageSpec, TaskSpec, TextSpec
 from fieldtune.data import (
-    Batch,
     Choice,
     Columns,
     EncodedSet,

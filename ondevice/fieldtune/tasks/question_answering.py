@@ -28,12 +28,22 @@ from fieldtune.data import (
 )
 from fieldtune.errors import InvalidData
 from fieldtune.serving import LoadedAdapter, Runner
-from fieldtune.tasks import question_rows
-from fieldtune.tasks.answer_scores import QuestionMeter
-from fieldtune.tasks.answer_spans import MAX_ANSWER_LENGTH, N_BEST, FoundAnswer, SpanSearch
-from fieldtune.tasks.context_windows import DOC_STRIDE, QuestionSet, windows_of
+from fieldtune.tasks.answering import (
+    DOC_STRIDE,
+    MAX_ANSWER_LENGTH,
+    N_BEST,
+    FoundAnswer,
+    Question,
+    QuestionExample,
+    QuestionMeter,
+    QuestionSet,
+    SpanSearch,
+    choose_columns,
+    read_question,
+    rows_of,
+    windows_of,
+)
 from fieldtune.tasks.interface import Item, Note, Task
-from fieldtune.tasks.questions import Question, QuestionExample
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,18 +86,18 @@ class QuestionAnswering(Task):
 
     def rows(self, path: Path) -> tuple[list[Row], list[Fault]]:
         """Return the questions of a nested file (.json) as rows that are known by their place, else those of lines."""
-        return question_rows.rows_of(path)
+        return rows_of(path)
 
     def choose(self, rows: Sequence[Row], named: Columns, *, labelled: bool) -> Choice:
         """Choose the columns of question and context and, if ``labelled``, of the answers."""
         refuse_parts(named, self.columns, self.name)
-        return question_rows.choose_columns(rows, named, labelled=labelled)
+        return choose_columns(rows, named, labelled=labelled)
 
     def read_row(
         self, row: Row, choice: Choice, file: Path, fault: Report, *, labelled: bool
     ) -> QuestionExample | None:
         """Return a question with its context and its answers, each of which stands where it is said to."""
-        return question_rows.read_question(row, choice, row.where(file), fault, labelled=labelled)
+        return read_question(row, choice, row.where(file), fault, labelled=labelled)
 
     def encode(self, examples: Sequence[Any], *, max_length: int | None = None, strict: bool = False) -> QuestionSet:
         """Encode questions with their contexts in windows; nothing is cut, so ``strict`` refuses nothing.

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from fieldtune.bundle import Batch
 from fieldtune.data import (
-    Batch,
     ChatExample,
     Choice,
     Columns,

@@ -27,13 +27,27 @@ from fieldtune.data import (
 )
 from fieldtune.errors import AdapterMismatch, InvalidBundle, InvalidData, listed
 from fieldtune.serving import LoadedAdapter, Runner
-from fieldtune.tasks import tagged_rows, word_tags
-from fieldtune.tasks.entities import Scheme, scheme_of
-from fieldtune.tasks.entity_scores import EntityMeter
 from fieldtune.tasks.interface import Item, Task
-from fieldtune.tasks.named_entities import Entities, named_in
-from fieldtune.tasks.tagged_texts import SpansExample, TaggedText, WordsExample
-from fieldtune.tasks.word_pieces import Aligned, align
+from fieldtune.tasks.tagging import (
+    Aligned,
+    Entities,
+    EntityMeter,
+    Scheme,
+    SpansExample,
+    TaggedText,
+    WordsExample,
+    align,
+    choose_pair,
+    from_spans,
+    named_in,
+    read_spans,
+    read_tags,
+    read_words,
+    repair_note,
+    repaired,
+    rows_of,
+    scheme_of,
+)
 
 
 class TokenClassification(Task):
@@ -62,12 +76,12 @@ class TokenClassification(Task):
 
     def rows(self, path: Path) -> tuple[list[Row], list[Fault]]:
         """Return the rows of a file; of CoNLL columns, a row is a sentence."""
-        return tagged_rows.rows_of(path)
+        return rows_of(path)
 
     def choose(self, rows: Sequence[Row], named: Columns, *, labelled: bool) -> Choice:
         """Choose the columns of words and tags, or of texts and spans."""
         refuse_parts(named, self.columns, self.name)
-        return tagged_rows.choose_pair(rows, named, labelled=labelled)
+        return choose_pair(rows, named, labelled=labelled)
 
     def read_row(self, row: Row, choice: Choice, file: Path, fault: Report, *, labelled: bool) -> TaggedText | None:
         """Return words with their tags, or a text with its spans."""
@@ -75,12 +89,12 @@ class TokenClassification(Task):
         if "text" in columns:
             text, spans = text_of(row, columns["text"], fault), None
             if labelled and text is not None:
-                spans = tagged_rows.read_spans(row, columns["spans"], text, labels, fault)
+                spans = read_spans(row, columns["spans"], text, labels, fault)
             if text is None or (labelled and spans is None):
                 return None
             return SpansExample(text=text, spans=spans, where=where)
-        words = tagged_rows.read_words(row, columns["tokens"], fault)
-        tags = tagged_rows.read_tags(row, columns, labels, self.scheme, fault) if labelled else None
+        words = read_words(row, columns["tokens"], fault)
+        tags = read_tags(row, columns, labels, self.scheme, fault) if labelled else None
         if words is None or (labelled and tags is None):
             return None
         return WordsExample(words=words, tags=tags, where=where)
@@ -107,19 +121,17 @@ class TokenClassification(Task):
             place = place_of(examples, index)
             tags: tuple[int, ...] = ()
             if isinstance(example, SpansExample) and example.spans is not None:
-                tags, cut = word_tags.from_spans(
-                    example.text, example.spans, aligned.words, self.spec.labels, self.scheme
-                )
+                tags, cut = from_spans(example.text, example.spans, aligned.words, self.spec.labels, self.scheme)
                 faults += [f"{place}: {line}" for line in cut]
             elif isinstance(example, WordsExample) and example.tags is not None:
-                tags, changed = word_tags.repaired(example.words, example.tags, self.spec.labels, self.scheme)
+                tags, changed = repaired(example.words, example.tags, self.spec.labels, self.scheme)
                 repairs += [f"{place}: {line}" for line in changed]
             encoded.append(aligned.encoded(tags, limit))
         if faults:
             raise InvalidData(f"{len(faults)} span(s) that no whole words are{listed(faults)}")
         if repairs and strict:
             raise InvalidData(f"{len(repairs)} tag(s) that {self.scheme} does not allow there{listed(repairs)}")
-        notes = [word_tags.repair_note(repairs, self.scheme)] if repairs else []
+        notes = [repair_note(repairs, self.scheme)] if repairs else []
         if mute := sum(aligned.mute for aligned in texts):
             notes.append(f"{mute} word(s) left out, of which the tokenizer makes no token")
         return EncodedSet(examples=tuple(encoded), notes=tuple(notes))

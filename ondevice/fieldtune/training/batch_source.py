@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldtune.activations import ActivationCache, CacheSettings, CacheStatistics, PrefixName, open_cache, record_form
-from fieldtune.bundle import SUFFIX_GRAPHS, WHOLE_GRAPHS, Bundle, FloatArray, TensorSpec, read_node_table
+from fieldtune.bundle import SUFFIX_GRAPHS, WHOLE_GRAPHS, Batch, Bundle, FloatArray, TensorSpec, read_node_table
 from fieldtune.compilation import Prefix, open_prefix
-from fieldtune.data import Batch, EncodedSet, IntArray, batch_of, static_shape
+from fieldtune.data import EncodedSet, IntArray, batch_of, static_shape
 from fieldtune.hardware import HardwareProfile
 from fieldtune.placement import Piece, PlacementReport, split_pieces
 from fieldtune.runtime import ProviderChoice, cpu_choice

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from fieldtune.activations import CacheSettings
 from fieldtune.adapters import Adapter, inference_inputs, initial_adapter
-from fieldtune.bundle import Bundle, Manifest
-from fieldtune.data import Batch, EncodedSet, plan_evaluation
+from fieldtune.bundle import Batch, Bundle, Manifest
+from fieldtune.data import EncodedSet, plan_evaluation
 from fieldtune.files import json_value
 from fieldtune.hardware import HardwareProfile, OnMissing
 from fieldtune.placement import choose_for, open_graph

@@ -17,7 +17,7 @@ def task(opened):
 
 
 def examples(context=CONTEXT):
-    from fieldtune.tasks.questions import QuestionExample, Span
+    from fieldtune.tasks.answering.questions import QuestionExample, Span
 
     return [
         QuestionExample(

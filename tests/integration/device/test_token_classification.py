@@ -20,7 +20,7 @@ def task(opened):
 
 def encoded(task, count, seed):
     """Who does what with a thing."""
-    from fieldtune.tasks.tagged_texts import WordsExample
+    from fieldtune.tasks.tagging.texts import WordsExample
 
     chance, labels, examples = random.Random(seed), task.spec.labels, []
     for _ in range(count):
@@ -56,7 +56,7 @@ def test_the_loss_is_a_mean_of_labels_however_they_are_batched(opened, profile, 
 
 
 def test_examples_without_tags_do_not_count(opened, profile, task):
-    from fieldtune.tasks.tagged_texts import WordsExample
+    from fieldtune.tasks.tagging.texts import WordsExample
 
     bundle, examples = opened("tiny-tagger"), encoded(task, 10, 4)
     (bare,) = task.encode([WordsExample(words=("my", "printer"))]).examples

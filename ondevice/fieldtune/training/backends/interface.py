@@ -2,8 +2,7 @@
 
 from typing import NamedTuple, Protocol
 
-from fieldtune.bundle import FloatArray
-from fieldtune.data import Batch
+from fieldtune.bundle import Batch, FloatArray
 from fieldtune.placement import PlacementReport
 from fieldtune.training.backends.optimizers import State
 from fieldtune.training.evaluation import Evaluated

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.bundle import Bundle, FloatArray
-from fieldtune.data import Batch
+from fieldtune.bundle import Batch, Bundle, FloatArray
 from fieldtune.errors import InvalidBundle, OutputError
 from fieldtune.runtime import ProviderChoice, error_line, run_error, runtime_errors, session_options
 from fieldtune.training.backends.interface import Sums

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fieldtune.adapters import from_theta, read_adapter
-from fieldtune.bundle import WHOLE_GRAPHS, Bundle, FloatArray
-from fieldtune.data import Batch
+from fieldtune.bundle import WHOLE_GRAPHS, Batch, Bundle, FloatArray
 from fieldtune.placement import open_graph
 from fieldtune.runtime import ProviderChoice, run_session
 from fieldtune.training.backends.interface import Sums

@@ -5,10 +5,10 @@ from fieldtune.bundle.manifest import IGNORE_INDEX, TensorSpec
 from fieldtune.data.batches import batch_of
 from fieldtune.data.rows import Row
 from fieldtune.errors import InvalidData
-from fieldtune.tasks.answer_scores import QuestionMeter
+from fieldtune.tasks.answering.questions import Question, QuestionExample, Span
+from fieldtune.tasks.answering.scores import QuestionMeter
 from fieldtune.tasks.interface import Item
 from fieldtune.tasks.question_answering import QuestionOptions
-from fieldtune.tasks.questions import Question, QuestionExample, Span
 from fieldtune.tasks.text_classification import ClassificationExample
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from fieldtune.data.rows import Row
 from fieldtune.errors import InvalidBundle, InvalidData
-from fieldtune.tasks.tagged_texts import Span, SpansExample, WordsExample
+from fieldtune.tasks.tagging.texts import Span, SpansExample, WordsExample
 from fieldtune.tasks.text_classification import ClassificationExample
 
 BIO = ("O", "B-person", "I-person", "B-place", "I-place")

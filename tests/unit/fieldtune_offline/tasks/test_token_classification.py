@@ -7,7 +7,7 @@ from fieldtune.bundle.manifest import TaskSpec, TensorSpec, TextSpec
 from fieldtune.data.batches import batch_of
 from fieldtune.errors import UnsupportedModel
 from fieldtune.tasks.table import new_task
-from fieldtune.tasks.tagged_texts import SpansExample, WordsExample
+from fieldtune.tasks.tagging.texts import SpansExample, WordsExample
 from fieldtune_offline.tasks.table import task_class
 from fieldtune_offline.tasks.token_classification import TokenClassification
 

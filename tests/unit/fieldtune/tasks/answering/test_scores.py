@@ -1,6 +1,6 @@
 import pytest
 
-from fieldtune.tasks.answer_scores import exact_match, f1, normalized
+from fieldtune.tasks.answering.scores import exact_match, f1, normalized
 
 
 def test_what_is_compared():

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from fieldtune.data import Columns, Report, Row, checked_text, has_column, kind_of, shortened
 from fieldtune.errors import quoted
-from fieldtune.tasks.questions import Span
+from fieldtune.tasks.answering.questions import Span
 
 _MOST_PLACES_SHOWN = 5
 

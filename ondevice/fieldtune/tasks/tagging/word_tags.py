@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from fieldtune.data import shortened
 from fieldtune.errors import quoted
-from fieldtune.tasks.entities import Entity, Scheme, entities, tags_of
-from fieldtune.tasks.tagged_texts import Span
+from fieldtune.tasks.tagging.entities import Entity, Scheme, entities, tags_of
+from fieldtune.tasks.tagging.texts import Span
 
 
 def repaired(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fieldtune.bundle import IGNORE_INDEX
 from fieldtune.data import Encoded, EncodedSet, place_of
 from fieldtune.errors import InvalidData, listed
-from fieldtune.tasks.questions import QuestionExample, Span
+from fieldtune.tasks.answering.questions import QuestionExample, Span
 
 if TYPE_CHECKING:
     import tokenizers

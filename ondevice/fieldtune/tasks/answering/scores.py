@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fieldtune.data import Batch, EncodedSet, IntArray
-from fieldtune.tasks.answer_spans import SpanSearch
-from fieldtune.tasks.context_windows import QuestionSet
+from fieldtune.bundle import Batch
+from fieldtune.data import EncodedSet, IntArray
+from fieldtune.tasks.answering.spans import SpanSearch
+from fieldtune.tasks.answering.windows import QuestionSet
 from fieldtune.tasks.interface import Figure, Outputs
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from fieldtune.tasks.named_entities import Entities, NamedEntity, named_in
-from fieldtune.tasks.word_pieces import Aligned
+from fieldtune.tasks.tagging.named_entities import Entities, NamedEntity, named_in
+from fieldtune.tasks.tagging.pieces import Aligned
 
 
 def test_entities_are_named_by_the_first_token_of_each_word():

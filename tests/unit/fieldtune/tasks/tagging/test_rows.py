@@ -4,8 +4,8 @@ import pytest
 
 from fieldtune.data.rows import Row
 from fieldtune.errors import InvalidData
-from fieldtune.tasks.tagged_rows import choose_pair
-from fieldtune.tasks.tagged_texts import Span, SpansExample, WordsExample
+from fieldtune.tasks.tagging.rows import choose_pair
+from fieldtune.tasks.tagging.texts import Span, SpansExample, WordsExample
 
 
 def save(path, *records):

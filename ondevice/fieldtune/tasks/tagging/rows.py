@@ -25,8 +25,8 @@ from fieldtune.data import (
 )
 from fieldtune.data.conll import CONLL_SUFFIXES, FIRST, LAST, read_conll
 from fieldtune.errors import InvalidData, quoted
-from fieldtune.tasks.entities import OUTSIDE, Scheme, kinds_of
-from fieldtune.tasks.tagged_texts import Span
+from fieldtune.tasks.tagging.entities import OUTSIDE, Scheme, kinds_of
+from fieldtune.tasks.tagging.texts import Span
 
 _USUAL = {
     "tokens": ("tokens", "words"),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from fieldtune.tasks.word_pieces import align
+from fieldtune.tasks.tagging.pieces import align
 
 
 def aligned(tokenizer, text, words=None, limit=200):

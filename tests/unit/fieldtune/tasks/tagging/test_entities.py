@@ -1,6 +1,6 @@
 import pytest
 
-from fieldtune.tasks.entities import Entity, entities, scheme_of, strict_entities, tags_of
+from fieldtune.tasks.tagging.entities import Entity, entities, scheme_of, strict_entities, tags_of
 
 BIO = ("O", "B-person", "I-person", "B-place", "I-place")
 IOBES = ("O", *(f"{prefix}-{kind}" for kind in ("person", "place") for prefix in "BIES"))

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from fieldtune.tasks.answer_spans import Candidate, FoundAnswer, SpanSearch
-from fieldtune.tasks.context_windows import QuestionSet, Window
-from fieldtune.tasks.questions import QuestionExample
+from fieldtune.tasks.answering.questions import QuestionExample
+from fieldtune.tasks.answering.spans import Candidate, FoundAnswer, SpanSearch
+from fieldtune.tasks.answering.windows import QuestionSet, Window
 
 
 def searched(logits, context="a b c", **settings):

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fieldtune.bundle import IGNORE_INDEX
-from fieldtune.data import Batch, IntArray
-from fieldtune.tasks.entities import Entity, entities, scheme_of, strict_entities
+from fieldtune.bundle import IGNORE_INDEX, Batch
+from fieldtune.data import IntArray
 from fieldtune.tasks.interface import Figure, Outputs
+from fieldtune.tasks.tagging.entities import Entity, entities, scheme_of, strict_entities
 
 
 @dataclasses.dataclass(slots=True)

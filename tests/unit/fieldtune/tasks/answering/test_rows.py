@@ -4,8 +4,8 @@ import pytest
 
 from fieldtune.data.rows import Row
 from fieldtune.errors import InvalidData
-from fieldtune.tasks.question_rows import choose_columns
-from fieldtune.tasks.questions import QuestionExample, Span
+from fieldtune.tasks.answering.questions import QuestionExample, Span
+from fieldtune.tasks.answering.rows import choose_columns
 
 CONTEXT = "Ada was born in London in 1815. She died in London in 1852."
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldtune.serving import softmax
-from fieldtune.tasks.context_windows import NO_ANSWER, QuestionSet
+from fieldtune.tasks.answering.windows import NO_ANSWER, QuestionSet
 
 Logits: TypeAlias = npt.NDArray[np.float32]
 """One for each token of a window, shape (tokens or more,): those of padding are not looked at."""

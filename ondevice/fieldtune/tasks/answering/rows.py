@@ -6,8 +6,8 @@ from pathlib import Path
 from fieldtune.data import Available, Choice, Columns, Fault, Report, Row, column_flag, read_rows, text_of
 from fieldtune.data.squad import squad_articles, squad_rows
 from fieldtune.errors import InvalidData, quoted
-from fieldtune.tasks.questions import QuestionExample, Span
-from fieldtune.tasks.right_answers import right_answers
+from fieldtune.tasks.answering.questions import QuestionExample, Span
+from fieldtune.tasks.answering.right_answers import right_answers
 
 _NAMES = {
     "question": ("question", "query"),

@@ -1,6 +1,6 @@
 from fieldtune.data.rows import Row
-from fieldtune.tasks.questions import Span
-from fieldtune.tasks.right_answers import right_answers
+from fieldtune.tasks.answering.questions import Span
+from fieldtune.tasks.answering.right_answers import right_answers
 
 CONTEXT = "Ada was born in London in 1815. She died in London in 1852."
 COLUMNS = {name: name for name in ("answers", "answer_start", "is_impossible")} | {"answer": "answers"}

@@ -3,8 +3,8 @@ import pytest
 
 from fieldtune.bundle.manifest import IGNORE_INDEX
 from fieldtune.errors import InvalidData
-from fieldtune.tasks.context_windows import windows_of
-from fieldtune.tasks.questions import QuestionExample, Span
+from fieldtune.tasks.answering.questions import QuestionExample, Span
+from fieldtune.tasks.answering.windows import windows_of
 
 
 def questions(*pairs):

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fieldtune.serving import softmax
-from fieldtune.tasks.entities import entities
-from fieldtune.tasks.word_pieces import Aligned
+from fieldtune.tasks.tagging.entities import entities
+from fieldtune.tasks.tagging.pieces import Aligned
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

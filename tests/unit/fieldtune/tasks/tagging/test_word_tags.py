@@ -1,5 +1,5 @@
-from fieldtune.tasks.tagged_texts import Span
-from fieldtune.tasks.word_tags import from_spans, repair_note, repaired
+from fieldtune.tasks.tagging.texts import Span
+from fieldtune.tasks.tagging.word_tags import from_spans, repair_note, repaired
 
 BIO = ("O", "B-person", "I-person", "B-place", "I-place")
 IOBES = ("O", *(f"{prefix}-{kind}" for kind in ("person", "place") for prefix in "BIES"))
