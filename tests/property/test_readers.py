@@ -50,22 +50,30 @@ POSITIVE = st.integers(1, 2**40)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 DIMS = st.lists(st.one_of(SIZES, TEXTS), max_size=3).map(tuple)
 
-JSON = st.recursive(
-    st.one_of(
-        st.none(),
-        st.booleans(),
-        st.integers(-3, 3),
-        st.sampled_from(
-            [2**63, -(2**63), 10**400, float("nan"), float("inf"), -0.0, "\ud800", "../..", "a\0b", "(", "²"]
-        ),
-        NUMBERS,
-        TEXTS,
-    ),
-    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(TEXTS, inner, max_size=2)),
+ODD = (
+    2**63,
+    -(2**63),
+    10**400,
+    float("nan"),
+    float("inf"),
+    -0.0,
+    "\ud800",
+    "../..",
+    "a\0b",
+    "(",
+    "²",
+    None,
+    True,
+    -1,
+    [],
+    {},
+)
+"""What readers stumble over, and a value of every kind."""
+JSON = st.sampled_from(ODD) | st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXTS, inner, max_size=2),
     max_leaves=3,
 )
-
-
 MUTATIONS = st.lists(
     st.tuples(st.sampled_from(["replace", "drop", "add"]), st.floats(0, 1), TEXTS, JSON), min_size=1, max_size=2
 )
