@@ -112,7 +112,7 @@ def graph_spec(name="infer", **changes):
     return GraphSpec(**{**values, **changes})
 
 
-def target_spec(profile, **changes):
+def target_spec(profile, /, **changes):
     """The prefix for the accelerator of a profile, as the build would write it."""
     accelerator = profile.accelerator
     values = {
