@@ -35,6 +35,7 @@ from fieldtune.bundle.manifest import (
 from fieldtune.bundle.node_tables import FORMAT_VERSION as TABLE_VERSION
 from fieldtune.bundle.node_tables import Node, NodeTable, Quantization, Value
 from fieldtune.bundle.opening import Bundle, file_spec
+from fieldtune.hardware.installed import RuntimeFeatures
 from fieldtune.hardware.reading import FORMAT_VERSION as PROFILE_VERSION
 from fieldtune.hardware.specs import (
     Accelerator,
@@ -50,6 +51,10 @@ from fieldtune.hardware.specs import (
 )
 from fieldtune.placement.reports.report import PlacementReport, ProviderShare
 
+CORTEX_A53 = (
+    "Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid\nCPU implementer\t: 0x41\nCPU part\t: 0xd03\n"
+)
+"""Of /proc/cpuinfo, as logs of a ZCU104 have it (MIDR 0x410fd034)."""
 VITIS, CPU = "VitisAIExecutionProvider", "CPUExecutionProvider"
 LABELS = ("negative", "positive")
 QUERY, WORDS = f"{PREFIX}bert.query", f"{PREFIX}bert.words"
@@ -107,7 +112,7 @@ def graph_spec(name="infer", **changes):
     return GraphSpec(**{**values, **changes})
 
 
-def target_spec(profile, **changes):
+def target_spec(profile, /, **changes):
     """The prefix for the accelerator of a profile, as the build would write it."""
     accelerator = profile.accelerator
     values = {
@@ -442,6 +447,30 @@ def full_profile():
         detect=DetectSpec(device_tree=("Board",), pci_ids=("1022:17f0",)),
         sources=(Source(what="cpu.model", where="the label"),),
     )
+
+
+def runtime_features(version="1.23.2", providers=(CPU,), **changes):
+    return RuntimeFeatures(
+        **{"version": version, "has_lora_adapter": True, "has_training_api": False, "providers": providers, **changes}
+    )
+
+
+def machine(root, *, model="", cpu=CORTEX_A53, cores=4, memory_mib=0, pci=(), at="proc/device-tree/model"):
+    """Lay out what a Linux machine shows of itself below a folder."""
+    files = {"proc/cpuinfo": "\n".join(f"processor\t: {core}\nBogoMIPS\t: 66.66\n{cpu}" for core in range(cores))}
+    if memory_mib:
+        files["proc/meminfo"] = f"MemTotal:        {memory_mib * 1024} kB\nMemFree:          812345 kB\n"
+    if model:
+        files[at] = f"{model}\0"
+    for index, pci_id in enumerate(pci):
+        vendor, device = pci_id.split(":")
+        files[f"sys/bus/pci/devices/0000:c6:00.{index}/vendor"] = f"0x{vendor}\n"
+        files[f"sys/bus/pci/devices/0000:c6:00.{index}/device"] = f"0x{device}\n"
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return root
 
 
 def profile_text(found):

@@ -254,7 +254,7 @@ def test_implicit_conv_attributes(profile, attribute, table_of):
     conv.attribute.extend(kept)
     onnx.checker.check_model(model, full_check=True)  # for ONNX it is the same model
     (violation,) = check_rules(table_of(model), profile)
-    assert (violation.rule, violation.node, violation.actual) == (
+    assert (violation.rule, violation.node, violation.found) == (
         "implicit-conv-attributes",
         "project",
         f"no {attribute}",

@@ -160,7 +160,7 @@ def _details(placement: "GraphPlacement") -> "Iterator[Table]":
     if placement.violations:
         table = new_table(f"{placement.graph}: refused", ("rule", "node", "found", "allowed"))
         for violation in placement.violations[:_SHOWN]:
-            table.add_row(violation.rule, *map(escape, (violation.node, violation.actual, violation.limit)))
+            table.add_row(violation.rule, *map(escape, (violation.node, violation.found, violation.limit)))
         yield table
 
 

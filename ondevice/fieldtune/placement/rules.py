@@ -250,4 +250,4 @@ def refuse(violations: Sequence[Violation], graph: str, target: str) -> None:
 
 
 def _message(rule: Rule, finding: Finding, check: Check) -> str:
-    return f"{rule}: {finding.node}: found {finding.actual}, allowed {finding.limit}; {check.mend}"
+    return f"{rule}: {finding.node}: found {finding.found}, allowed {finding.limit}; {check.mend}"

@@ -43,12 +43,12 @@ def find_target(bundle: Bundle, profile: HardwareProfile) -> TargetSpec:
     targets = bundle.manifest.targets
     named = [targets[profile.name]] if profile.name in targets else []
     for target in (*named, *targets.values()):
-        if not _mismatches(target, accelerator):
+        if not mismatches(target, accelerator):
             return target
     raise InvalidBundle(_missing(bundle, profile, accelerator))
 
 
-def _mismatches(target: TargetSpec, accelerator: Accelerator) -> list[str]:
+def mismatches(target: TargetSpec, accelerator: Accelerator) -> list[str]:
     """Return in what a bundle's prefix and an accelerator differ, as ``what found instead of expected``."""
     pairs = (
         ("target", target.target, accelerator.target),
@@ -69,7 +69,7 @@ def _missing(bundle: Bundle, profile: HardwareProfile, accelerator: Accelerator)
             "prompt and of one token; take a profile without an accelerator"
         )
     if targets:
-        had = "; ".join(f"{name} has {', '.join(_mismatches(spec, accelerator))}" for name, spec in targets.items())
+        had = "; ".join(f"{name} has {', '.join(mismatches(spec, accelerator))}" for name, spec in targets.items())
     else:
         had = "it has none for any accelerator"
     return (

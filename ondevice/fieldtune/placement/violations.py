@@ -40,7 +40,7 @@ class Finding(NamedTuple):
 
     node: str
     limit: str
-    actual: str
+    found: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,14 +51,14 @@ class Violation:
         rule: the name of the rule.
         node: name of the node, input or graph.
         limit: what is allowed.
-        actual: what was found.
+        found: what was found.
         message: all of it in a sentence, and what to do.
     """
 
     rule: Rule
     node: str
     limit: str
-    actual: str
+    found: str
     message: str
 
 

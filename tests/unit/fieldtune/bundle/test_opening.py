@@ -100,13 +100,13 @@ def test_nothing_outside_the_bundle_is_looked_at(root, name):
     assert faults(root) == [f"{name}: leads out of the bundle"]
 
 
-def test_names_that_no_file_can_have(root):
+@pytest.mark.parametrize("name", ["a\0b", "n" * 300, "loop"], ids=["a zero", "too long", "a loop of links"])
+def test_names_that_no_file_can_have(root, name):
     (root / "loop").symlink_to("loop")
-    for name, said in [("a\0b", "null byte"), ("n" * 300, "File name too long"), ("loop", "loop")]:
-        with_file(root, name)
-        (fault,) = faults(root)
-        assert fault.startswith(f"{name}: ")
-        assert said in fault or fault == f"{name}: missing"
+    with_file(root, name)
+    (fault,) = faults(root)
+    # What Python's own functions make of them differs between its versions.
+    assert fault.startswith((f"{name}: cannot be read (", f"{name}: missing"))
 
 
 def test_a_name_that_is_no_text(root):

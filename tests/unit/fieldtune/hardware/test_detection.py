@@ -9,44 +9,21 @@ import dataclasses
 
 import pytest
 
+from builders import CORTEX_A53, CPU, VITIS, machine, runtime_features
 from fieldtune.hardware import DetectSpec, load_profile, load_profiles
 from fieldtune.hardware.detection import propose
-from fieldtune.hardware.installed import RuntimeFeatures
-from fieldtune.hardware.machine import MachineFacts, instruction_sets, machine_facts, processor_name
+from fieldtune.hardware.machine import MachineFacts, machine_facts
 
 PROFILES = load_profiles()
-CPU, VITIS = "CPUExecutionProvider", "VitisAIExecutionProvider"
-A53 = "Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid\nCPU implementer\t: 0x41\nCPU part\t: 0xd03\n"
+A53 = CORTEX_A53
 A72 = A53.replace("0xd03", "0xd08")
 A76 = A53.replace("0xd03", "0xd0b")
 A78AE = A53.replace("0xd03", "0xd42")
 STRIX = "vendor_id\t: AuthenticAMD\nmodel name\t: AMD Ryzen AI 9 HX 370 w/ Radeon 890M\n"
 
 
-def _runtime(version="1.23.2", providers=(CPU,)):
-    return RuntimeFeatures(version=version, has_lora_adapter=True, has_training_api=False, providers=providers)
-
-
-def _machine(root, *, model="", cpu=A53, cores=4, memory_mib=0, pci=(), at="proc/device-tree/model"):
-    """Lay out what a Linux machine shows of itself below a folder."""
-    files = {"proc/cpuinfo": "\n".join(f"processor\t: {core}\nBogoMIPS\t: 66.66\n{cpu}" for core in range(cores))}
-    if memory_mib:
-        files["proc/meminfo"] = f"MemTotal:        {memory_mib * 1024} kB\nMemFree:          812345 kB\n"
-    if model:
-        files[at] = f"{model}\0"
-    for index, pci_id in enumerate(pci):
-        vendor, device = pci_id.split(":")
-        files[f"sys/bus/pci/devices/0000:c6:00.{index}/vendor"] = f"0x{vendor}\n"
-        files[f"sys/bus/pci/devices/0000:c6:00.{index}/device"] = f"0x{device}\n"
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return root
-
-
 def _proposal(root, architecture="aarch64", runtime=None):
-    return propose(machine_facts(root, architecture=architecture, runtime=runtime or _runtime()), PROFILES)
+    return propose(machine_facts(root, architecture=architecture, runtime=runtime or runtime_features()), PROFILES)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +40,8 @@ def _proposal(root, architecture="aarch64", runtime=None):
     ],
 )
 def test_a_board_is_known_by_its_device_tree(tmp_path, name, model, cpu, cores, memory_mib):
-    root = _machine(tmp_path, model=model, cpu=cpu, cores=cores, memory_mib=memory_mib)
-    proposal = _proposal(root, runtime=_runtime(providers=(VITIS, CPU)))
+    root = machine(tmp_path, model=model, cpu=cpu, cores=cores, memory_mib=memory_mib)
+    proposal = _proposal(root, runtime=runtime_features(providers=(VITIS, CPU)))
     assert proposal.name == name
     assert repr(model) in proposal.reasons[0]
     assert proposal.warnings == ()
@@ -73,52 +50,11 @@ def test_a_board_is_known_by_its_device_tree(tmp_path, name, model, cpu, cores, 
 
 @pytest.mark.parametrize(("name", "pci_id"), [("ryzen-ai-phoenix", "1022:1502"), ("ryzen-ai-strix", "1022:17f0")])
 def test_an_npu_is_known_by_its_pci_device(tmp_path, name, pci_id):
-    root = _machine(tmp_path, cpu=STRIX, cores=24, memory_mib=31000, pci=("1002:150e", "1022:1122", pci_id))
-    proposal = _proposal(root, "x86_64", _runtime(providers=(VITIS, CPU)))
+    root = machine(tmp_path, cpu=STRIX, cores=24, memory_mib=31000, pci=("1002:150e", "1022:1122", pci_id))
+    proposal = _proposal(root, "x86_64", runtime_features(providers=(VITIS, CPU)))
     assert proposal.name == name
     assert proposal.reasons == (f"there is a PCI device {pci_id}, by which {name} is known",)
     assert proposal.warnings == ()
-
-
-def test_facts_are_read_from_below_the_root(tmp_path):
-    root = _machine(
-        tmp_path, model="ZynqMP ZCU104 RevC", cpu=A53, cores=4, memory_mib=1981, pci=("1022:17F0", "1022:17f0")
-    )
-    assert machine_facts(root, architecture="aarch64", runtime=_runtime("1.16.0", (VITIS, CPU))) == MachineFacts(
-        device_tree="ZynqMP ZCU104 RevC",
-        pci_ids=("1022:17f0",),
-        architecture="aarch64",
-        cpu_model="Cortex-A53",
-        cores=4,
-        memory_bytes=1981 * 2**20,
-        runtime_version="1.16.0",
-        providers=(VITIS, CPU),
-    )
-
-
-def test_a_machine_that_shows_nothing_has_empty_facts(tmp_path):
-    facts = machine_facts(tmp_path, architecture="AMD64")
-    assert dataclasses.replace(facts, cores=None) == MachineFacts(architecture="x86_64")
-
-
-def test_the_device_tree_is_also_found_in_sys(tmp_path):
-    root = _machine(tmp_path, model="Raspberry Pi 5 Model B Rev 1.1", at="sys/firmware/devicetree/base/model")
-    assert machine_facts(root, architecture="arm64").device_tree == "Raspberry Pi 5 Model B Rev 1.1"
-    assert _proposal(root, "arm64").name == "raspberry-pi-5"
-
-
-@pytest.mark.parametrize("line", ["flags\t\t: sse2 avx2", "Features\t: sse2 avx2"])
-def test_the_processors_instructions_are_sorted(tmp_path, line):
-    assert instruction_sets(tmp_path) == ()
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/cpuinfo").write_text(f"processor\t: 0\n{line}\nprocessor\t: 1\n{line} avx512f\n")
-    assert instruction_sets(tmp_path) == ("avx2", "sse2")
-
-
-def test_this_machine_has_facts():
-    facts = machine_facts()
-    assert facts.architecture
-    assert facts.cores >= 1
 
 
 @pytest.mark.parametrize(
@@ -130,15 +66,15 @@ def test_this_machine_has_facts():
     ],
 )
 def test_a_module_that_sits_in_two_kits_is_decided_by_what_is_installed(tmp_path, providers, name, why):
-    root = _machine(tmp_path, model="ZynqMP SMK-K26 Rev1/B/A", memory_mib=3929)
-    proposal = _proposal(root, runtime=_runtime(providers=providers))
+    root = machine(tmp_path, model="ZynqMP SMK-K26 Rev1/B/A", memory_mib=3929)
+    proposal = _proposal(root, runtime=runtime_features(providers=providers))
     assert proposal.name == name
     assert proposal.reasons[1] == why
     assert [other.name for other in proposal.others] == [{"kr260": "kv260", "kv260": "kr260"}[name]]
 
 
 def test_an_unknown_board_gets_the_generic_profile_and_one_to_copy(tmp_path):
-    root = _machine(tmp_path, model="Xilinx Zynq UltraScale+ Ultra96", cpu=A53, memory_mib=1981)
+    root = machine(tmp_path, model="Xilinx Zynq UltraScale+ Ultra96", cpu=A53, memory_mib=1981)
     proposal = _proposal(root)
     assert proposal.name == "cpu-generic"
     assert proposal.reasons == ("no profile is known by the device tree's model, 'Xilinx Zynq UltraScale+ Ultra96'",)
@@ -153,29 +89,29 @@ def test_a_machine_that_shows_no_hardware_gets_the_generic_profile(tmp_path):
 
 
 def test_an_installed_provider_points_to_profiles_where_the_hardware_cannot_be_seen(tmp_path):
-    proposal = _proposal(tmp_path, "AMD64", _runtime(providers=(VITIS, CPU)))
+    proposal = _proposal(tmp_path, "AMD64", runtime_features(providers=(VITIS, CPU)))
     assert proposal.name == "cpu-generic"
     assert {other.name for other in proposal.others} == {"ryzen-ai-phoenix", "ryzen-ai-strix"}
     assert all(VITIS in other.reason for other in proposal.others)
 
 
 def test_a_pci_device_behind_another_processor_is_no_match(tmp_path):
-    root = _machine(tmp_path, model="Xilinx Versal vek280 Eval board revB", cpu=A72, cores=2, pci=("1022:17f0",))
+    root = machine(tmp_path, model="Xilinx Versal vek280 Eval board revB", cpu=A72, cores=2, pci=("1022:17f0",))
     proposal = _proposal(root)
     assert proposal.name == "vek280"
     assert proposal.others == ()
 
 
 def test_warnings_name_what_differs(tmp_path):
-    root = _machine(tmp_path, model="Raspberry Pi 5 Model B Rev 1.0", cpu=A76, cores=2, memory_mib=4045)
-    old, memory, cores = _proposal(root, runtime=_runtime("1.14.1")).warnings
+    root = machine(tmp_path, model="Raspberry Pi 5 Model B Rev 1.0", cpu=A76, cores=2, memory_mib=4045)
+    old, memory, cores = _proposal(root, runtime=runtime_features("1.14.1")).warnings
     assert old == "ONNX Runtime 1.14.1 is installed; raspberry-pi-5 is known to run from 1.16.3 on"
     assert memory.startswith("raspberry-pi-5 states 8.0 GiB of memory, and here are 4.0 GiB: copy the profile")
     assert cores == "raspberry-pi-5 states 4 cores, and here are 2"
 
 
 def test_a_stock_runtime_on_an_fpga_board_is_warned_about(tmp_path):
-    root = _machine(tmp_path, model="Xilinx Versal vek280 Eval board revB", cpu=A72, cores=2)
+    root = machine(tmp_path, model="Xilinx Versal vek280 Eval board revB", cpu=A72, cores=2)
     assert _proposal(root).warnings == (
         f'vek280 runs on {VITIS}, and the installed ONNX Runtime has only {CPU}; on_missing is "error"',
     )
@@ -185,8 +121,8 @@ def test_a_stock_runtime_on_an_fpga_board_is_warned_about(tmp_path):
     ("version", "warned"), [("1.16.0", False), ("1.16.0.dev1", False), ("1.16", False), ("1.9.0", True), ("2.0", False)]
 )
 def test_versions_are_compared_as_numbers(tmp_path, version, warned):
-    root = _machine(tmp_path, model="Xilinx Versal vek280 Eval board revB", cpu=A72, cores=2)
-    warnings = _proposal(root, runtime=_runtime(version, (VITIS, CPU))).warnings
+    root = machine(tmp_path, model="Xilinx Versal vek280 Eval board revB", cpu=A72, cores=2)
+    warnings = _proposal(root, runtime=runtime_features(version, (VITIS, CPU))).warnings
     assert bool(warnings) == warned
 
 
@@ -194,7 +130,7 @@ def test_a_profile_of_ones_own_with_a_longer_name_of_the_board_wins(tmp_path):
     own = dataclasses.replace(
         load_profile("raspberry-pi-5"), name="my-pi", detect=DetectSpec(device_tree=("raspberry pi 5 model b rev 1.1",))
     )
-    facts = machine_facts(_machine(tmp_path, model="Raspberry Pi 5 Model B Rev 1.1"), architecture="aarch64")
+    facts = machine_facts(machine(tmp_path, model="Raspberry Pi 5 Model B Rev 1.1"), architecture="aarch64")
     proposal = propose(facts, (*PROFILES, own))
     assert proposal.name == "my-pi"
     assert [other.name for other in proposal.others] == ["raspberry-pi-5"]
@@ -202,7 +138,7 @@ def test_a_profile_of_ones_own_with_a_longer_name_of_the_board_wins(tmp_path):
 
 def test_of_equal_matches_the_first_counts(tmp_path):
     own = dataclasses.replace(load_profile("raspberry-pi-5"), name="my-pi")
-    facts = machine_facts(_machine(tmp_path, model="Raspberry Pi 5 Model B Rev 1.1"), architecture="aarch64")
+    facts = machine_facts(machine(tmp_path, model="Raspberry Pi 5 Model B Rev 1.1"), architecture="aarch64")
     assert propose(facts, (own, *PROFILES)).name == "my-pi"
     assert propose(facts, (*PROFILES, own)).name == "raspberry-pi-5"
 
@@ -210,20 +146,3 @@ def test_of_equal_matches_the_first_counts(tmp_path):
 def test_the_generic_profile_has_to_be_there():
     with pytest.raises(ValueError, match="cpu-generic is not among the profiles"):
         propose(MachineFacts(), [load_profile("kv260")])
-
-
-@pytest.mark.parametrize(
-    ("cpu", "architecture", "name"),
-    [
-        (STRIX, "x86_64", "AMD Ryzen AI 9 HX 370 w/ Radeon 890M (AuthenticAMD, x86_64)"),
-        (
-            "vendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Xeon(R)\n",
-            "AMD64",
-            "Intel(R) Xeon(R) (GenuineIntel, x86_64)",
-        ),
-        (A76, "aarch64", "Cortex-A76 (aarch64)"),
-        ("", "riscv64", "riscv64"),
-    ],
-)
-def test_a_processor_is_named_as_far_as_the_kernel_names_it(tmp_path, cpu, architecture, name):
-    assert processor_name(_machine(tmp_path, cpu=cpu), architecture=architecture) == name

@@ -2,13 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from builders import manifest
+from builders import manifest, runtime_features
 from fieldtune.bundle.manifest import OrtTrainingSpec, SplitSpec
 from fieldtune.bundle.opening import Bundle
 from fieldtune.errors import BackendUnavailable
-from fieldtune.hardware import CPU_PROVIDER
-from fieldtune.hardware.installed import RuntimeFeatures
-from fieldtune.runtime.providers import ProviderChoice, SessionSettings
+from fieldtune.runtime.providers import CPU_PROVIDER, ProviderChoice, SessionSettings
 from fieldtune.training.backends.choice import BackendChoice, choose_backend
 from fieldtune.training.backends.optimizers import AdamWConfig, SGDConfig
 
@@ -30,7 +28,7 @@ def choose(
         ort_training=ARTIFACTS if artifacts else None,
         split=SplitSpec(boundary=()) if split else None,
     )
-    features = RuntimeFeatures(version="1.19.2", has_lora_adapter=False, has_training_api=training, providers=())
+    features = runtime_features("1.19.2", (), has_training_api=training)
     choice = ProviderChoice(provider=provider, requested=provider, options={}, reason="", session_settings=SETTINGS)
     return choose_backend(
         asked, features, choice, Bundle(Path(folder), described), optimizer or AdamWConfig(), target=target
