@@ -1,4 +1,4 @@
-"""Measure the house: modules, their length, internal imports, public names, and imports against the order of the rooms.
+"""Measure the house: modules, their length, internal imports, public names, tests, imports against the rooms' order.
 
     python tools/house.py [--json]
 
@@ -9,14 +9,19 @@ contracts in pyproject.toml, so that the figures and what ``make check`` refuses
 import argparse
 import ast
 import json
+import math
 import statistics
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGES = {"fieldtune": "ondevice/fieldtune", "fieldtune_offline": "offline/fieldtune_offline"}
+TESTS = REPOSITORY / "tests" / "unit"
+MOST_IMPORTS = {"fieldtune": 3.5}
+"""The most internal imports a module, in the mean; the dev box's half lies below that by itself."""
 
 
 def modules(package: str) -> dict[str, Path]:
@@ -112,7 +117,13 @@ def cycles(imports: Mapping[str, set[str]]) -> list[list[str]]:
     return groups
 
 
-def measure(package: str) -> dict[str, object]:
+def untested(package: str, path: Path) -> bool:
+    """Whether a module has no unit test at the path that mirrors its own."""
+    inside = path.relative_to(REPOSITORY / PACKAGES[package])
+    return not (TESTS / package / inside.parent / f"test_{inside.name}").exists()
+
+
+def measure(package: str) -> dict[str, Any]:
     """Return the figures of one package."""
     known = modules(package)
     trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in known.items()}
@@ -128,13 +139,14 @@ def measure(package: str) -> dict[str, object]:
         "internal imports a module, mean": round(statistics.mean(counts), 2),
         "internal imports a module, most": max(counts),
         "public names": sum(len(public_names(name, trees[name])) for name in rooms),
+        "without a unit test of its own": sum(untested(package, known[name]) for name in rooms),
         "climbing imports": [f"{module} -> {target}" for module, target in climbing(package, imports)],
         "cycles": cycles(imports),
     }
 
 
 def main() -> int:
-    """Print the figures of both packages; return 1 where an import climbs or modules import each other."""
+    """Print the figures; return 1 where an import climbs, modules import each other, or too many others in the mean."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true", help="one JSON object in place of lines")
     arguments = parser.parse_args()
@@ -148,7 +160,14 @@ def main() -> int:
                 print(f"  {name:34} {len(value) if isinstance(value, list) else value}")
                 for item in value if isinstance(value, list) else ():
                     print(f"    {item}")
-    return int(any(measured["climbing imports"] or measured["cycles"] for measured in figures.values()))
+    faulty = [
+        package
+        for package, measured in figures.items()
+        if measured["climbing imports"]
+        or measured["cycles"]
+        or measured["internal imports a module, mean"] > MOST_IMPORTS.get(package, math.inf)
+    ]
+    return int(bool(faulty))
 
 
 if __name__ == "__main__":
