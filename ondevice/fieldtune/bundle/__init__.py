@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         TensorSpec,
         TextSpec,
         decodes,
+        forward_graphs,
     )
     from fieldtune.bundle.node_tables import (
         NO_SIZES,
@@ -107,6 +108,7 @@ __all__ = [
     "decodes",
     "dimension_sizes",
     "file_spec",
+    "forward_graphs",
     "open_bundle",
     "open_tables",
     "parse_node_table",
@@ -155,6 +157,7 @@ __getattr__ = lazy_names(
             "WEIGHTS_NAME",
             "WHOLE_GRAPHS",
             "decodes",
+            "forward_graphs",
         ),
         "node_tables": (
             "NO_SIZES",
