@@ -82,8 +82,9 @@ test-arm64: tiny-bundles ## train on emulated 64-bit ARM and compare (Linux with
 	$(RUN) tests/arm64.py --bundles $(BUNDLES) --cache $(CACHE)
 
 .PHONY: bench
-bench: venv ## training steps and whole runs beside torch and PEFT, memory, the cache, adapters on an INT8 prefix
+bench: venv ## training steps and whole runs beside torch and PEFT, methods, memory, the cache, adapters on an INT8 prefix
 	$(RUN) benchmarks/train_step.py --cache $(CACHE) $(ARGS)
+	$(RUN) benchmarks/methods.py --cache $(CACHE) $(ARGS)
 	$(RUN) benchmarks/parity_run.py --cache $(CACHE) $(ARGS)
 	$(RUN) benchmarks/preflight_memory.py --cache $(CACHE) $(ARGS)
 	$(RUN) benchmarks/activation_cache.py --cache $(CACHE) $(ARGS)

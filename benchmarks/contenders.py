@@ -1,7 +1,7 @@
-"""The contenders of train_step.py, each in a process of its own that takes optimizer steps when it is told to.
+"""The contenders of train_step.py and methods.py: processes that take optimizer steps when they are told to.
 
-It is started by train_step.py. The first line on stdout tells of a first step; each number of steps on stdin is
-answered by a line with their losses and seconds.
+The first line on stdout tells of a first step; each number of steps on stdin is answered by a line with their losses,
+seconds and CPU seconds.
 """
 
 import argparse
@@ -180,14 +180,16 @@ def main() -> None:
     done = 0
     wanted = 1
     while wanted:
-        losses, seconds = [], []
+        losses, seconds, cpu_seconds = [], [], []
         for index in range(done, done + wanted):
             batch = {name: array[index % count] for name, array in stacked.items()}
-            started = time.perf_counter()
+            started, cpu = time.perf_counter(), time.process_time()
             losses.append(contender.step(batch))
             seconds.append(time.perf_counter() - started)
+            cpu_seconds.append(time.process_time() - cpu)
         done += wanted
-        print(json.dumps({"losses": losses, "seconds": seconds}), file=answers, flush=True)
+        answer = {"losses": losses, "seconds": seconds, "cpu_seconds": cpu_seconds}
+        print(json.dumps(answer), file=answers, flush=True)
         wanted = int(sys.stdin.readline() or 0)
 
 

@@ -25,13 +25,14 @@ __all__ = [
     "rounding_effect",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "accelerators.rounding_effects": ("rounding_effect",),
-        "build": ("build_bundle",),
-        "merge": ("merge_adapter",),
-        "ort_training.export": ("export_ort_training",),
-        "spec": ("BuildSpec", "MergeSpec", "MethodSpec"),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "accelerators.rounding_effects": ("rounding_effect",),
+            "build": ("build_bundle",),
+            "merge": ("merge_adapter",),
+            "ort_training.export": ("export_ort_training",),
+            "spec": ("BuildSpec", "MergeSpec", "MethodSpec"),
+        },
+    )

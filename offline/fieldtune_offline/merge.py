@@ -16,11 +16,13 @@ from fieldtune.bundle import (
     WEIGHTS_NAME,
     Bundle,
     FloatArray,
+    GraphSpec,
     Layout,
     Manifest,
     MergedSpec,
     TaskSpec,
     file_spec,
+    forward_graphs,
     open_bundle,
 )
 from fieldtune.bundle.manifest import FORMAT_VERSION
@@ -46,8 +48,6 @@ from fieldtune_offline.spec_checks import check_calibration
 from fieldtune_offline.versions import tool_version
 from fieldtune_offline.weights import LazyTensor, bind_weights, write_lazy_weights
 
-_FORWARD = ("eval", "infer")
-"""What is left whole of a merged bundle: nothing is there that a gradient graph could train."""
 _TOOLS = ("fieldtune", "onnx-ir", "onnxruntime")
 _LEFT_BEHIND = ("graphs/", f"{ADAPTER_NAME}/", f"{ORT_TRAINING}/")
 
@@ -82,13 +82,13 @@ def merge_adapter(spec: MergeSpec, report: Report = lambda _: None) -> Manifest:
     fed = inference_inputs(adapter, source)
     _fold(source)
     task = dataclasses.replace(source.manifest.task, labels=adapter_labels(adapter, source.manifest))
+    *_, served = (source.manifest.graphs[name] for name in forward_graphs(source.manifest))
     if targets:
-        served = source.manifest.graphs["infer"]
         check_cut(served.inputs, served.outputs)
     kept = _kept(source.manifest)
     needed = sum(source.manifest.files[name].size_bytes for name in (WEIGHTS_NAME, *kept))
     with output_folder(spec.out, overwrite=spec.overwrite, marks=(MANIFEST_NAME,), needed_bytes=needed) as staging:
-        calibration = _calibration(spec, source, task, report)
+        calibration = _calibration(spec, source, served, task, report)
         report(f"folding {spec.adapter} into the weights")
         manifest = _write(source, fed, task, kept, staging, split=bool(targets))
         report("comparing with the bundle that takes the adapter as inputs")
@@ -106,12 +106,14 @@ def merge_adapter(spec: MergeSpec, report: Report = lambda _: None) -> Manifest:
     return manifest
 
 
-def _calibration(spec: MergeSpec, source: Bundle, task: TaskSpec, report: Report) -> Calibration | None:
+def _calibration(
+    spec: MergeSpec, source: Bundle, served: GraphSpec, task: TaskSpec, report: Report
+) -> Calibration | None:
     """Read the calibration examples, which have the adapter's labels, before the minutes of a merge."""
     if spec.calibration is None:
         return None
     report(f"reading {spec.calibration}")
-    _, sequence = static_shape(source.manifest.graphs["infer"].inputs)
+    _, sequence = static_shape(served.inputs)
     calibration = read_calibration(
         spec.calibration, open_task(source, task.labels), spec.calibration_examples, sequence
     )
@@ -145,11 +147,14 @@ def _kept(manifest: Manifest) -> list[str]:
 
 
 def _merged_graphs(opened: Bundle, fed: Mapping[str, FloatArray], staging: Path) -> tuple[list[Graph], str]:
-    """Write the weights; return the graphs that are bound to them, and the digest of the weights."""
+    """Write the weights; return the graphs that are bound to them, and the digest of the weights.
+
+    They are those that go forward only: nothing is left in a merged bundle that a gradient graph could train.
+    """
     fold = _fold(opened)
     graphs: list[Graph] = []
     sources: dict[str, MergedTensor] = {}
-    for name in _FORWARD:
+    for name in forward_graphs(opened.manifest):
         model = ir.load(opened.graph_path(name))
         for tensor in drop_adapter(model, opened.manifest.layout, fold):
             _add(sources, tensor)

@@ -30,14 +30,15 @@ __all__ = [
     "train_adapter",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "bundle": ("Bundle", "open_bundle"),
-        "errors": ("FieldtuneError",),
-        "hardware": ("HardwareProfile", "load_profile"),
-        "serving": ("Runner",),
-        "tasks": ("open_task",),
-        "training": ("TrainConfig", "TrainReport", "train_adapter"),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "bundle": ("Bundle", "open_bundle"),
+            "errors": ("FieldtuneError",),
+            "hardware": ("HardwareProfile", "load_profile"),
+            "serving": ("Runner",),
+            "tasks": ("open_task",),
+            "training": ("TrainConfig", "TrainReport", "train_adapter"),
+        },
+    )

@@ -59,11 +59,47 @@ CASES = {
     "embedding": ("classifier", {"target_modules": ["word_embeddings", "query"], "r": 3, "lora_alpha": 5}),
     "gpt2": ("gpt2", {"target_modules": ["c_attn", "c_proj"], "bias": "lora_only"}),
     "convolutions": ("vision", {"target_modules": ["convolution"], "bias": "all"}),
+    "dora": (
+        "classifier",
+        {
+            "use_dora": True, "target_modules": ["query", "dense"], "rank_pattern": {"query": 3}, "bias": "lora_only",
+            "modules_to_save": ["LayerNorm"],
+        },
+    ),
+    "dora-embedding": ("classifier", {"use_dora": True, "target_modules": ["word_embeddings", "value"], "r": 3}),
+    "dora-gpt2": ("gpt2", {"use_dora": True, "target_modules": ["c_attn", "c_proj"]}),
+    "dora-convolutions": ("vision", {"use_dora": True, "target_modules": ["convolution"], "lora_alpha": 5}),
+    "ia3": (
+        "classifier",
+        {
+            "peft_type": "IA3", "target_modules": ["query", "intermediate.dense", "output.dense"],
+            "feedforward_modules": ["output.dense"], "modules_to_save": ["LayerNorm"],
+        },
+    ),
+    "ia3-gpt2": (
+        "gpt2", {"peft_type": "IA3", "target_modules": ["c_attn", "c_fc"], "feedforward_modules": ["c_fc"]},
+    ),
+    # 5 does not divide the 32 inputs.
+    "miss": (
+        "classifier", {"peft_type": "MISS", "target_modules": ["query", "dense"], "r": 5, "bias": "MiSS_only"},
+    ),
 }  # fmt: skip
-# PEFT folds an adapter of one of two tied layers into both: only its unmerged model says what is right.
-TIED = {
+# PEFT folds an adapter of one of two tied layers into both, and cannot unload IA³ beside a head of several layers: only
+# its unmerged model says what is right.
+UNMERGED = {
     "tied-both": ("lm", {"target_modules": ["embed_tokens", "lm_head", "q_proj"]}),
     "tied-saved": ("lm", {"target_modules": ["down_proj"], "modules_to_save": ["embed_tokens"]}),
+    "tied-dora": ("lm", {"use_dora": True, "target_modules": ["embed_tokens", "q_proj"]}),
+    "tied-ia3": ("lm", {"peft_type": "IA3", "target_modules": ["lm_head", "k_proj"], "feedforward_modules": []}),
+    "tied-miss": ("lm", {"peft_type": "MISS", "target_modules": ["lm_head", "q_proj"], "r": 4}),
+    "ia3-convolutions": (
+        "vision",
+        {
+            "peft_type": "IA3",
+            "target_modules": ["layer.0.convolution", "layer.1.convolution"],
+            "feedforward_modules": ["layer.1.convolution"],
+        },
+    ),
 }
 TASKS = {"classifier": "text-classification", "vision": "image-classification"}
 
@@ -156,9 +192,9 @@ def _close(found, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [*CASES, *TIED])
+@pytest.mark.parametrize("case", [*CASES, *UNMERGED])
 def test_a_merge_computes_what_peft_computes(build, noisy, tmp_path, case):
-    kind, settings = (CASES | TIED)[case]
+    kind, settings = (CASES | UNMERGED)[case]
     folder, bundle = build(kind, settings)
     adapter = noisy(bundle)
     manifest = _merge(bundle, adapter, tmp_path / "merged")
@@ -174,6 +210,7 @@ def test_a_merge_computes_what_peft_computes(build, noisy, tmp_path, case):
         graph = ir.load(tmp_path / "merged" / "graphs" / f"{name}.onnx").graph
         assert [value.name for value in graph.inputs] == [spec.name for spec in manifest.graphs[name].inputs]
         assert not [node.name for node in graph if "lora" in node.metadata_props.get("module", "")]
+        assert not [name for name in graph.initializers if name.startswith("base_model")]
         before = ir.load(bundle / "graphs" / f"{name}.onnx").graph
         assert len(graph) < len(before)
 
@@ -247,6 +284,23 @@ def test_the_whole_network_is_quantized_for_a_target(tiny_bundles, noisy, tmp_pa
         for name in ("infer", "prefix", "prefix_kv260", "suffix_infer")
     ]
     assert counts == [10, 10, 10, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["dora-convolutions", "ia3-convolutions"])
+def test_a_network_with_an_adapter_of_another_method_is_quantized_whole(build, noisy, tiny_bundles, tmp_path, case):
+    _, bundle = build(*(CASES | UNMERGED)[case])
+    pictures = tmp_path / "pictures"
+    for number, label in enumerate(("a", "b", "c")):
+        source = tiny_bundles / "models" / "pictures" / ("dark", "light")[number % 2]
+        shutil.copytree(source, pictures / label)
+    settings = {"target": ("kv260",), "calibration": pictures, "calibration_examples": 24}
+    manifest = _merge(bundle, noisy(bundle), tmp_path / "merged", **settings)
+    target = manifest.targets["kv260"]
+    assert target.accuracy.measure == "model"
+    assert target.accuracy.boundary_snr_db > 20
+    table = read_node_table(tmp_path / "merged" / manifest.graphs["prefix_kv260"].nodes)
+    assert not [node.name for node in table.nodes if node.op == "Mul"]
 
 
 @pytest.mark.parametrize("wrong", ["prefix", "suffix_infer"])

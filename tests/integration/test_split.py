@@ -1,4 +1,7 @@
-"""Splits: prefix and suffix together compute what the whole graphs compute, and what cannot be split is refused."""
+"""Splits: prefix and suffix together compute what the whole graphs compute, and what cannot be split is refused.
+
+With every method of adapting, and so are the steps that are taken on the suffix those of torch and PEFT.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -7,22 +10,56 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
+from fieldtune.training.optimizers import AdamWConfig
+from peft import PeftModel, get_peft_model_state_dict
+from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
 import fieldtune_offline.build
-from fieldtune.adapters.arrays import from_theta, inference_inputs
+from fieldtune.adapters.arrays import from_theta, inference_inputs, to_theta
 from fieldtune.adapters.directory import read_adapter
 from fieldtune.bundle.manifest import PREFIX_GRAPH, SUFFIX_GRAPHS
 from fieldtune.bundle.node_tables import read_node_table
 from fieldtune.bundle.opening import open_bundle
+from fieldtune.compilation.compiling import compile_prefix
 from fieldtune.errors import ParityError, UnsupportedModel
+from fieldtune.hardware import load_profile
+from fieldtune.hardware.installed import features
+from fieldtune.runtime.providers import choose_provider
+from fieldtune.serving.runner import Runner
+from fieldtune.training.backends.portable import PortableBackend
 from fieldtune_offline import BuildSpec, MethodSpec, build_bundle
+from fieldtune_offline.quiet import quiet_loading
 
 SPLITS = ("split-vision", "split-classifier")
+TARGET = "kv260"
+METHODS = {
+    "vision-dora": MethodSpec(name="dora", rank=3, target_modules=("convolution",)),
+    "vision-ia3": MethodSpec(name="ia3", target_modules=("convolution",)),
+    "classifier-dora": MethodSpec(name="dora", rank=4, target_modules=("query", "value")),
+    "classifier-ia3": MethodSpec(
+        name="ia3", target_modules=("value", "output.dense"), feedforward_modules=("output.dense",)
+    ),
+    "classifier-miss": MethodSpec(name="miss", rank=5, target_modules=("query", "value"), bias="MiSS_only"),
+}
+"""Those of images have a prefix for an accelerator, too."""
+STEPS = 5
+LEARNING_RATE = 1e-2
 
 
-@pytest.fixture(scope="module", params=SPLITS)
-def bundle(request, tiny_bundles):
-    return open_bundle(tiny_bundles / request.param)
+@pytest.fixture(scope="module", params=[*SPLITS, *METHODS])
+def bundle(request, tiny_bundles, tmp_path_factory):
+    if request.param in SPLITS:
+        return open_bundle(tiny_bundles / request.param)
+    models, out = tiny_bundles / "models", tmp_path_factory.mktemp("split") / "bundle"
+    kind, method = request.param.split("-")[0], METHODS[request.param]
+    if kind == "vision":
+        fields = {"labels": ("dark", "light"), "target": (TARGET,), "calibration": models / "pictures"}
+        task, fields = "image-classification", {**fields, "calibration_examples": 24}
+    else:
+        task, fields = "text-classification", {"labels": ("negative", "positive"), "sequence": 16}
+    build_bundle(BuildSpec(model=str(models / kind), task=task, split=1, out=out, method=method, **fields))
+    return open_bundle(out)
 
 
 def sessions(bundle):
@@ -51,12 +88,17 @@ def batch(bundle, rows):
     return {"input_ids": random.integers(5, 60, (rows, 16)), "attention_mask": mask, "labels": labels}
 
 
+def noisy(bundle):
+    """An adapter far from its initial values, as theta, too."""
+    initial = read_adapter(bundle.adapter_path)
+    theta = to_theta(initial, bundle.manifest)
+    theta += np.random.default_rng(0).normal(0, 0.1, theta.shape).astype(np.float32)
+    return theta, from_theta(theta, bundle.manifest, initial, bundle.manifest.task.labels, None)
+
+
 @pytest.mark.parametrize("rows", [1, 3, 14])
 def test_suffixes_fed_by_the_prefix_compute_what_the_whole_graphs_compute(bundle, rows):
-    random = np.random.default_rng(0)
-    theta = (0.1 * random.standard_normal(bundle.manifest.layout.size)).astype(np.float32)
-    initial = read_adapter(bundle.adapter_path)
-    adapter = from_theta(theta, bundle.manifest, initial, bundle.manifest.task.labels, None)
+    theta, adapter = noisy(bundle)
     arrays = {**batch(bundle, rows), **inference_inputs(adapter, bundle), "theta": theta}
     opened = sessions(bundle)
     boundary = run(opened[PREFIX_GRAPH], arrays)
@@ -68,6 +110,56 @@ def test_suffixes_fed_by_the_prefix_compute_what_the_whole_graphs_compute(bundle
         for name, array in expected.items():
             assert np.abs(array).max() > 0
             np.testing.assert_allclose(found[name], array, rtol=0, atol=2e-5 * np.abs(array).max(), err_msg=name)
+
+
+def test_steps_on_the_suffix_are_those_of_torch_and_peft(bundle, tiny_bundles):
+    kind = "vision" if bundle.manifest.image is not None else "classifier"
+    kinds = {"vision": AutoModelForImageClassification, "classifier": AutoModelForSequenceClassification}
+    settings = {"num_labels": 2, "ignore_mismatched_sizes": True, "attn_implementation": "eager"}
+    theta, _ = noisy(bundle)
+    with quiet_loading(), torch.no_grad():
+        base = kinds[kind].from_pretrained(tiny_bundles / "models" / kind, **settings)
+        model = PeftModel.from_pretrained(base, str(bundle.adapter_path), is_trainable=True).eval()
+        tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+        for key, values in bundle.manifest.layout.views(theta).items():
+            tensors[key].copy_(torch.from_numpy(values))
+    trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0)
+    choice = choose_provider(load_profile("cpu-generic"), features().providers)
+    prefix = sessions(bundle)[PREFIX_GRAPH]
+    backend = PortableBackend(bundle, choice, theta, AdamWConfig(weight_decay=0), 1.0, SUFFIX_GRAPHS)
+    wanted = {spec.name for spec in bundle.manifest.graphs[SUFFIX_GRAPHS["gradient"]].inputs}
+    expected, found = [], []
+    for _ in range(STEPS):
+        arrays = batch(bundle, 6)
+        loss = model(**{name: torch.from_numpy(array) for name, array in arrays.items()}).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        expected.append(float(loss.detach()))
+        fed = {**arrays, **run(prefix, arrays)}
+        sums = backend.accumulate({name: array for name, array in fed.items() if name in wanted}, 5)
+        backend.update(LEARNING_RATE)
+        found.append(sums.loss / sums.weight)
+    assert expected[-1] < 0.98 * expected[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_the_prefix_of_an_accelerator_answers_with_every_method(bundle, monkeypatch, tmp_path):
+    if TARGET not in bundle.manifest.targets:
+        pytest.skip("the bundle has no prefix for an accelerator")
+    monkeypatch.setenv("FIELDTUNE_CACHE", str(tmp_path))
+    profile = load_profile(TARGET)
+    profile = dataclasses.replace(profile, execution=dataclasses.replace(profile.execution, on_missing="emulate"))
+    compile_prefix(bundle, profile)
+    pixels = {"pixel_values": batch(bundle, 6)["pixel_values"]}
+    found, expected = (
+        runner.run(pixels, runner.load_adapter(noisy(bundle)[1], "noisy"))["logits"]
+        for runner in (Runner(bundle, profile), Runner(bundle, load_profile("cpu-generic")))
+    )
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.1 * np.abs(expected).max())
 
 
 def test_the_suffix_does_without_the_raw_input_and_the_prefix_without_labels_and_adapter(bundle):

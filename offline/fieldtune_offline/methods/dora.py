@@ -15,6 +15,7 @@ from torch import nn
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.methods.interface import Facts, ServingInput, ones_unfed
 from fieldtune_offline.methods.lora import Lora
+from fieldtune_offline.passes.fold_factors import fold_dora
 from fieldtune_offline.passes.merged_tensor import Fold
 from fieldtune_offline.spec import MethodSpec
 
@@ -31,8 +32,8 @@ class Dora(Lora):
 
     @property
     def fold(self) -> Fold | None:
-        """Nothing takes a scaled branch out of a graph yet."""
-        return None
+        """W + s · B A, each output of length m."""
+        return fold_dora
 
     def fields(self, spec: MethodSpec) -> dict[str, Any]:
         """Return LoRA's, with magnitudes."""

@@ -8,6 +8,8 @@ import torch
 
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.methods.interface import Facts, Method, ServingInput, ones_unfed
+from fieldtune_offline.passes.fold_factors import fold_ia3
+from fieldtune_offline.passes.merged_tensor import Fold
 from fieldtune_offline.spec import MethodSpec
 
 
@@ -18,6 +20,11 @@ class Ia3(Method):
     supported = "linear layers and convolutions"
     settings = frozenset({"feedforward_modules"})
     honoured = frozenset({"feedforward_modules", "fan_in_fan_out"})
+
+    @property
+    def fold(self) -> Fold | None:
+        """Rows, or columns, of W times their factors."""
+        return fold_ia3
 
     def config_class(self) -> Any:
         """Return IA3Config."""

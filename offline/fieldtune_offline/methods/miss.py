@@ -14,6 +14,8 @@ from torch import nn
 from fieldtune.adapters.methods.miss import PATTERN
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.methods.interface import Facts, Method, ServingInput, ranked_input
+from fieldtune_offline.passes.fold_miss import fold_miss
+from fieldtune_offline.passes.merged_tensor import Fold
 from fieldtune_offline.spec import MethodSpec
 
 RANK = 8
@@ -35,6 +37,11 @@ class Miss(Method):
         "mini_r": "of init_weights 'mini', which is not supported",
     }
     official = False
+
+    @property
+    def fold(self) -> Fold | None:
+        """W and its matrix, spread over the inputs."""
+        return fold_miss
 
     def config_class(self) -> Any:
         """Return MissConfig."""

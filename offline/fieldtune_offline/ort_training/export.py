@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fieldtune.adapters import Adapter, read_adapter
+from fieldtune.adapters.methods.table import all_methods
 from fieldtune.bundle import MANIFEST_NAME, Manifest, OrtTrainingSpec, file_spec, open_bundle
 from fieldtune.bundle.manifest import FORMAT_VERSION
 from fieldtune.errors import ExportError, UnsupportedModel
@@ -79,9 +80,11 @@ def check_method(method: Method, where: str) -> None:
         UnsupportedModel: what its eval.onnx takes is made of theta on the device.
     """
     if not method.official:
+        others = ", ".join(known.name for known in all_methods() if method_named(known.name).official)
         raise UnsupportedModel(
             f"{where}: the official training artifacts cannot be made for {method.title}, whose adapters eval.onnx "
-            "takes in another form than they are trained in; train it with the portable backend"
+            "takes in another form than they are trained in; train it with the portable backend, which needs no "
+            f"artifacts, or build with a method that has them ({others})"
         )
 
 

@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from fieldtune.bundle import PREFIX_GRAPH, SUFFIX_GRAPHS, Bundle, FloatArray, GraphSpec, Manifest, MergeParitySpec
+from fieldtune.bundle import (
+    PREFIX_GRAPH,
+    SUFFIX_GRAPHS,
+    Bundle,
+    FloatArray,
+    GraphSpec,
+    Manifest,
+    MergeParitySpec,
+    forward_graphs,
+)
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.parity.noise import noise_batches
 from fieldtune_offline.parity.whole import open_on_cpu, relative_difference
@@ -19,6 +28,7 @@ from fieldtune_offline.tasks.interface import Arrays
 MERGE_TOLERANCE = 1e-4
 """Relative to the loss, and to the largest element of an output. Folding rounds each weight once; 1e-6 to 1e-5 is what
 the models of this project's tests differ by."""
+_EVALUATION = "eval"
 _TOKENS_AFTER_A_PAST = 2
 
 Exchange = tuple[Arrays, Arrays]
@@ -28,7 +38,7 @@ Exchange = tuple[Arrays, Arrays]
 def check_merge(
     source: Bundle, adapter: Mapping[str, FloatArray], merged: Path, manifest: Manifest
 ) -> tuple[MergeParitySpec, ...]:
-    """Compare eval.onnx and infer.onnx of both on noise, a language model's with a past, too.
+    """Compare eval.onnx and what serves of both on noise, a language model's with a past, too.
 
     Where the merged bundle is cut, prefix and suffixes together are compared with its whole graphs.
 
@@ -42,30 +52,32 @@ def check_merge(
         ParityError: a difference above MERGE_TOLERANCE; every one is listed.
     """
     batches = noise_batches(source.root, source.manifest)
-    losses = _ask_all(source.graph_path("eval"), batches, adapter)
-    served = _serve(source, batches, adapter)
-    found_losses = _ask_all(merged / manifest.graphs["eval"].path, batches, {})
-    asked = [feeds for exchanges in served for feeds, _ in exchanges]
-    answers = _ask_all(merged / manifest.graphs["infer"].path, asked, {})
-    whole = {"eval": found_losses, "infer": answers}
+    losses = _ask_all(source.graph_path(_EVALUATION), batches, adapter)
+    whole = {_EVALUATION: _ask_all(merged / manifest.graphs[_EVALUATION].path, batches, {})}
+    inference: list[dict[str, float]] = [{} for _ in batches]
+    for graph in forward_graphs(manifest):
+        if graph != _EVALUATION:
+            served = _serve(source, graph, batches, adapter)
+            asked = [feeds for exchanges in served for feeds, _ in exchanges]
+            whole[graph] = _ask_all(merged / manifest.graphs[graph].path, asked, {})
+            left = iter(whole[graph])
+            for number, exchanges in enumerate(served):
+                for feeds, expected in exchanges:
+                    inference[number] |= _inference_differences(graph, feeds, expected, next(left))
     cut = _cut_differences(merged, manifest, batches, whole) if manifest.split else [{} for _ in batches]
-    left = iter(answers)
     faults: list[str] = []
     records = []
     for number, batch in enumerate(batches):
         rows, length = batch["input_ids"].shape if "input_ids" in batch else (len(batch["labels"]), 0)
         where = f"batch {rows}, sequence {length}"
-        loss = relative_difference(found_losses[number]["loss_sum"], losses[number]["loss_sum"])
-        inference: dict[str, float] = {}
-        for feeds, expected in served[number]:
-            inference |= _inference_differences(feeds, expected, next(left))
-        differences = {"eval.onnx's loss_sum": loss, **inference, **cut[number]}
+        loss = relative_difference(whole[_EVALUATION][number]["loss_sum"], losses[number]["loss_sum"])
+        differences = {"eval.onnx's loss_sum": loss, **inference[number], **cut[number]}
         faults += [
             f"{where}: {what} differs by {difference:.1e}"
             for what, difference in differences.items()
             if not difference <= MERGE_TOLERANCE
         ]
-        worst = max(inference.values())
+        worst = max(inference[number].values())
         records.append(MergeParitySpec(batch=rows, sequence=length, loss_relative=loss, inference_relative=worst))
     if faults:
         raise ParityError(
@@ -75,11 +87,11 @@ def check_merge(
     return tuple(records)
 
 
-def _inference_differences(feeds: Arrays, expected: Arrays, answers: Arrays) -> dict[str, float]:
+def _inference_differences(graph: str, feeds: Arrays, expected: Arrays, answers: Arrays) -> dict[str, float]:
     past = feeds["attention_mask"].shape[1] - feeds["input_ids"].shape[1] if "attention_mask" in feeds else 0
     seen = {name: _seen(name, array, feeds) for name, array in expected.items()}
     return {
-        f"infer.onnx's {name} after {past} tokens": relative_difference(answers[name][rows], expected[name][rows])
+        f"{graph}.onnx's {name} after {past} tokens": relative_difference(answers[name][rows], expected[name][rows])
         for name, rows in seen.items()
     }
 
@@ -113,9 +125,11 @@ def _ask_all(path: Path, batches: Sequence[Arrays], adapter: Mapping[str, FloatA
     return [_ask(session, batch, adapter) for batch in batches]
 
 
-def _serve(source: Bundle, batches: Sequence[Arrays], adapter: Mapping[str, FloatArray]) -> list[list[Exchange]]:
-    session = open_on_cpu(source.graph_path("infer"), lean=True)
-    return [_serve_one(session, source.manifest.graphs["infer"], batch, adapter) for batch in batches]
+def _serve(
+    source: Bundle, graph: str, batches: Sequence[Arrays], adapter: Mapping[str, FloatArray]
+) -> list[list[Exchange]]:
+    session = open_on_cpu(source.graph_path(graph), lean=True)
+    return [_serve_one(session, source.manifest.graphs[graph], batch, adapter) for batch in batches]
 
 
 def _ask(session: Any, feeds: Mapping[str, Any], adapter: Mapping[str, FloatArray]) -> Arrays:
@@ -124,7 +138,7 @@ def _ask(session: Any, feeds: Mapping[str, Any], adapter: Mapping[str, FloatArra
 
 
 def _serve_one(session: Any, graph: GraphSpec, batch: Arrays, adapter: Mapping[str, FloatArray]) -> list[Exchange]:
-    """Feed infer.onnx the inputs of a batch and, where it keeps a cache, two tokens more after them."""
+    """Feed what serves the inputs of a batch and, where it keeps a cache, two tokens more after them."""
     feeds = {spec.name: batch[spec.name] for spec in graph.inputs if spec.name in batch}
     pasts = [spec for spec in graph.inputs if spec.name not in batch and spec.name != "position_ids"]
     if not pasts:

@@ -27,22 +27,23 @@ __all__ = [
     "record_form",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "cache": (
-            "ActivationCache",
-            "CacheStatistics",
-            "open_cache",
-        ),
-        "codes": ("record_form",),
-        "folders": (
-            "PrefixName",
-            "StoredActivations",
-            "clear_activations",
-            "list_activations",
-        ),
-        "records": ("ENTRY_BYTES",),
-        "settings": ("CacheSettings",),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "cache": (
+                "ActivationCache",
+                "CacheStatistics",
+                "open_cache",
+            ),
+            "codes": ("record_form",),
+            "folders": (
+                "PrefixName",
+                "StoredActivations",
+                "clear_activations",
+                "list_activations",
+            ),
+            "records": ("ENTRY_BYTES",),
+            "settings": ("CacheSettings",),
+        },
+    )

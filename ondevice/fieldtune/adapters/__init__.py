@@ -30,30 +30,31 @@ __all__ = [
     "write_adapter",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "adapter": (
-            "Adapter",
-            "PREFIX",
-            "adapted_modules",
-            "adapter_labels",
-        ),
-        "arrays": (
-            "from_theta",
-            "inference_inputs",
-            "to_theta",
-        ),
-        "directory": (
-            "CONFIG_NAME",
-            "TENSORS_NAME",
-            "initial_adapter",
-            "read_adapter",
-            "write_adapter",
-        ),
-        "methods": (
-            "method_named",
-            "method_of",
-        ),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "adapter": (
+                "Adapter",
+                "PREFIX",
+                "adapted_modules",
+                "adapter_labels",
+            ),
+            "arrays": (
+                "from_theta",
+                "inference_inputs",
+                "to_theta",
+            ),
+            "directory": (
+                "CONFIG_NAME",
+                "TENSORS_NAME",
+                "initial_adapter",
+                "read_adapter",
+                "write_adapter",
+            ),
+            "methods": (
+                "method_named",
+                "method_of",
+            ),
+        },
+    )

@@ -135,7 +135,9 @@ def read_tensors(path: Path) -> TensorFile:
 
 
 def read_tensor(path: Path, name: str) -> FloatArray:
-    """Read one tensor of a safetensors file as float32, and of the file no more than its header beside it.
+    """Return one tensor of a safetensors file as float32, and read of the file no more than its header beside it.
+
+    What is stored as F32 is mapped into memory, read-only, as the graphs have the same bytes already.
 
     Raises:
         InvalidAdapter: the file cannot be read, or has no such tensor.
@@ -147,9 +149,12 @@ def read_tensor(path: Path, name: str) -> FloatArray:
                 raise ValueError(f"a header of {header_bytes} bytes")
             entry = json.loads(file.read(header_bytes))[name]
             start, end = entry["data_offsets"]
-            file.seek(8 + header_bytes + start)
+            dtype, shape, place = str(entry["dtype"]), tuple(entry["shape"]), 8 + header_bytes + start
+            if dtype == "F32" and end - start == 4 * math.prod(shape) > 0:
+                return np.asarray(np.memmap(file, "<f4", "r", place, shape))
+            file.seek(place)
             data = file.read(end - start)
-        return StoredTensor(dtype=str(entry["dtype"]), shape=tuple(entry["shape"]), data=data).float32()
+        return StoredTensor(dtype=dtype, shape=shape, data=data).float32()
     except OSError as error:
         raise InvalidAdapter(f"{path}: cannot be read ({error.strerror})") from error
     except (struct.error, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:

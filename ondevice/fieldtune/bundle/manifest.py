@@ -345,6 +345,12 @@ class Manifest:
         return json.dumps({"format_version": data.pop("format_version"), **data}, indent=1, ensure_ascii=False) + "\n"
 
 
+def forward_graphs(manifest: Manifest) -> tuple[str, ...]:
+    """Return the names of the whole graphs that take the adapter as inputs: eval, and what serves."""
+    parts = {PREFIX_GRAPH, *SUFFIX_GRAPHS.values(), *(target.graph for target in manifest.targets.values())}
+    return tuple(name for name in manifest.graphs if name != "gradient" and name not in parts)
+
+
 def decodes(manifest: Manifest) -> bool:
     """Whether a bundle writes token by token: infer.onnx takes a key-value cache."""
     graph = manifest.graphs.get("infer")

@@ -161,21 +161,21 @@ def parse_node_table(text: str | bytes, path: Path) -> NodeTable:
     Raises:
         CorruptFile, UnsupportedFormat, InvalidBundle: as ``read_node_table`` does.
     """
-    table = Fields(parse_json(text, path, CorruptFile, _AGAIN), path, InvalidBundle)
-    later = check_version(table.text("format_version"), FORMAT_VERSION, str(path))
-    found = NodeTable(
-        graph=table.text("graph"),
-        opset=table.optional_integer("opset", least=1),
-        inputs=table.texts("inputs"),
-        outputs=table.texts("outputs"),
-        initializers=table.texts("initializers"),
-        values={name: _value(value) for name, value in table.named_tables("values").items()},
-        nodes=tuple(_node(node) for node in table.tables("nodes")),
+    fields = Fields(parse_json(text, path, CorruptFile, _AGAIN), path, InvalidBundle)
+    later = check_version(fields.text("format_version"), FORMAT_VERSION, str(path))
+    table = NodeTable(
+        graph=fields.text("graph"),
+        opset=fields.optional_integer("opset", least=1),
+        inputs=fields.texts("inputs"),
+        outputs=fields.texts("outputs"),
+        initializers=fields.texts("initializers"),
+        values={name: _value(value) for name, value in fields.named_tables("values").items()},
+        nodes=tuple(_node(node) for node in fields.tables("nodes")),
     )
     if not later:
-        table.done()
-    _check_names(found, path)
-    return found
+        fields.done()
+    _check_names(table, path)
+    return table
 
 
 def product(dims: Iterable[int | str], sizes: Sizes = NO_SIZES) -> int:
@@ -242,13 +242,13 @@ def _node(table: Fields) -> Node:
 
 def _attributes(table: Fields) -> dict[str, Any]:
     """Return attributes as they are, the names in those of graphs checked, which are followed."""
-    found = table.plain("attributes")
-    for name, value in found.items():
+    attributes = table.plain("attributes")
+    for name, value in attributes.items():
         if isinstance(value, dict) and "operators" in value:
             graph = Fields(value, f"{table.where}: attributes: {name}", InvalidBundle)
             graph.texts("operators")
             graph.texts("captured", [])
-    return found
+    return attributes
 
 
 def _check_names(table: NodeTable, path: Path) -> None:

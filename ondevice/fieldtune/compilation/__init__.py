@@ -29,29 +29,30 @@ __all__ = [
     "read_reference",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "comparison": (
-            "OutputDifference",
-            "compare_outputs",
-        ),
-        "compiling": (
-            "Compiled",
-            "compile_prefix",
-        ),
-        "job": ("planned_report",),
-        "kept": (
-            "CompiledStore",
-            "Stored",
-        ),
-        "prefix": (
-            "Prefix",
-            "open_prefix",
-        ),
-        "stored_reference": (
-            "HALF_UP",
-            "read_reference",
-        ),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "comparison": (
+                "OutputDifference",
+                "compare_outputs",
+            ),
+            "compiling": (
+                "Compiled",
+                "compile_prefix",
+            ),
+            "job": ("planned_report",),
+            "kept": (
+                "CompiledStore",
+                "Stored",
+            ),
+            "prefix": (
+                "Prefix",
+                "open_prefix",
+            ),
+            "stored_reference": (
+                "HALF_UP",
+                "read_reference",
+            ),
+        },
+    )

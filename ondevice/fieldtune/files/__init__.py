@@ -28,25 +28,26 @@ __all__ = [
     "private_folder",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "caches": (
-            "cache_folder",
-            "open_private",
-            "private_folder",
-        ),
-        "fields": (
-            "Fields",
-            "check_version",
-            "is_text",
-            "parse_json",
-        ),
-        "file_lock": ("FileLock",),
-        "json_form": (
-            "json_text",
-            "json_value",
-        ),
-        "outputs": ("output_folder",),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "caches": (
+                "cache_folder",
+                "open_private",
+                "private_folder",
+            ),
+            "fields": (
+                "Fields",
+                "check_version",
+                "is_text",
+                "parse_json",
+            ),
+            "file_lock": ("FileLock",),
+            "json_form": (
+                "json_text",
+                "json_value",
+            ),
+            "outputs": ("output_folder",),
+        },
+    )

@@ -60,8 +60,8 @@ class Fields:
         fault = _fault(value, kind)
         if fault:
             raise self._error(f"{self.where}: {key!r} is {fault}")
-        found: T = value
-        return found
+        typed: T = value
+        return typed
 
     def text(self, key: str, default: str = _REQUIRED) -> str:
         """Return the string at a key."""

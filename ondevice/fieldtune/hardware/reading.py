@@ -186,12 +186,12 @@ def _accelerator(table: Fields) -> Accelerator:
 
 def _extra(table: Fields) -> dict[str, Any]:
     """Return what only this kind of accelerator knows; it goes into digests and reports as JSON."""
-    found = table.plain("extra", {})
+    extra = table.plain("extra", {})
     try:
-        json_text(found)
+        json_text(extra)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidProfile(f"{table.where}: 'extra' has no form in JSON ({error}); write it as text") from error
-    return found
+    return extra
 
 
 def _limits(table: Fields) -> DpuLimits:

@@ -20,13 +20,14 @@ __all__ = [
     "check_bundle",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "checking": (
-            "Preflight",
-            "check_bundle",
-        ),
-        "placing": ("GraphPlacement",),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "checking": (
+                "Preflight",
+                "check_bundle",
+            ),
+            "placing": ("GraphPlacement",),
+        },
+    )

@@ -38,28 +38,29 @@ __all__ = [
     "session_options",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "native_adapters": (
-            "native_adapter",
-            "run_options",
-        ),
-        "plugins": ("choose_here",),
-        "providers": (
-            "ProviderChoice",
-            "SessionSettings",
-            "choose_provider",
-            "cpu_choice",
-        ),
-        "session": (
-            "check_runtime",
-            "error_line",
-            "open_session",
-            "run_error",
-            "run_session",
-            "runtime_errors",
-            "session_options",
-        ),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "native_adapters": (
+                "native_adapter",
+                "run_options",
+            ),
+            "plugins": ("choose_here",),
+            "providers": (
+                "ProviderChoice",
+                "SessionSettings",
+                "choose_provider",
+                "cpu_choice",
+            ),
+            "session": (
+                "check_runtime",
+                "error_line",
+                "open_session",
+                "run_error",
+                "run_session",
+                "runtime_errors",
+                "session_options",
+            ),
+        },
+    )

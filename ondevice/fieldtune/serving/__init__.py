@@ -21,15 +21,16 @@ __all__ = [
     "softmax",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "generation": ("chat",),
-        "generation_settings": ("GenerationSettings",),
-        "runner": (
-            "LoadedAdapter",
-            "Runner",
-        ),
-        "sampling": ("softmax",),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "generation": ("chat",),
+            "generation_settings": ("GenerationSettings",),
+            "runner": (
+                "LoadedAdapter",
+                "Runner",
+            ),
+            "sampling": ("softmax",),
+        },
+    )

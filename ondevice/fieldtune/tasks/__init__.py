@@ -24,22 +24,23 @@ __all__ = [
     "task_names",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "interface": (
-            "Answer",
-            "Figure",
-            "Item",
-            "NoOptions",
-            "Outputs",
-            "Task",
-        ),
-        "table": (
-            "new_task",
-            "open_task",
-            "task_class",
-            "task_names",
-        ),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "interface": (
+                "Answer",
+                "Figure",
+                "Item",
+                "NoOptions",
+                "Outputs",
+                "Task",
+            ),
+            "table": (
+                "new_task",
+                "open_task",
+                "task_class",
+                "task_names",
+            ),
+        },
+    )

@@ -55,45 +55,46 @@ __all__ = [
     "write_run",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "backends": (
-            "AdamWConfig",
-            "open_backend",
-            "read_parameters",
-        ),
-        "batch_source": ("open_batches",),
-        "config": ("TrainConfig",),
-        "evaluation": (
-            "Evaluation",
-            "EvaluationGraph",
-            "Ticks",
-            "evaluate",
-            "evaluate_with",
-        ),
-        "files": (
-            "rescue",
-            "write_run",
-        ),
-        "opening": (
-            "open_run",
-            "train_adapter",
-        ),
-        "plan": ("settle",),
-        "records": (
-            "DataCounts",
-            "EpochRecord",
-            "Evaluating",
-            "EvaluationRecord",
-            "Event",
-            "Progress",
-            "Started",
-            "StepRecord",
-        ),
-        "report": (
-            "RunDiverged",
-            "TrainReport",
-        ),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "backends": (
+                "AdamWConfig",
+                "open_backend",
+                "read_parameters",
+            ),
+            "batch_source": ("open_batches",),
+            "config": ("TrainConfig",),
+            "evaluation": (
+                "Evaluation",
+                "EvaluationGraph",
+                "Ticks",
+                "evaluate",
+                "evaluate_with",
+            ),
+            "files": (
+                "rescue",
+                "write_run",
+            ),
+            "opening": (
+                "open_run",
+                "train_adapter",
+            ),
+            "plan": ("settle",),
+            "records": (
+                "DataCounts",
+                "EpochRecord",
+                "Evaluating",
+                "EvaluationRecord",
+                "Event",
+                "Progress",
+                "Started",
+                "StepRecord",
+            ),
+            "report": (
+                "RunDiverged",
+                "TrainReport",
+            ),
+        },
+    )

@@ -19,15 +19,16 @@ __all__ = [
     "method_of",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "interface": ("Method",),
-        "table": (
-            "DEFAULT",
-            "all_methods",
-            "method_named",
-            "method_of",
-        ),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "interface": ("Method",),
+            "table": (
+                "DEFAULT",
+                "all_methods",
+                "method_named",
+                "method_of",
+            ),
+        },
+    )

@@ -10,7 +10,7 @@ import numpy as np
 
 from fieldtune.adapters.adapter import PREFIX, Adapter, adapted_modules
 from fieldtune.adapters.methods.interface import Method, build_again, some
-from fieldtune.bundle import Bundle, FloatArray, Manifest
+from fieldtune.bundle import Bundle, FloatArray, Manifest, forward_graphs
 from fieldtune.errors import InvalidAdapter, InvalidBundle
 from fieldtune.files import Fields
 
@@ -63,12 +63,15 @@ class Miss(Method):
     def feeds(self, adapter: Adapter, bundle: Bundle, *, least_rank: int = 0) -> dict[str, FloatArray]:
         """Return the matrices padded to the largest rank, and for each the pattern that sums its inputs."""
         inputs = super().feeds(adapter, bundle, least_rank=least_rank)
-        sizes = {spec.name: spec.shape[0] for spec in bundle.manifest.graphs["infer"].adapter_inputs}
+        graphs = bundle.manifest.graphs
+        sizes = {
+            spec.name: spec.shape[0] for name in forward_graphs(bundle.manifest) for spec in graphs[name].adapter_inputs
+        }
         for module in adapted_modules(bundle.manifest):
             block, pattern = f"{PREFIX}{module}.{_BLOCK}", f"{PREFIX}{module}.{PATTERN}"
             features, rank = sizes.get(pattern), adapter.tensors.tensors[block].shape[0]
             if not isinstance(features, int):
-                raise InvalidBundle(f"{bundle.root}: infer.onnx has no input {pattern!r}; build the bundle again")
+                raise InvalidBundle(f"{bundle.root}: no graph has an input {pattern!r}; build the bundle again")
             sums = np.zeros((features, inputs[block].shape[0]), np.float32)
             sums[np.arange(features), np.arange(features) % rank] = 1
             inputs[pattern] = sums

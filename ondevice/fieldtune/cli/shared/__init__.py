@@ -68,48 +68,49 @@ __all__ = [
     "undisturbed",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "device": (
-            "Device",
-            "open_device",
-        ),
-        "flags": (
-            "BundlePath",
-            "DEFAULT_PROFILE",
-            "FilePath",
-            "FolderPath",
-            "JsonFlag",
-            "OnMissingFlag",
-            "OptionalFolder",
-            "ProfileName",
-        ),
-        "placements": ("placement_table",),
-        "program": ("Program",),
-        "progress": (
-            "counted",
-            "evaluation_progress",
-            "training_progress",
-        ),
-        "results": (
-            "evaluation_rows",
-            "new_table",
-            "percent",
-            "print_json",
-            "print_tables",
-            "say",
-        ),
-        "signals": ("undisturbed",),
-        "task_flags": (
-            "ColumnFlags",
-            "TaskOptions",
-            "changed_options",
-            "named_columns",
-            "names_of",
-            "names_that_take",
-            "options_of",
-        ),
-        "usage": ("UsageError",),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "device": (
+                "Device",
+                "open_device",
+            ),
+            "flags": (
+                "BundlePath",
+                "DEFAULT_PROFILE",
+                "FilePath",
+                "FolderPath",
+                "JsonFlag",
+                "OnMissingFlag",
+                "OptionalFolder",
+                "ProfileName",
+            ),
+            "placements": ("placement_table",),
+            "program": ("Program",),
+            "progress": (
+                "counted",
+                "evaluation_progress",
+                "training_progress",
+            ),
+            "results": (
+                "evaluation_rows",
+                "new_table",
+                "percent",
+                "print_json",
+                "print_tables",
+                "say",
+            ),
+            "signals": ("undisturbed",),
+            "task_flags": (
+                "ColumnFlags",
+                "TaskOptions",
+                "changed_options",
+                "named_columns",
+                "names_of",
+                "names_that_take",
+                "options_of",
+            ),
+            "usage": ("UsageError",),
+        },
+    )

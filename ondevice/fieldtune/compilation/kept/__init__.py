@@ -25,23 +25,24 @@ __all__ = [
     "write_entry",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "entry": (
-            "Entry",
-            "file_names",
-            "list_files",
-            "write_entry",
-        ),
-        "identity": ("prefix_identity",),
-        "key": (
-            "CompileKey",
-            "compile_key",
-        ),
-        "store": (
-            "CompiledStore",
-            "Stored",
-        ),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "entry": (
+                "Entry",
+                "file_names",
+                "list_files",
+                "write_entry",
+            ),
+            "identity": ("prefix_identity",),
+            "key": (
+                "CompileKey",
+                "compile_key",
+            ),
+            "store": (
+                "CompiledStore",
+                "Stored",
+            ),
+        },
+    )

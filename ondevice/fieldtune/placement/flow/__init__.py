@@ -47,34 +47,35 @@ __all__ = [
     "trace",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "dataflow": (
-            "ACTIVATIONS",
-            "DEQUANTIZE",
-            "Dataflow",
-            "OUTPUT",
-            "QUANTIZE",
-            "VIEWS",
-            "trace",
-        ),
-        "matching": (
-            "heavy_nodes",
-            "match_nodes",
-        ),
-        "offload": (
-            "CONVOLUTIONS",
-            "HEAVY",
-            "LONELY",
-            "MOVES",
-            "POOLS",
-            "PRODUCTS",
-            "data_inputs",
-            "is_depthwise",
-            "left_by_kind",
-            "left_to_cpu",
-        ),
-        "partitions": ("convex_groups",),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "dataflow": (
+                "ACTIVATIONS",
+                "DEQUANTIZE",
+                "Dataflow",
+                "OUTPUT",
+                "QUANTIZE",
+                "VIEWS",
+                "trace",
+            ),
+            "matching": (
+                "heavy_nodes",
+                "match_nodes",
+            ),
+            "offload": (
+                "CONVOLUTIONS",
+                "HEAVY",
+                "LONELY",
+                "MOVES",
+                "POOLS",
+                "PRODUCTS",
+                "data_inputs",
+                "is_depthwise",
+                "left_by_kind",
+                "left_to_cpu",
+            ),
+            "partitions": ("convex_groups",),
+        },
+    )

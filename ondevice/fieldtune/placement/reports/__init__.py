@@ -25,24 +25,25 @@ __all__ = [
     "read_report",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "holding": (
-            "demand_faults",
-            "hold",
-            "hold_to",
-        ),
-        "report": (
-            "PlacementReport",
-            "ProviderShare",
-            "read_report",
-        ),
-        "reporting": (
-            "accelerator_report",
-            "plain_report",
-            "plan_shares",
-            "provider_report",
-        ),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "holding": (
+                "demand_faults",
+                "hold",
+                "hold_to",
+            ),
+            "report": (
+                "PlacementReport",
+                "ProviderShare",
+                "read_report",
+            ),
+            "reporting": (
+                "accelerator_report",
+                "plain_report",
+                "plan_shares",
+                "provider_report",
+            ),
+        },
+    )

@@ -24,22 +24,23 @@ __all__ = [
     "weight_memory",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "arena": (
-            "Arena",
-            "pattern_bytes",
-        ),
-        "buffers": (
-            "BufferEvent",
-            "BufferPlan",
-            "plan_buffers",
-        ),
-        "runtime_graph": ("run_steps",),
-        "weights": (
-            "WeightMemory",
-            "weight_memory",
-        ),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "arena": (
+                "Arena",
+                "pattern_bytes",
+            ),
+            "buffers": (
+                "BufferEvent",
+                "BufferPlan",
+                "plan_buffers",
+            ),
+            "runtime_graph": ("run_steps",),
+            "weights": (
+                "WeightMemory",
+                "weight_memory",
+            ),
+        },
+    )

@@ -30,29 +30,30 @@ __all__ = [
     "windows_of",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "questions": (
-            "Question",
-            "QuestionExample",
-        ),
-        "rows": (
-            "choose_columns",
-            "read_question",
-            "rows_of",
-        ),
-        "scores": ("QuestionMeter",),
-        "spans": (
-            "FoundAnswer",
-            "MAX_ANSWER_LENGTH",
-            "N_BEST",
-            "SpanSearch",
-        ),
-        "windows": (
-            "DOC_STRIDE",
-            "QuestionSet",
-            "windows_of",
-        ),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "questions": (
+                "Question",
+                "QuestionExample",
+            ),
+            "rows": (
+                "choose_columns",
+                "read_question",
+                "rows_of",
+            ),
+            "scores": ("QuestionMeter",),
+            "spans": (
+                "FoundAnswer",
+                "MAX_ANSWER_LENGTH",
+                "N_BEST",
+                "SpanSearch",
+            ),
+            "windows": (
+                "DOC_STRIDE",
+                "QuestionSet",
+                "windows_of",
+            ),
+        },
+    )

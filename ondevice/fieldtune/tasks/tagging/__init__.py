@@ -37,38 +37,39 @@ __all__ = [
     "scheme_of",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "entities": (
-            "Scheme",
-            "scheme_of",
-        ),
-        "named_entities": (
-            "Entities",
-            "named_in",
-        ),
-        "pieces": (
-            "Aligned",
-            "align",
-        ),
-        "rows": (
-            "choose_pair",
-            "read_spans",
-            "read_tags",
-            "read_words",
-            "rows_of",
-        ),
-        "scores": ("EntityMeter",),
-        "texts": (
-            "SpansExample",
-            "TaggedText",
-            "WordsExample",
-        ),
-        "word_tags": (
-            "from_spans",
-            "repair_note",
-            "repaired",
-        ),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "entities": (
+                "Scheme",
+                "scheme_of",
+            ),
+            "named_entities": (
+                "Entities",
+                "named_in",
+            ),
+            "pieces": (
+                "Aligned",
+                "align",
+            ),
+            "rows": (
+                "choose_pair",
+                "read_spans",
+                "read_tags",
+                "read_words",
+                "rows_of",
+            ),
+            "scores": ("EntityMeter",),
+            "texts": (
+                "SpansExample",
+                "TaggedText",
+                "WordsExample",
+            ),
+            "word_tags": (
+                "from_spans",
+                "repair_note",
+                "repaired",
+            ),
+        },
+    )

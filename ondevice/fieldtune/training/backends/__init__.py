@@ -26,24 +26,25 @@ __all__ = [
     "read_parameters",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "choice": (
-            "BackendChoice",
-            "choose_backend",
-            "open_backend",
-        ),
-        "interface": (
-            "Sums",
-            "TrainingBackend",
-        ),
-        "optimizers": (
-            "AdamWConfig",
-            "OptimizerConfig",
-            "SGDConfig",
-            "State",
-        ),
-        "ort_checkpoint": ("read_parameters",),
-    },
-)
+if not TYPE_CHECKING:  # to a type checker a module with it has every name
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "choice": (
+                "BackendChoice",
+                "choose_backend",
+                "open_backend",
+            ),
+            "interface": (
+                "Sums",
+                "TrainingBackend",
+            ),
+            "optimizers": (
+                "AdamWConfig",
+                "OptimizerConfig",
+                "SGDConfig",
+                "State",
+            ),
+            "ort_checkpoint": ("read_parameters",),
+        },
+    )
