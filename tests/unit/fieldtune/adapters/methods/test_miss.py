@@ -76,7 +76,7 @@ def test_every_rth_input_is_summed(rank):
 
 @pytest.mark.parametrize("inputs", [(), (tensor_spec(SUMS, "features", "rank"),)])
 def test_a_bundle_without_the_pattern(inputs):
-    with pytest.raises(InvalidBundle, match=r"infer\.onnx has no input '.*\.miss_pattern'; build the bundle again"):
+    with pytest.raises(InvalidBundle, match=r"no graph has an input '.*\.miss_pattern'; build the bundle again"):
         METHOD.feeds(miss(), bundle(inputs=inputs))
 
 
