@@ -10,7 +10,8 @@ import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
-from fieldtune.bundle.manifest import MANIFEST_NAME, GraphSpec, TargetSpec
+from builders import graph_spec, target_spec
+from fieldtune.bundle.manifest import MANIFEST_NAME
 from fieldtune.bundle.opening import file_spec, open_bundle
 from fieldtune.hardware import HardwareProfile
 from fieldtune_offline.node_table import node_table
@@ -108,35 +109,16 @@ def add_prefixes(source: Path, out: Path, *profiles: HardwareProfile, **changes:
         for path, content in written.items():
             (out / path).write_bytes(content)
             files[path] = file_spec(out / path)
-        path, nodes, reference = written
+        *_, reference = written
         batch = accelerator.batch
 
         def static(specs, batch=batch):
             return tuple(dataclasses.replace(spec, shape=(batch, *spec.shape[1:])) for spec in specs)
 
-        graphs[name] = GraphSpec(
-            path=path,
-            nodes=nodes,
-            opset=17,
-            ir_version=8,
-            min_ort="1.16.3",
-            inputs=static(float_prefix.inputs),
-            outputs=static(float_prefix.outputs),
-            adapter_inputs=(),
+        graphs[name] = graph_spec(
+            name, opset=17, inputs=static(float_prefix.inputs), outputs=static(float_prefix.outputs)
         )
-        targets[profile.name] = TargetSpec(
-            profile=profile.name,
-            target=accelerator.target,
-            graph=name,
-            precision=accelerator.precision,
-            activation_type=accelerator.activation_type,
-            zero_point=accelerator.zero_point,
-            batch=batch,
-            quantizer="by hand",
-            calibration_examples=1,
-            accuracy=None,
-            reference=reference,
-        )
+        targets[profile.name] = target_spec(profile, reference=reference)
     changed = dataclasses.replace(manifest, graphs=graphs, targets=targets, files=files)
     (out / MANIFEST_NAME).write_text(changed.to_json(), encoding="utf-8")
     return out

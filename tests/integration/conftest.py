@@ -1,6 +1,5 @@
 """Tiny models with random weights, as ``tests/tiny_bundles.py`` makes them, and bundles built from them."""
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -11,10 +10,8 @@ import pytest
 def tiny():
     """The module that makes tiny models and bundles, which needs the development environment."""
     pytest.importorskip("torch")
-    path = Path(__file__).resolve().parents[1] / "tiny_bundles.py"
-    spec = importlib.util.spec_from_file_location("tiny_bundles", path)
-    tiny_bundles = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tiny_bundles)
+    import tiny_bundles
+
     return tiny_bundles
 
 

@@ -158,7 +158,7 @@ def plain(profile):
 def bundle(cache, profile, tmp_path):
     """The function that makes the bundle; with an operator that the plugin's compiler cannot take, if asked for."""
     source = _small_bundle(cache, "split-vision")
-    split_bundles = _module(REPOSITORY / "tests" / "split_bundles.py")
+    import split_bundles
 
     def make(**changes):
         found = load_profile(str(profile()))
@@ -275,7 +275,8 @@ def test_a_library_that_offers_nothing_here_says_so_and_not_what_to_install(bund
 
 @pytest.mark.usefixtures("device")
 def test_without_an_accelerator_what_it_really_runs_is_read_back_and_held(cache, plain, run, tmp_path):
-    split_bundles = _module(REPOSITORY / "tests" / "split_bundles.py")
+    import split_bundles
+
     folder = split_bundles.replace_prefix(_small_bundle(cache, "split-vision"), tmp_path / "bundle", batch=2)
     done = run(folder, plain("min_offload = 1.0\nmax_partitions = 2"), program=FLOAT)
     assert done.returncode == 0, done.stderr

@@ -33,26 +33,12 @@ def read_adapter(path: str | Path) -> Adapter:
         UnsupportedFormat: a fieldtune.json in another major version.
     """
     root = Path(path)
-    if not root.is_dir():
-        reason = "a file" if root.exists() else "no such folder"
-        raise InvalidAdapter(f"{root}: not a PEFT adapter ({reason}); expected a folder that holds {CONFIG_NAME}")
-    if not (root / CONFIG_NAME).is_file():
-        raise InvalidAdapter(f"{root}: not a PEFT adapter (no {CONFIG_NAME} in it); name the folder that PEFT saved to")
-    config = _read_json(root / CONFIG_NAME)
-    _check_config(config, root / CONFIG_NAME)
-    if not (root / TENSORS_NAME).is_file():
-        if (root / "adapter_model.bin").is_file():
-            raise InvalidAdapter(
-                f"{root}: has adapter_model.bin, a pickle, which is never read; load it with PEFT and save it with "
-                f"safe_serialization=True to get {TENSORS_NAME}"
-            )
-        raise InvalidAdapter(f"{root}: no {TENSORS_NAME} in it; copy the adapter again")
-    return Adapter(
-        config=config,
-        tensors=read_tensors(root / TENSORS_NAME),
-        card=_read_card(root / CARD_NAME) if (root / CARD_NAME).exists() else None,
-        where=str(root),
-    )
+    try:
+        return _read(root)
+    except OSError as error:  # no right to look into it, or a name that no folder can have
+        raise InvalidAdapter(
+            f"{root}: cannot be read ({error.strerror}); name the folder that PEFT saved to"
+        ) from error
 
 
 def initial_adapter(bundle: Bundle) -> Adapter:
@@ -97,6 +83,29 @@ def write_adapter(adapter: Adapter, path: str | Path) -> None:
     except KeyboardInterrupt:
         _take_back(root, written, made=made)
         raise
+
+
+def _read(root: Path) -> Adapter:
+    if not root.is_dir():
+        reason = "a file" if root.exists() else "no such folder"
+        raise InvalidAdapter(f"{root}: not a PEFT adapter ({reason}); expected a folder that holds {CONFIG_NAME}")
+    if not (root / CONFIG_NAME).is_file():
+        raise InvalidAdapter(f"{root}: not a PEFT adapter (no {CONFIG_NAME} in it); name the folder that PEFT saved to")
+    config = _read_json(root / CONFIG_NAME)
+    _check_config(config, root / CONFIG_NAME)
+    if not (root / TENSORS_NAME).is_file():
+        if (root / "adapter_model.bin").is_file():
+            raise InvalidAdapter(
+                f"{root}: has adapter_model.bin, a pickle, which is never read; load it with PEFT and save it with "
+                f"safe_serialization=True to get {TENSORS_NAME}"
+            )
+        raise InvalidAdapter(f"{root}: no {TENSORS_NAME} in it; copy the adapter again")
+    return Adapter(
+        config=config,
+        tensors=read_tensors(root / TENSORS_NAME),
+        card=_read_card(root / CARD_NAME) if (root / CARD_NAME).exists() else None,
+        where=str(root),
+    )
 
 
 def _read_json(path: Path) -> Any:

@@ -85,6 +85,8 @@ def test_folders_that_are_not_adapters(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidAdapter, match=r"empty: not a PEFT adapter \(no adapter_config.json in it\)"):
         read_adapter(tmp_path / "empty")
+    with pytest.raises(InvalidAdapter, match=r"nnn: cannot be read \(File name too long\); name the folder that PEFT"):
+        read_adapter(tmp_path / ("n" * 300))
 
 
 @pytest.mark.parametrize("text", [b"{", b"\xff\xfe{}", b"[" * 100_000], ids=["truncated", "not UTF-8", "too deep"])
