@@ -26,14 +26,22 @@ REQUIRED = frozenset(filter(None, os.environ.get("FIELDTUNE_REQUIRE", "").split(
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order by folder, slow tests last."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order by folder, slow tests last; of several test processes, each takes a file's tests together.
 
-    def place(item: pytest.Item) -> tuple[bool, int]:
+    What shares nothing with the other tests of its file is marked ``apart``, and comes last of all: whichever process
+    is free takes the next.
+    """
+
+    def place(item: pytest.Item) -> tuple[bool, bool, int]:
         folder = next((index for index, name in enumerate(FOLDERS) if name in item.path.parts), len(FOLDERS))
-        return item.get_closest_marker("slow") is not None, folder
+        return item.get_closest_marker("apart") is not None, item.get_closest_marker("slow") is not None, folder
 
     items.sort(key=place)
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            if item.get_closest_marker("apart") is None:
+                item.add_marker(pytest.mark.xdist_group(item.location[0]))
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ TRAINING = locks.DEVICE_TESTS[-1].asked[0]
 """The last training build, which has wheels for 64-bit x86 and Python up to 3.12, and no LoraAdapter."""
 TRAINING_PYTHONS = ("python3.11", "python3.12")
 
+SIDE_BY_SIDE = ("-n", "2", "--dist", "loadgroup")
 TESTS = ("tests/unit/fieldtune", "tests/property", "tests/integration/device")
 
 
@@ -43,7 +44,16 @@ def passes(python: str, ort: str, *, bundles: Path, cache: Path) -> bool:
         print(f"no environment: {' '.join(error.cmd)} exited with {error.returncode}", flush=True)
         return False
     print(f"testing the device half in {environment.name}", flush=True)
-    command = [str(environment / "bin" / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS]
+    command = [
+        str(environment / "bin" / "python"),
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *SIDE_BY_SIDE,
+        *TESTS,
+    ]
     variables = {**os.environ, "FIELDTUNE_TEST_BUNDLES": str(bundles.resolve())}
     return subprocess.run(command, cwd=REPOSITORY, env=variables, check=False).returncode == 0
 

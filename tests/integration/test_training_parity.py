@@ -81,6 +81,8 @@ def _compare(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.slow
+@pytest.mark.apart
 def test_twenty_steps_of_minilm_are_those_of_torch_and_peft(asset, real_bundle, torch_noise):
     model_path = str(asset("minilm"))
     bundle = open_bundle(real_bundle("real-minilm"))
@@ -96,6 +98,7 @@ def test_twenty_steps_of_minilm_are_those_of_torch_and_peft(asset, real_bundle, 
 
 
 @pytest.mark.slow
+@pytest.mark.apart
 def test_twenty_steps_of_smollm2_are_those_of_torch_and_peft(asset, real_bundle, torch_noise):
     model_path = str(asset("smollm2"))
     bundle = open_bundle(real_bundle("real-smollm2"))
