@@ -7,6 +7,9 @@ import json
 import shutil
 import sys
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +35,7 @@ from fieldtune_offline.ort_training.export import training_python
 from fieldtune_offline.spec import MergeSpec
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PROCESSES = 2
 WORDS = """
     the a an it is was not film movie story plot acting cast scene good great fine best fun love moving bad poor worst
     dull boring waste hate what how do you can i to fix my your printer screen keyboard restart update
@@ -186,12 +190,20 @@ def build_all(out: Path) -> None:
         BuildSpec(model=str(models_folder / "classifier"), task="question-answering", out=out / "tiny-questions",
                   method=every, overwrite=True),
     ]  # fmt: skip
-    for spec in specs:
-        print(f"building {spec.out}", flush=True)
-        build_bundle(dataclasses.replace(spec, ort_training=official and spec.split == "none"))
-    for name in ("classifier", "lm", "vision"):
-        merged(out, name)
+    # Split ones have no official artifacts. What takes longest comes first, so that no process is idle at the end.
+    specs = [dataclasses.replace(spec, ort_training=official and spec.split == "none") for spec in specs]
+    specs.sort(key=lambda spec: len(spec.target), reverse=True)
+    side_by_side = ProcessPoolExecutor(PROCESSES, get_context("spawn"), warnings.simplefilter, ("ignore",))
+    with side_by_side:
+        list(side_by_side.map(built, specs))
+        list(side_by_side.map(merged, repeat(out), ("vision", "lm", "classifier")))
     stamp.write_text(json.dumps(key))
+
+
+def built(spec: BuildSpec) -> None:
+    """Build a bundle, and say so."""
+    print(f"building {spec.out}", flush=True)
+    build_bundle(spec)
 
 
 def merged(out: Path, name: str) -> None:

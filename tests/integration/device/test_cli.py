@@ -59,7 +59,7 @@ def test_train_writes_an_adapter_and_its_reports(arguments, tmp_path, capsys):
         "train_report.json",
     }
     report = json.loads((tmp_path / "out" / "train_report.json").read_text())
-    assert report["format_version"] == "1.1"
+    assert report["format_version"] == "2.0"
     assert report["stopped"] == "completed"
     assert len(report["steps"]) == 12
     assert read_adapter(tmp_path / "out").card.training["steps"] == 12
