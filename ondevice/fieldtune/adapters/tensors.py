@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -134,31 +134,37 @@ def read_tensors(path: Path) -> TensorFile:
     return parse_tensors(data, str(path))
 
 
-def read_tensor(path: Path, name: str) -> FloatArray:
-    """Return one tensor of a safetensors file as float32, and read of the file no more than its header beside it.
+def each_tensor(path: Path, names: Sequence[str]) -> Iterator[FloatArray]:
+    """Give some tensors of a safetensors file as float32, one after the other; of the file its header alone is read.
 
     What is stored as F32 is mapped into memory, read-only, as the graphs have the same bytes already.
 
     Raises:
-        InvalidAdapter: the file cannot be read, or has no such tensor.
+        InvalidAdapter: the file cannot be read, or lacks a tensor.
     """
+    given = 0
     try:
         with path.open("rb") as file:
             (header_bytes,) = struct.unpack("<Q", file.read(8))
             if header_bytes > path.stat().st_size:
                 raise ValueError(f"a header of {header_bytes} bytes")
-            entry = json.loads(file.read(header_bytes))[name]
-            start, end = entry["data_offsets"]
-            dtype, shape, place = str(entry["dtype"]), tuple(entry["shape"]), 8 + header_bytes + start
-            if dtype == "F32" and end - start == 4 * math.prod(shape) > 0:
-                return np.asarray(np.memmap(file, "<f4", "r", place, shape))
-            file.seek(place)
-            data = file.read(end - start)
-        return StoredTensor(dtype=dtype, shape=shape, data=data).float32()
+            entries = json.loads(file.read(header_bytes))
+            for name in names:
+                entry = entries[name]
+                start, end = entry["data_offsets"]
+                dtype, shape, place = str(entry["dtype"]), tuple(entry["shape"]), 8 + header_bytes + start
+                if dtype == "F32" and end - start == 4 * math.prod(shape) > 0:
+                    yield np.asarray(np.memmap(file, "<f4", "r", place, shape))
+                else:
+                    file.seek(place)
+                    yield StoredTensor(dtype=dtype, shape=shape, data=file.read(end - start)).float32()
+                given += 1
     except OSError as error:
         raise InvalidAdapter(f"{path}: cannot be read ({error.strerror})") from error
     except (struct.error, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise InvalidAdapter(f"{path}: holds no whole tensor {name!r} ({error}); copy or build it again") from error
+        raise InvalidAdapter(
+            f"{path}: holds no whole tensor {names[given]!r} ({error}); copy or build it again"
+        ) from error
 
 
 def parse_tensors(data: bytes, where: str) -> TensorFile:

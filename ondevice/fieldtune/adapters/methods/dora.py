@@ -11,8 +11,8 @@ import numpy as np
 
 from fieldtune.adapters.adapter import PREFIX, Adapter, adapted_modules
 from fieldtune.adapters.methods.lora import Lora
-from fieldtune.adapters.tensors import read_tensor
-from fieldtune.bundle import BaseWeight, Bundle, FloatArray
+from fieldtune.adapters.tensors import each_tensor
+from fieldtune.bundle import Bundle, FloatArray
 from fieldtune.errors import InvalidBundle
 
 _PAIRS = (("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B"))
@@ -34,10 +34,15 @@ class Dora(Lora):
         """Return what LoRA feeds, and m / ‖W + s · B A‖ under the magnitude's key; each W is read from the bundle."""
         inputs = super().feeds(adapter, bundle, least_rank=least_rank)
         scale = self.scales(adapter, adapted_modules(bundle.manifest))
-        for p in bundle.manifest.layout.parameters:
-            if p.weight is None:
-                continue
-            lengths = _lengths(adapter, bundle, p.module, p.weight, scale[p.module])
+        scaled = [(p, p.weight) for p in bundle.manifest.layout.parameters if p.weight is not None]
+        bases = each_tensor(bundle.weights_path, [weight.name for _, weight in scaled])
+        for (p, weight), base in zip(scaled, bases, strict=True):
+            axis = next((number for number, name in enumerate(weight.axes) if name in _OUTPUTS), None)
+            if axis is None or len(weight.axes) != base.ndim:
+                raise InvalidBundle(
+                    f"{bundle.root}: no axis of {weight.name} ({', '.join(weight.axes)}) is that of its outputs"
+                )
+            lengths = _lengths(adapter, p.module, np.moveaxis(base, axis, 0), scale[p.module])
             # An output without weights, such as a padding token's logit, stays 0.
             factors = np.divide(inputs[p.key].reshape(-1), lengths, out=np.zeros_like(lengths), where=lengths > 0)
             inputs[p.key] = factors.reshape(p.shape)
@@ -47,23 +52,17 @@ class Dora(Lora):
 METHOD = Dora()
 
 
-def _lengths(adapter: Adapter, bundle: Bundle, module: str, weight: BaseWeight, scale: float) -> FloatArray:
+def _lengths(adapter: Adapter, module: str, base: FloatArray, scale: float) -> FloatArray:
     """Return ‖W + s · B A‖ for each output: ‖W‖² + 2 s · (W Aᵀ) ∘ B + s² · (B A Aᵀ) ∘ B, summed over the rank.
 
-    Expanded like this, nothing as large as W is made.
+    Expanded like this, nothing as large as W is made. The first axis of ``base`` is that of the outputs.
     """
     stored = adapter.tensors.tensors
     first, second = next((stored[f"{PREFIX}{module}.{a}"], stored[f"{PREFIX}{module}.{b}"]) for a, b in _PAIRS
                          if f"{PREFIX}{module}.{a}" in stored)  # fmt: skip
-    base = read_tensor(bundle.weights_path, weight.name)
-    axis = next((number for number, name in enumerate(weight.axes) if name in _OUTPUTS), None)
-    if axis is None or len(weight.axes) != base.ndim:
-        raise InvalidBundle(
-            f"{bundle.root}: no axis of {weight.name} ({', '.join(weight.axes)}) is that of its outputs"
-        )
     a = first.float32().reshape(first.shape[0], -1)
     b = second.float32().reshape(second.shape[0], -1)
-    rows = np.moveaxis(base, axis, 0).reshape(base.shape[axis], -1)
+    rows = base.reshape(len(base), -1)
     squares = np.einsum("oi,oi->o", rows, rows, dtype=np.float64)
     crossed = ((rows @ a.T) * b).sum(1, dtype=np.float64)
     added = ((b @ (a @ a.T)) * b).sum(1, dtype=np.float64)

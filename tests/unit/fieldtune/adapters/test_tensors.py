@@ -4,7 +4,7 @@ import struct
 import numpy as np
 import pytest
 
-from fieldtune.adapters.tensors import StoredTensor, TensorFile, parse_tensors, read_tensor, read_tensors
+from fieldtune.adapters.tensors import StoredTensor, TensorFile, each_tensor, parse_tensors, read_tensors
 from fieldtune.errors import InvalidAdapter
 
 
@@ -149,23 +149,29 @@ def test_files_of_the_reference_library_come_out_byte_for_byte(tmp_path):
     assert read_tensors(path).to_bytes() == path.read_bytes()
 
 
-def test_one_tensor_is_mapped_where_it_is_float32_and_read_where_it_is_not(tmp_path):
+def test_some_tensors_are_mapped_where_they_are_float32_and_read_where_they_are_not(tmp_path):
     path = tmp_path / "x.safetensors"
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     half = StoredTensor.from_float32(values, "F16")
     path.write_bytes(TensorFile(tensors={"half": half, "whole": f32(values), "none": f32([])}, metadata={}).to_bytes())
-    whole = read_tensor(path, "whole")
-    np.testing.assert_array_equal(whole, values)
-    assert not whole.flags.writeable
+    whole, read, none, again = each_tensor(path, ["whole", "half", "none", "whole"])
+    for found in (whole, read, again):
+        np.testing.assert_array_equal(found, values)
     assert isinstance(whole.base, np.memmap)
-    np.testing.assert_array_equal(read_tensor(path, "half"), values)
-    assert read_tensor(path, "none").shape == (0,)
+    assert not whole.flags.writeable
+    assert none.shape == (0,)
 
 
-def test_a_file_that_ends_within_a_tensor_is_refused(tmp_path):
+def test_the_tensor_that_a_file_lacks_is_named(tmp_path):
     path = tmp_path / "x.safetensors"
     data = TensorFile(tensors={"a": f32([1.0, 2.0]), "b": f32([3.0])}, metadata={}).to_bytes()
     path.write_bytes(data[:-4])
+    found = each_tensor(path, ["a", "b"])
+    np.testing.assert_array_equal(next(found), np.float32([1, 2]))
     with pytest.raises(InvalidAdapter, match="holds no whole tensor 'b'"):
-        read_tensor(path, "b")
-    np.testing.assert_array_equal(read_tensor(path, "a"), np.float32([1, 2]))
+        next(found)
+    with pytest.raises(InvalidAdapter, match="holds no whole tensor 'c' \\('c'\\)"):
+        next(each_tensor(path, ["c"]))
+    path.write_bytes(b"\xff" * 8)
+    with pytest.raises(InvalidAdapter, match=r"holds no whole tensor 'a' .*a header of 18446744073709551615 bytes"):
+        next(each_tensor(path, ["a"]))
