@@ -5,13 +5,13 @@ import io
 import pytest
 from rich.console import Console
 
-from builders import CPU, VITIS, placement_report, profile
+from builders import CPU, VITIS, epoch_record, placement_report, profile, step_record
 from fieldtune.cli.shared.progress import counted, evaluation_progress, training_progress
 from fieldtune.runtime.providers import choose_provider
 from fieldtune.tasks.interface import Figure
 from fieldtune.training.backends.choice import BackendChoice
 from fieldtune.training.evaluation import Evaluation
-from fieldtune.training.records import DataCounts, EpochRecord, Evaluating, EvaluationRecord, Started, StepRecord
+from fieldtune.training.records import DataCounts, Evaluating, EvaluationRecord, Started
 
 
 @pytest.fixture
@@ -42,17 +42,6 @@ def started(**changes):
     return Started(**{**values, **changes})
 
 
-def step(number):
-    return StepRecord(
-        step=number, epoch=number / 20, loss=1 / number, labels=8, learning_rate=0.0005, gradient_norm=1.0
-    )
-
-
-def epoch(**changes):
-    values = {"prefix_seconds": 0.0, "prefix_emulated": False, "cached": 0, "computed": 0}
-    return EpochRecord(epoch=2, steps=20, seconds=1.25, **{**values, **changes})
-
-
 def evaluated(number, *figures):
     evaluation = Evaluation(examples=9, labels=9, loss=0.5, figures=figures, seconds=1.0)
     return EvaluationRecord(step=number, epoch=number / 16, evaluation=evaluation)
@@ -76,11 +65,11 @@ def test_the_start_says_what_runs_where_and_on_what(told):
 
 
 def test_ten_lines_tell_the_steps_however_many_there_are(told):
-    lines = told(started(), *map(step, range(1, 41)))[3:]
+    lines = told(started(), *map(step_record, range(1, 41)))[3:]
     assert len(lines) == 10
-    assert lines[0] == "step 4/40: loss 0.2500  lr 5.00e-04"
-    assert lines[-1] == "step 40/40: loss 0.0250  lr 5.00e-04"
-    assert len(told(started(planned_steps=3), *map(step, range(1, 4)))[3:]) == 3
+    assert lines[0] == "step 4/40: loss 0.2500  lr 1.00e-02"
+    assert lines[-1] == "step 40/40: loss 0.0250  lr 1.00e-02"
+    assert len(told(started(planned_steps=3), *map(step_record, range(1, 4)))[3:]) == 3
 
 
 def test_evaluations_begin_with_the_figure_that_matters_most(told):
@@ -109,7 +98,7 @@ def test_evaluations_begin_with_the_figure_that_matters_most(told):
     ],
 )
 def test_an_epoch_says_what_of_it_the_prefix_took(told, changes, said):
-    assert told(epoch(**changes)) == [said]
+    assert told(epoch_record(2, 1.25, **changes)) == [said]
 
 
 def test_what_became_of_examples_that_were_too_long():
