@@ -306,6 +306,28 @@ def prefix_table(found, middle="Relu", conv=None, *, dynamic=False):
     return made.table(made.quantize(made.conv(activated, "last")), name=f"prefix_{found.name}")
 
 
+BOUNDARY = tensor_spec("b", "batch", 16, 8, 8)
+"""Of what ``split_tables`` has the tables of."""
+
+
+def split_tables(*profiles, **prefix):
+    """The tables of a split bundle: a quantized prefix for each profile, the prefix, whole graphs and suffixes."""
+    yield from (prefix_table(one, **prefix) for one in profiles)
+    made = Graph()
+    yield made.table(made.add("Relu", [made.input("pixel_values", "batch", 3, 8, 8)], BOUNDARY.shape, name="b"))
+    for name in ("gradient", "eval", "infer"):
+        made = Graph()
+        x = made.input("pixel_values", "batch", 3, 8, 8)
+        yield made.table(made.add("ReduceMean", [x], ("batch",)), name=name)
+        made = Graph()
+        x = made.input(BOUNDARY.name, *BOUNDARY.shape)
+        weight = made.constant("w", 1024, 10, bytes_=40_960)
+        flat = made.add("Reshape", [x], ("batch", 1024))
+        yield made.table(
+            made.add("MatMul", [flat, weight], ("batch", 10), macs=("batch", 10, 1024)), name=f"suffix_{name}"
+        )
+
+
 def _specs(table, names):
     return tuple(tensor_spec(name, *table.values[name].shape, dtype=table.values[name].dtype) for name in names)
 

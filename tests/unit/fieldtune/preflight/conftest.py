@@ -2,7 +2,7 @@
 
 import pytest
 
-from builders import prefix_table, table_bundle, tensor_spec, whole_tables
+from builders import BOUNDARY, split_tables, table_bundle, whole_tables
 
 
 @pytest.fixture
@@ -18,24 +18,8 @@ def whole(bundle):
 
 
 @pytest.fixture
-def split(graph, bundle):
+def split(bundle):
     """The function that makes a split bundle with a quantized prefix for profiles."""
-
-    def make(*profiles, **prefix):
-        tables = [prefix_table(profile, **prefix) for profile in profiles]
-        made = graph()
-        boundary = made.add("Relu", [made.input("pixel_values", "batch", 3, 8, 8)], ("batch", 16, 8, 8), name="b")
-        tables.append(made.table(boundary, name="prefix"))
-        for name in ("gradient", "eval", "infer"):
-            made = graph()
-            x = made.input("pixel_values", "batch", 3, 8, 8)
-            tables.append(made.table(made.add("ReduceMean", [x], ("batch",)), name=name))
-            made = graph()
-            x = made.input("b", "batch", 16, 8, 8)
-            weight = made.constant("w", 1024, 10, bytes_=40_960)
-            flat = made.add("Reshape", [x], ("batch", 1024))
-            out = made.add("MatMul", [flat, weight], ("batch", 10), macs=("batch", 10, 1024))
-            tables.append(made.table(out, name=f"suffix_{name}"))
-        return bundle(*tables, boundary=(tensor_spec("b", "batch", 16, 8, 8),), targets=profiles)
-
-    return make
+    return lambda *profiles, **prefix: bundle(
+        *split_tables(*profiles, **prefix), boundary=(BOUNDARY,), targets=profiles
+    )
