@@ -1,9 +1,6 @@
-import dataclasses
 import json
-import math
 
 from fieldtune.files import json_text
-from fieldtune.tasks.interface import Figure
 from fieldtune.training.records import EvaluationRecord
 
 
@@ -44,9 +41,3 @@ def test_json_holds_everything_but_the_adapter_and_secrets(report):
         },
     }
     assert data["subject"]["licence"] == "MIT"
-
-
-def test_a_figure_that_is_not_a_number_is_null_for_programs(evaluation):
-    infinite = (Figure(name="perplexity", value=math.inf, better="lower"),)
-    found = dataclasses.replace(evaluation(800.0, 0.0), figures=infinite).to_json()
-    assert found == {"examples": 10, "labels": 10, "loss": 800.0, "perplexity": None, "seconds": 0.5}
