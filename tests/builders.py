@@ -50,6 +50,13 @@ from fieldtune.hardware.specs import (
     TrainingSpec,
 )
 from fieldtune.placement.reports.report import PlacementReport, ProviderShare
+from fieldtune.runtime.providers import choose_provider
+from fieldtune.tasks.interface import Figure
+from fieldtune.training.backends.choice import BackendChoice
+from fieldtune.training.config import TrainConfig
+from fieldtune.training.evaluation import Evaluation
+from fieldtune.training.records import DataCounts, EpochRecord, EvaluationRecord, StepRecord
+from fieldtune.training.report import Subject, TrainReport
 
 CORTEX_A53 = (
     "Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid\nCPU implementer\t: 0x41\nCPU part\t: 0xd03\n"
@@ -249,6 +256,80 @@ def write_bundle(root, described, contents):
     root.mkdir(parents=True, exist_ok=True)
     (root / MANIFEST_NAME).write_text(described.to_json(), encoding="utf-8")
     return Bundle(root, described)
+
+
+def table_bundle(root, *tables, boundary=(), targets=(), theta=100, min_ort="1.16.3"):
+    """A bundle for images of which there are a manifest and node tables alone: more is not needed to check it."""
+    graphs, contents = {}, {}
+    absent = {"graphs/weights.safetensors": FileSpec(sha256="0" * 64, size_bytes=1_000_000)}
+    for table in tables:
+        spec = graph_spec(
+            table.graph,
+            min_ort=min_ort,
+            inputs=_specs(table, [name for name in table.inputs if name not in table.initializers]),
+            outputs=_specs(table, table.outputs),
+        )
+        graphs[table.graph] = spec
+        contents[spec.nodes] = table_text(table).encode()
+        absent[spec.path] = FileSpec(sha256="0" * 64, size_bytes=5000)
+    described = manifest(
+        task="image-classification",
+        image=image_spec(),
+        peft_config={"r": 4},
+        layout=layout(parameter("a", {"rank": 4, "in_features": theta // 4})),
+        graphs=graphs,
+        files=absent,
+        split=SplitSpec(boundary=boundary) if boundary else None,
+        targets={one.name: target_spec(one) for one in targets},
+    )
+    return write_bundle(root, described, contents)
+
+
+def whole_tables():
+    """The tables of three graphs of one product each; the weight is 4,000,000 bytes large."""
+    for name in ("gradient", "eval", "infer"):
+        made = Graph()
+        pixels = made.input("pixel_values", "batch", 3, 8, 8)
+        flat = made.add("Reshape", [pixels], ("batch", 192), name="flat")
+        weight = made.constant("w", 192, 5208, bytes_=192 * 5208 * 4)
+        out = made.add("MatMul", [flat, weight], ("batch", 5208), name="product", macs=("batch", 5208, 192))
+        yield made.table(out, name=name)
+
+
+def prefix_table(found, middle="Relu", conv=None, *, dynamic=False):
+    """The table of a quantized prefix for a profile's accelerator."""
+    batch = "batch" if dynamic else found.accelerator.batch
+    made = Graph(found.accelerator.activation_type, found.accelerator.zero_point)
+    x = made.quantize(made.input("pixel_values", batch, 3, 8, 8))
+    first = made.conv(x, "stem", **(conv or {}))
+    activated = made.quantize(made.add(middle, [made.quantize(first)], (batch, 16, 8, 8), name="middle"))
+    return made.table(made.quantize(made.conv(activated, "last")), name=f"prefix_{found.name}")
+
+
+BOUNDARY = tensor_spec("b", "batch", 16, 8, 8)
+"""Of what ``split_tables`` has the tables of."""
+
+
+def split_tables(*profiles, **prefix):
+    """The tables of a split bundle: a quantized prefix for each profile, the prefix, whole graphs and suffixes."""
+    yield from (prefix_table(one, **prefix) for one in profiles)
+    made = Graph()
+    yield made.table(made.add("Relu", [made.input("pixel_values", "batch", 3, 8, 8)], BOUNDARY.shape, name="b"))
+    for name in ("gradient", "eval", "infer"):
+        made = Graph()
+        x = made.input("pixel_values", "batch", 3, 8, 8)
+        yield made.table(made.add("ReduceMean", [x], ("batch",)), name=name)
+        made = Graph()
+        x = made.input(BOUNDARY.name, *BOUNDARY.shape)
+        weight = made.constant("w", 1024, 10, bytes_=40_960)
+        flat = made.add("Reshape", [x], ("batch", 1024))
+        yield made.table(
+            made.add("MatMul", [flat, weight], ("batch", 10), macs=("batch", 10, 1024)), name=f"suffix_{name}"
+        )
+
+
+def _specs(table, names):
+    return tuple(tensor_spec(name, *table.values[name].shape, dtype=table.values[name].dtype) for name in names)
 
 
 # Node tables.
@@ -619,3 +700,59 @@ def changed_adapter(found, *, config=None, tensors=None, **fields):
     made = adapter({**found.config, **(config or {})}, held)
     tensors = dataclasses.replace(found.tensors, tensors=made.tensors.tensors)
     return dataclasses.replace(found, config=made.config, tensors=tensors, **fields)
+
+
+# Runs.
+
+
+def evaluation(loss, accuracy):
+    """Of ten examples, six of which are of one class."""
+    figures = (
+        Figure(name="accuracy", value=accuracy, unit="%"),
+        Figure(name="majority_accuracy", value=0.6, unit="%", better=None, title="majority class"),
+    )
+    return Evaluation(examples=10, labels=10, loss=loss, figures=figures, seconds=0.5)
+
+
+def step_record(step, **changes):
+    """Of a run with 20 steps an epoch, whose loss is 1 / step."""
+    values = {"epoch": step / 20, "loss": 1 / step, "labels": 8, "learning_rate": 0.01, "gradient_norm": 1.0}
+    return StepRecord(step=step, **{**values, **changes})
+
+
+def epoch_record(epoch, seconds, **changes):
+    values = {"steps": 20, "prefix_seconds": 0.0, "prefix_emulated": False, "cached": 0, "computed": 0}
+    return EpochRecord(epoch=epoch, seconds=seconds, **{**values, **changes})
+
+
+def train_report(**changes):
+    """Of 40 steps on the CPU with an evaluation before and after them."""
+    described = manifest(base=base_model(id="b", architecture="B", licence="MIT"))
+    values = {
+        "adapter": adapter(),
+        "kept_step": 40,
+        "stopped": "completed",
+        "subject": Subject.of(described, ("no", "<yes>")),
+        "config": TrainConfig(batch_size=8, gradient_accumulation=1, max_length=64),
+        "profile": "cpu-generic",
+        "provider": choose_provider(profile(name="cpu-generic"), [CPU]),
+        "backend": BackendChoice(name="portable", reason="as asked for"),
+        "placement": None,
+        "split": None,
+        "planned_steps": 40,
+        "steps": tuple(step_record(number) for number in range(1, 41)),
+        "epochs": (epoch_record(1, 1.25), epoch_record(2, 0.75)),
+        "evaluations": (
+            EvaluationRecord(step=0, epoch=0.0, evaluation=evaluation(0.7, 0.55)),
+            EvaluationRecord(step=40, epoch=2.0, evaluation=evaluation(0.4, 0.83)),
+        ),
+        "train_data": DataCounts(examples=160, truncated=3, dropped=0),
+        "evaluation_data": DataCounts(examples=10, truncated=0, dropped=0),
+        "skipped_steps": 0,
+        "skipped_microbatches": 0,
+        "tokens": 4000,
+        "training_seconds": 2.0,
+        "seconds": 3.0,
+        "environment": {"fieldtune": "0.1.0", "onnxruntime": "1.31.1"},
+    }
+    return TrainReport(**{**values, **changes})

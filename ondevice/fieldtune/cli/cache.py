@@ -87,9 +87,11 @@ def _compiled_table(compiled: "Sequence[Stored]") -> "Table":
     for stored in compiled:
         name, entry, size = stored.folder.name[:_IDENTITY_DIGITS], stored.entry, _size(stored.size_bytes)
         if entry is None:
-            table.add_row(name, "-", "-", size, "-", _safe(stored.fault))
+            table.add_row(name, "-", "-", size, "-", _one_line(stored.fault))
         else:
-            table.add_row(name, entry.key.target, _said(entry.key.emulated), size, entry.created, _safe(entry.bundle))
+            table.add_row(
+                name, entry.key.target, _said(entry.key.emulated), size, entry.created, _one_line(entry.bundle)
+            )
     return table
 
 
@@ -97,7 +99,7 @@ def _activations_table(activations: "Sequence[StoredActivations]") -> "Table":
     table = new_table("Activations", (">samples", ">size", "graph", "emulated", "of"))
     for stored in activations:
         prefix, size = stored.prefix, _size(stored.size_bytes)
-        of = _safe(f"{prefix.base}, profile {prefix.profile}")
+        of = _one_line(f"{prefix.base}, profile {prefix.profile}")
         table.add_row(f"{stored.samples:,}", size, prefix.graph, _said(prefix.emulated), of)
     return table
 
@@ -171,7 +173,5 @@ def _said(flag: bool) -> str:
     return "yes" if flag else "no"
 
 
-def _safe(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(" ".join(text.split()))
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

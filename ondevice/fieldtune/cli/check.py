@@ -117,15 +117,13 @@ def _tables(command: Check, profile: "HardwareProfile", preflight: "Preflight") 
 
 
 def _head(command: Check, profile: "HardwareProfile", preflight: "Preflight") -> "Table":
-    from rich.markup import escape
-
     verdict = "would run" if preflight.runs else "cannot run"
     table = new_table(f"{command.bundle} {verdict} on {profile.name} ({profile.title})")
     size = f"{preflight.batch} examples" + (f" of {preflight.sequence} tokens" if preflight.sequence else "")
     table.add_row("checked for", f"{size}; nothing was run")
     for title, lines in (("refused", preflight.refusals), ("warning", preflight.warnings)):
         for line in lines[:_SHOWN]:
-            table.add_row(title, escape(line))
+            table.add_row(title, line)
         if len(lines) > _SHOWN:
             table.add_row(title, f"… and {len(lines) - _SHOWN} more: --json has all")
     return table
@@ -150,17 +148,15 @@ def _placement(preflight: "Preflight") -> "Table":
 
 
 def _details(placement: "GraphPlacement") -> "Iterator[Table]":
-    from rich.markup import escape
-
     if placement.left:
         table = new_table(f"{placement.graph}: left to the CPU", ("operator", ">nodes", "why"))
         for left in placement.left[:_SHOWN]:
-            table.add_row(left.op, str(left.nodes), escape(left.reason))
+            table.add_row(left.op, str(left.nodes), left.reason)
         yield table
     if placement.violations:
         table = new_table(f"{placement.graph}: refused", ("rule", "node", "found", "allowed"))
         for violation in placement.violations[:_SHOWN]:
-            table.add_row(violation.rule, *map(escape, (violation.node, violation.found, violation.limit)))
+            table.add_row(violation.rule, violation.node, violation.found, violation.limit)
         yield table
 
 

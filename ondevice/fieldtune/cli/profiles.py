@@ -36,8 +36,6 @@ class Profiles:
 
 def run(command: Profiles, _console: "Console") -> int:
     """Print the profiles; return the exit code."""
-    from rich.markup import escape
-
     from fieldtune.files import json_value
     from fieldtune.hardware import load_profile, load_profiles
 
@@ -52,7 +50,7 @@ def run(command: Profiles, _console: "Console") -> int:
         print_tables(*profile_tables(profile))
         table = new_table("With the ONNX Runtime of this machine")
         for key, value in here.items():
-            table.add_row(key, escape(_text(key, value)))
+            table.add_row(key, _text(key, value))
         print_tables(table)
         return 0
     profiles = sorted(load_profiles(), key=lambda profile: profile.name)
@@ -70,38 +68,34 @@ def run(command: Profiles, _console: "Console") -> int:
 
 def profile_tables(profile: "HardwareProfile") -> "list[Table]":
     """Return a profile as tables: what it says, and where that is from."""
-    from rich.markup import escape
-
     table = new_table(f"{profile.name}: {profile.title}")
-    table.add_row("description", escape(profile.description))
+    table.add_row("description", profile.description)
     table.add_row("support", profile.support)
     for name in ("cpu", "memory", "execution", "runtime", "training", "accelerator", "detect"):
         part = getattr(profile, name)
         for key, value in _leaves(part) if part is not None else ():
-            table.add_row(f"{name}.{key}", escape(_text(key, value)))
+            table.add_row(f"{name}.{key}", _text(key, value))
     sources = new_table("Sources", ("what", "where"))
     for source in profile.sources:
-        sources.add_row(source.what, escape(source.where))
+        sources.add_row(source.what, source.where)
     return [table, sources]
 
 
 def proposal_tables(facts: "MachineFacts", proposal: "Proposal") -> "list[Table]":
     """Return a proposal as tables: what was seen, what is proposed and why, and what to do."""
-    from rich.markup import escape
-
     seen = new_table("This machine")
     for key, value in _leaves(facts):
-        seen.add_row(key.removesuffix("_bytes").replace("_", " "), escape(_text(key, value)))
+        seen.add_row(key.removesuffix("_bytes").replace("_", " "), _text(key, value))
     proposed = new_table(f"Proposed profile: {proposal.name}")
     rows = (("because", proposal.reasons), ("warning", proposal.warnings), ("next", _next_steps(facts, proposal)))
     for title, texts in rows:
         for text in texts:
-            proposed.add_row(title, escape(text))
+            proposed.add_row(title, text)
     tables = [seen, proposed]
     if proposal.others:
         others = new_table("Others that may fit", ("name", "reason"))
         for other in proposal.others:
-            others.add_row(other.name, escape(other.reason))
+            others.add_row(other.name, other.reason)
         tables.append(others)
     return tables
 

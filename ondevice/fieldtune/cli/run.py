@@ -268,13 +268,12 @@ def _print_table(
     adapters: "Sequence[LoadedAdapter]",
     results: "Sequence[Sequence[Answer]]",
 ) -> None:
-    from rich.markup import escape
     from rich.text import Text
 
     # The folder's name is enough where no two are called the same.
     folders = [Path(adapter.name).name for adapter in adapters]
     names = folders if len(set(folders)) == len(folders) else [adapter.name for adapter in adapters]
-    table = new_table("", (kind, *(escape(name) for name in names)))
+    table = new_table("", (kind, *names))
     for column in table.columns:
         column.overflow = "fold"
     # A single one has room for more; in a list the answer itself is what one looks for.

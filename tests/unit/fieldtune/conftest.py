@@ -58,3 +58,17 @@ def bracketed(tokenizer: "Tokenizer") -> "Tokenizer":
 def text() -> TextSpec:
     special = {"bos_token": "<s>", "eos_token": "</s>"}
     return text_spec(max_length=200, stop_token_ids=(2,), special_tokens=special, chat_template=CHATML)
+
+
+@pytest.fixture
+def onnx_bytes():
+    """The function from ONNX's textual form of a graph, and its initializers as arrays, to the bytes of its file."""
+    onnx = pytest.importorskip("onnx")
+
+    def make(text, **initializers):
+        model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {text}')
+        for name, value in initializers.items():
+            model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+        return model.SerializeToString()
+
+    return make

@@ -12,8 +12,6 @@ _IDENTITY_DIGITS = 16
 
 def placement_table(report: "PlacementReport") -> "Table":
     """Return where a graph runs, a line for each thing that one asks about it."""
-    from rich.markup import escape
-
     from fieldtune.cli.shared.results import new_table, percent
 
     where = f" on {report.target}" if report.target else ""
@@ -22,7 +20,7 @@ def placement_table(report: "PlacementReport") -> "Table":
     table.add_row("requested", report.requested)
     table.add_row("actual", report.actual)
     table.add_row("emulated", "yes" if report.emulated else "no")
-    table.add_row("reason", escape(report.reason))
+    table.add_row("reason", report.reason)
     table.add_row("batch", "any" if report.batch is None else str(report.batch))
     for share in report.shares:
         said = f"{share.nodes:,} nodes, {_macs(share.macs)} multiply-accumulates a run"

@@ -20,15 +20,16 @@ def print_json(value: object) -> None:
 
 
 def say(console: "Console", line: str) -> None:
-    """Print a line as it is: paths are neither marked up nor broken."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    """Print a line as it is: paths are neither marked up nor broken, and no word in colons becomes a picture."""
+    console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def print_tables(*tables: "Table") -> None:
-    """Print tables as wide as the terminal, or as they need where there is none."""
+    """Print tables as wide as the terminal, or as they need where there is none; cells are taken as they are."""
     from rich.console import Console
 
-    console = Console()
+    # Names of labels, paths and what a file says may look like markup or an emoji.
+    console = Console(markup=False, emoji=False)
     for table in tables:
         if not console.is_terminal:
             # Whatever reads a pipe wants whole cells.
@@ -37,7 +38,7 @@ def print_tables(*tables: "Table") -> None:
             )
         # A table would break a title that is longer than its rows.
         title, table.title = table.title, None
-        console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
+        console.print(title, style="bold", highlight=False, soft_wrap=True)
         console.print(table)
         if not table.show_edge:
             console.print()

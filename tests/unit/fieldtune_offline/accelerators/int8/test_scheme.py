@@ -67,23 +67,6 @@ def test_what_the_cpu_is_beside_stays_in_float32(graph, schemed):
     assert {name for name, _ in scheme.kept} == {"l"}
 
 
-@pytest.mark.parametrize(
-    ("activation", "profile", "taken"),
-    [
-        ("HardSigmoid<alpha=0.16666667,beta=0.5>", "kv260", ["a", "y"]),
-        ("HardSigmoid<alpha=0.16666667,beta=0.5>", "ryzen-ai-strix", ["a", "r", "y"]),
-        ("HardSigmoid<alpha=0.2,beta=0.5>", "vck190", ["a", "y"]),
-        ("LeakyRelu<alpha=0.1015625>", "kv260", ["a", "r", "y"]),
-        ("LeakyRelu<alpha=0.2>", "kv260", ["a", "y"]),
-        ("HardSigmoid<alpha=0.16666667,beta=0.5>", "vck190", ["a", "r", "y"]),
-        ("Sigmoid", "vek280", ["a", "y"]),
-    ],
-)
-def test_activations_are_taken_as_the_target_has_them(graph, schemed, activation, profile, taken):
-    text = f"test (float[n,3,8,8] x) => (float[n,4,6,6] y) {{ a = Conv(x, w) r = {activation}(a) y = Conv(r, v) }}"
-    assert schemed(graph(text, w=(4, 3, 3, 3), v=(4, 4, 1, 1)), profile)[0] == taken
-
-
 def test_an_activation_that_others_read_is_not_fused(graph, schemed):
     text = "test (float[n,3,8,8] x) => (float[n,4,8,8] y) { a = Conv(x, w) r = Relu(a) y = Add(a, r) }"
     taken, scheme = schemed(graph(text, w=(4, 3, 1, 1)), "kv260")
@@ -96,10 +79,3 @@ def test_an_input_that_the_cpu_reads_too_is_read_as_it_is_fed(graph, schemed):
     taken, scheme = schemed(graph(text, w=(8, 8), w2=(8, 8)), "kv260")
     assert (len(taken), taken[-1]) == (3, "y")
     assert [name for name, _ in scheme.kept] == ["x"]
-
-
-def test_grouped_convolutions_and_scaled_products_are_left(graph, schemed):
-    text = "test (float[n,4,8,8] x) => (float[n,4,8,8] y) { y = Conv<group=2>(x, w) }"
-    assert schemed(graph(text, w=(4, 2, 1, 1)), "kv260")[0] == []
-    text = "test (float[n,4] x) => (float[n,4] y) { y = Gemm<alpha=2.0>(x, w) }"
-    assert schemed(graph(text, w=(4, 4)), "kv260")[0] == []

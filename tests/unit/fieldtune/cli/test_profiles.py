@@ -8,6 +8,7 @@ import pytest
 import fieldtune
 from fieldtune.cli import main
 from fieldtune.cli.profiles import proposal_tables
+from fieldtune.cli.shared import print_tables
 from fieldtune.hardware import load_profiles
 from fieldtune.hardware.detection import propose
 from fieldtune.hardware.machine import MachineFacts
@@ -63,12 +64,8 @@ def test_detect_proposes_a_profile_for_this_machine(capsys):
 
 
 def test_an_unknown_board_is_told_what_to_copy_and_what_to_write(capsys):
-    from rich.console import Console
-
     facts = MachineFacts(device_tree="A board [rev 2]", architecture="aarch64", providers=("CPUExecutionProvider",))
-    console = Console(width=1000)
-    for table in proposal_tables(facts, propose(facts, load_profiles())):
-        console.print(table)
+    print_tables(*proposal_tables(facts, propose(facts, load_profiles())))
     shown = capsys.readouterr().out
     assert "no profile is known by the device tree's model, 'A board [rev 2]'" in shown
     assert 'cpu-generic.toml, name and correct the copy, put device_tree = ["A board [rev 2]"] under [detect]' in shown

@@ -96,3 +96,23 @@ def test_activations_that_cannot_be_listed_are_no_empty_cache(capsys):
     shown = capsys.readouterr()
     assert shown.out.startswith("removed 2 compiled prefix(es)")
     assert "activations: cannot be read (Not a directory)" in shown.err
+
+
+def test_the_list_has_what_is_kept_and_what_is_wrong_with_it(compiled, cache, capsys):
+    keep("some/[base]").close()
+    assert main(["cache", "list"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert ["Compiled", "prefixes"] in rows
+    assert [row[:6] for row in rows if row[0] in ("one", "other")] == [
+        [name, "-", "-", "0.1", "MB", "-"] for name in ("one", "other")
+    ]
+    assert ["1", "0.1", "MB", "prefix", "no", "some/[base],", "profile"] in rows
+    assert main(["cache", "list", "--activations", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["folder"], found["compiled"]) == (str(cache), [])
+    assert [(one["prefix"]["base"], one["samples"]) for one in found["activations"]] == [("some/[base]", 1)]
+
+
+def test_an_empty_cache_is_told(cache, capsys):
+    assert main(["cache", "list"]) == 0
+    assert capsys.readouterr().out == f"nothing is kept in {cache}\n"
