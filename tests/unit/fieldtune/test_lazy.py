@@ -46,6 +46,6 @@ def test_an_error_of_the_import_is_told_as_it_is(package):
 
 
 def test_each_name_has_one_home():
-    load = lazy_names("fieldtune.files", {"fields": ("Fields",), "json_text": ("json_value",)})
+    load = lazy_names("fieldtune.files", {"fields": ("Fields",), "json_form": ("json_value",)})
     assert load("Fields").__module__ == "fieldtune.files.fields"
     assert load("json_value").__module__ == "fieldtune.files.json_form"
