@@ -8,7 +8,6 @@ import torch
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.lowering.builder import GraphBuilder
 from fieldtune_offline.passes.cheapest_boundary import cheapest_boundary, frozen_nodes, reads_batch
-from fieldtune_offline.passes.fingerprints import fingerprints
 
 BATCH = sympy.Symbol("batch")
 FLOAT = torch.float32
@@ -115,18 +114,3 @@ def test_frozen_nodes_depend_on_nothing_that_is_trained():
     graph = small.graph(result)
     assert frozen_nodes(graph, {"theta"}) == [hidden.value.producer()]
     assert frozen_nodes(graph, set()) == list(graph)
-
-
-def test_fingerprints_tell_operators_inputs_attributes_and_weights_apart():
-    def digests(name, transposed, *, first=True):
-        small = Small()
-        if not first:
-            small.build.cast(small.mask, FLOAT)  # another place in the graph, and other names of values
-        weight = small.build.source(name, FLOAT, [256, 256])
-        product = small.build.op("Gemm", [small.pixels, weight], FLOAT, [BATCH, 256], transA=0, transB=transposed)
-        graph = small.graph(product)
-        graph.initializers.add(weight.value)
-        return fingerprints(graph)[id(product.value)]
-
-    assert digests("w", 1) == digests("w", 1, first=False)
-    assert len({digests("w", 1), digests("w", 0), digests("v", 1)}) == 3

@@ -1,0 +1,154 @@
+"""The graphs of a bundle from one small adapted network, run by ONNX Runtime beside torch."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from builders import layout, parameter
+from fieldtune_offline.adapted import Adapted
+from fieldtune_offline.graphs import adapted_graph, gradient_graph
+from fieldtune_offline.tasks.interface import Traceable
+
+PREFIX = "base_model.model."
+STATIC = frozenset()
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(3, 5)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.first(x)))
+
+
+class Loss(nn.Module):
+    """The sum of squares of what counts, and how many count."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x, counts):
+        return (self.model(x).square().sum(-1) * counts).sum(), counts.sum()
+
+
+class Answer(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        # The input itself is an output, too.
+        return self.model(x), x
+
+
+@pytest.fixture(scope="module")
+def adapted():
+    """LoRA of rank 2 on the first layer, its B not zero."""
+    torch.manual_seed(0)
+    model = get_peft_model(Net(), LoraConfig(r=2, lora_alpha=4, target_modules=["first"])).eval()
+    with torch.no_grad():
+        model.get_submodule(f"{PREFIX}first").lora_B["default"].weight.normal_()
+    shapes = {"A": {"rank": 2, "in_features": 3}, "B": {"out_features": 5, "rank": 2}}
+    parameters = layout(
+        *(
+            parameter(f"{PREFIX}first.lora_{part}.weight", axes, module="first", transposed=True, scaled=part == "B")
+            for part, axes in shapes.items()
+        )
+    )
+    names = {p.key: p.key.replace(".weight", ".default.weight") for p in parameters.parameters}
+    return Adapted(model, model.peft_config["default"], "lora", names, parameters)
+
+
+@pytest.fixture(scope="module")
+def theta(adapted):
+    held = dict(adapted.model.named_parameters())
+    return adapted.layout.pack({key: held[name].detach().numpy() for key, name in adapted.names.items()})
+
+
+@pytest.fixture(scope="module")
+def batch():
+    draw = torch.Generator().manual_seed(1)
+    return {"x": torch.randn(4, 3, generator=draw), "counts": torch.tensor([1.0, 1.0, 0.0, 1.0])}
+
+
+@pytest.fixture(scope="module")
+def training(adapted, batch):
+    inputs = (("x", ("batch", None)), ("counts", ("batch",)))
+    source = Traceable(Loss(adapted.model), "model", batch, inputs, ("loss_sum", "weight"), {"counts": 9})
+    return gradient_graph(source, adapted, STATIC)
+
+
+@pytest.fixture(scope="module")
+def serving(adapted, batch):
+    source = Traceable(Answer(adapted.model), "model", {"x": batch["x"]}, (("x", ("batch", None)),), ("y", "given"))
+    return adapted_graph("infer", source, adapted, STATIC)
+
+
+def run(graph, feeds):
+    """Bind the weights of a graph and run it."""
+    for value in graph.unbound:
+        value.const_value = ir.tensor(graph.weights[value.name].detach().numpy(), name=value.name)
+    proto = ir.to_proto(graph.model)
+    onnx.checker.check_model(proto, full_check=True)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [spec.name for spec in graph.outputs]
+    return dict(zip(names, session.run(names, feeds), strict=True))
+
+
+def test_loss_and_gradient_are_torchs(training, adapted, theta, batch):
+    feeds = {name: tensor.numpy() for name, tensor in batch.items()}
+    found = run(training, {**feeds, "theta": theta})
+    assert list(found) == ["loss_sum", "weight", "grad_sum"]
+    adapted.model.zero_grad()
+    loss, weight = Loss(adapted.model)(**batch)
+    loss.backward()
+    held = dict(adapted.model.named_parameters())
+    expected = adapted.layout.pack({key: held[name].grad.numpy() for key, name in adapted.names.items()})
+    assert found["loss_sum"] == pytest.approx(loss.item(), rel=1e-6)
+    assert found["weight"] == weight.item() == 3
+    np.testing.assert_allclose(found["grad_sum"], expected, rtol=1e-5, atol=1e-6)
+    assert expected.any()
+
+
+def test_the_base_goes_by_the_names_of_the_checkpoint_and_theta_takes_the_adapters_place(training):
+    assert set(training.weights) == {"first.weight", "first.bias", "head.weight", "head.bias"}
+    assert [(spec.name, spec.shape, spec.pad) for spec in training.inputs] == [
+        ("x", ("batch", 3), 0),
+        ("counts", ("batch",), 9),
+        ("theta", (16,), 0),
+    ]
+    assert training.adapter_inputs == ()
+
+
+def test_a_forward_graph_takes_adapters_of_any_rank_and_none(serving, adapted, batch):
+    assert [(spec.name, spec.shape) for spec in serving.adapter_inputs] == [
+        (f"{PREFIX}first.lora_A.weight", (3, "rank")),
+        (f"{PREFIX}first.lora_B.weight", ("rank", 5)),
+    ]
+    feeds = {"x": batch["x"].numpy()}
+    with torch.no_grad(), adapted.model.disable_adapter():
+        base = adapted.model(x=batch["x"]).numpy()
+    np.testing.assert_allclose(run(serving, feeds)["y"], base, rtol=1e-5, atol=1e-6)
+    # PEFT's layer, transposed, with alpha / rank in B, and a third rank of zeros.
+    layer = adapted.model.get_submodule(f"{PREFIX}first")
+    a, b = (getattr(layer, part)["default"].weight.detach().numpy().T for part in ("lora_A", "lora_B"))
+    a, b = np.pad(a, ((0, 0), (0, 1))), np.pad(4 / 2 * b, ((0, 1), (0, 0)))
+    fed = {f"{PREFIX}first.lora_A.weight": a, f"{PREFIX}first.lora_B.weight": b}
+    with torch.no_grad():
+        expected = adapted.model(batch["x"]).numpy()
+    np.testing.assert_allclose(run(serving, {**feeds, **fed})["y"], expected, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(base, expected)
+
+
+def test_an_input_that_is_passed_on_has_an_output_of_its_own(serving, batch):
+    found = run(serving, {"x": batch["x"].numpy()})
+    np.testing.assert_array_equal(found["given"], batch["x"].numpy())
+    assert [spec.name for spec in serving.outputs] == ["y", "given"]
