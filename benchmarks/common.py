@@ -75,9 +75,9 @@ def bundle(name: str, spec: BuildSpec) -> Path:
     return spec.out
 
 
-def on_threads(profile: HardwareProfile) -> HardwareProfile:
+def on_threads(profile: HardwareProfile, threads: int = THREADS) -> HardwareProfile:
     """Return a profile with the threads of every contender."""
-    return dataclasses.replace(profile, runtime=dataclasses.replace(profile.runtime, threads=THREADS))
+    return dataclasses.replace(profile, runtime=dataclasses.replace(profile.runtime, threads=threads))
 
 
 def interpreter(runtime: str | None, cache: Path) -> Path:
@@ -204,21 +204,21 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
     return Spread.of(one / other for one, other in zip(ours, theirs, strict=True))
 
 
-def machine() -> dict[str, str]:
+def machine(threads: int = THREADS) -> dict[str, str]:
     """Return what a result depends on beside the code: processor, cores, Python and package versions."""
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cores": str(os.cpu_count() or "unknown"),
-        "threads": str(THREADS),
+        "threads": str(threads),
         "python": platform.python_version(),
         **versions,
     }
 
 
-def machine_line() -> str:
+def machine_line(threads: int = THREADS) -> str:
     """Return ``machine()`` as a line for people."""
-    return ", ".join(f"{name} {value}" for name, value in machine().items())
+    return ", ".join(f"{name} {value}" for name, value in machine(threads).items())
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -233,11 +233,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [padded[0], rule, *padded[1:]])
 
 
-def save(name: str, cache: Path, result: dict[str, Any]) -> Path:
+def save(name: str, cache: Path, result: dict[str, Any], threads: int = THREADS) -> Path:
     """Write a result, with the machine, into ``CACHE/benchmarks/NAME.json`` and return the file."""
     file = cache.resolve() / "benchmarks" / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"benchmark": name, "machine": machine(), **result}, indent=1) + "\n")
+    file.write_text(json.dumps({"benchmark": name, "machine": machine(threads), **result}, indent=1) + "\n")
     return file
 
 
