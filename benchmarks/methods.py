@@ -26,8 +26,7 @@ from common import REPOSITORY, Child, asset, bundle, machine_line, on_threads, p
 from train_step import SUBJECTS, Subject, write_batches
 
 from fieldtune import Runner, load_profile, open_bundle
-from fieldtune.adapters import Adapter, from_theta, read_adapter, to_theta
-from fieldtune.adapters import method_named
+from fieldtune.adapters import Adapter, from_theta, method_named, read_adapter, to_theta
 from fieldtune.bundle import PAST, Bundle
 from fieldtune_offline import BuildSpec, MethodSpec
 
