@@ -26,7 +26,10 @@ def noise_batches(root: Path, manifest: Manifest) -> list[Arrays]:
     """
     inputs = manifest.graphs["eval"].inputs
     fixed = static_shape(inputs)
-    sizes = dict.fromkeys((fixed[0] or batch, fixed[1] or sequence) for batch, sequence in _SHAPES)
+    # Images have no sequence, by which two batches of one static size would differ.
+    sizes = dict.fromkeys(
+        (fixed[0] or batch, 0 if manifest.image else fixed[1] or sequence) for batch, sequence in _SHAPES
+    )
     rng = np.random.default_rng(7)
     vocabulary = _vocabulary(root, manifest) if manifest.text else 0
     task = task_class(manifest.task.name)

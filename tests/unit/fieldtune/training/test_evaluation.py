@@ -18,20 +18,22 @@ from fieldtune.training.evaluation import Evaluation, EvaluationGraph, evaluate_
 
 pytest.importorskip("onnxruntime")
 
-# Its logits are its two inputs; where the label counts, the loss is the logit of class 0.
-EVAL = """eval (float[batch,2] x, int64[batch] labels) => (float loss_sum, float[batch,2] logits, float weight) {
-    logits = Identity(x)
+# Its logits are its two tokens; where the label counts, the loss is the logit of class 0.
+EVAL = """eval (int64[batch,2] input_ids, int64[batch] labels) => (
+    float loss_sum, float[batch,2] logits, float weight
+) {
+    logits = Cast<to=1>(input_ids)
     counted = GreaterOrEqual(labels, zero)
     weights = Cast<to=1>(counted)
     weight = ReduceSum<keepdims=0>(weights)
-    first = Gather<axis=1>(x, zero)
+    first = Gather<axis=1>(logits, zero)
     losses = Mul(first, weights)
     loss_sum = ReduceSum<keepdims=0>(losses)
 }"""
 
 
-def example(x, label):
-    arrays = {"x": np.array(x, np.float32), "labels": np.array(label, np.int64)}
+def example(tokens, label):
+    arrays = {"input_ids": np.array(tokens), "labels": np.array(label)}
     return Encoded(arrays=arrays, weight=float(label != IGNORE_INDEX))
 
 
@@ -53,10 +55,14 @@ def bundle(tmp_path, onnx_bytes):
     def make(batch="batch"):
         spec = graph_spec(
             "eval",
-            inputs=(tensor_spec("x", batch, 2), tensor_spec("labels", batch, dtype="int64", pad=IGNORE_INDEX)),
+            inputs=(
+                tensor_spec("input_ids", batch, 2, dtype="int64"),
+                tensor_spec("labels", batch, dtype="int64", pad=IGNORE_INDEX),
+            ),
             outputs=(tensor_spec("loss_sum"), tensor_spec("logits", batch, 2), tensor_spec("weight")),
         )
-        contents = {spec.path: onnx_bytes(EVAL, zero=np.array(0, np.int64)), spec.nodes: b"{}"}
+        text = EVAL.replace("[batch", f"[{batch}")
+        contents = {spec.path: onnx_bytes(text, zero=np.array(0, np.int64)), spec.nodes: b"{}"}
         return write_bundle(tmp_path, manifest(graphs={"eval": spec}), contents)
 
     return make

@@ -11,19 +11,11 @@ from fieldtune_offline.quiet import quiet_tracing
 X = Input("x", ("rows", None))
 
 
-@pytest.fixture
-def program():
-    """The function from a module to its program, in core operators, of an input whose rows vary."""
-
-    def export(module, *, training=False):
-        with quiet_tracing():
-            found = torch.export.export(
-                module.train(training), (torch.ones(4, 3),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-                strict=False,
-            )  # fmt: skip
-            return found.run_decompositions()
-
-    return export
+def exported(module):
+    """Return a module's program, in core operators, of an input whose rows vary."""
+    with quiet_tracing():
+        vary = ({0: torch.export.Dim.DYNAMIC},)
+        return torch.export.export(module, (torch.ones(4, 3),), dynamic_shapes=vary, strict=False).run_decompositions()
 
 
 def lowered(program, inputs=(X,), given=None, names=None):
@@ -41,8 +33,13 @@ class Net(nn.Module):
         return torch.relu(self.second(self.first(x)))
 
 
-def test_inputs_weights_and_outputs_are_told(program):
-    build, found = lowered(program(Net()))
+@pytest.fixture(scope="module")
+def net():
+    return exported(Net())
+
+
+def test_inputs_weights_and_outputs_are_told(net):
+    build, found = lowered(net)
     assert [(tensor.value.name, list(map(str, tensor.dims))) for tensor in found.inputs] == [("x", ["rows", "3"])]
     assert set(found.weights) == {"first.weight", "first.bias", "second.weight", "second.bias"}
     assert [list(map(str, tensor.dims)) for tensor in found.outputs] == [["rows", "3"]]
@@ -50,22 +47,22 @@ def test_inputs_weights_and_outputs_are_told(program):
     assert build.nodes[-1].op_type == "Relu"
 
 
-def test_parameters_of_one_name_are_one_tensor(program):
+def test_parameters_of_one_name_are_one_tensor(net):
     names = {"second.weight": "first.weight", "second.bias": "other"}
-    _, found = lowered(program(Net()), names=names)
+    _, found = lowered(net, names=names)
     assert set(found.weights) == {"first.weight", "first.bias", "other"}
 
 
-def test_what_is_given_takes_a_parameters_place(program):
+def test_what_is_given_takes_a_parameters_place(net):
     build = GraphBuilder()
     own = build.source("own", torch.float32, (3, 3))
-    found = lower_program(program(Net()), [X], build, given={"first.weight": own}, names={})
+    found = lower_program(net, [X], build, given={"first.weight": own}, names={})
     assert "first.weight" not in found.weights
     assert any(own.value in node.inputs for node in build.nodes)
 
 
-def test_nodes_know_the_module_that_they_are_of(program):
-    build, _ = lowered(program(Net()))
+def test_nodes_know_the_module_that_they_are_of(net):
+    build, _ = lowered(net)
     modules = {node.metadata_props.get("module", "") for node in build.nodes}
     assert any("first" in module for module in modules)
     assert any("second" in module for module in modules)
@@ -76,9 +73,9 @@ class Rare(nn.Module):
         return torch.i0(x) + torch.i0(x + 1) + torch.digamma(x)
 
 
-def test_every_operator_without_a_lowering_is_named_with_its_count(program):
+def test_every_operator_without_a_lowering_is_named_with_its_count():
     with pytest.raises(UnsupportedModel) as caught:
-        lowered(program(Rare()))
+        lowered(exported(Rare()))
     assert str(caught.value).splitlines() == [
         "the model needs operators that have no ONNX lowering here",
         "  - aten.digamma.default (1 times)",
@@ -91,9 +88,9 @@ class Random(nn.Module):
         return x + torch.rand_like(x)
 
 
-def test_what_is_random_is_refused(program):
+def test_what_is_random_is_refused():
     with pytest.raises(UnsupportedModel, match="is random; dropout and noise must be off in a training graph"):
-        lowered(program(Random()))
+        lowered(exported(Random()))
 
 
 class Counting(nn.Module):
@@ -106,9 +103,9 @@ class Counting(nn.Module):
         return x + self.count
 
 
-def test_a_buffer_that_changes_is_refused(program):
+def test_a_buffer_that_changes_is_refused():
     with pytest.raises(UnsupportedModel, match="the model changes its buffer 'count' while it runs"):
-        lowered(program(Counting()))
+        lowered(exported(Counting()))
 
 
 class Branching(nn.Module):
@@ -116,11 +113,11 @@ class Branching(nn.Module):
         return torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,))
 
 
-def test_a_sub_graph_is_refused(program):
+def test_a_sub_graph_is_refused():
     with pytest.raises(UnsupportedModel, match=r"a sub-graph \(torch\.cond, map or scan\) \(2 times\)"):
-        lowered(program(Branching()))
+        lowered(exported(Branching()))
 
 
-def test_inputs_that_are_not_described_are_the_callers_mistake(program):
+def test_inputs_that_are_not_described_are_the_callers_mistake(net):
     with pytest.raises(ValueError, match="the program has 1 user inputs; 2 were described"):
-        lowered(program(Net()), inputs=(X, Input("y", ())))
+        lowered(net, inputs=(X, Input("y", ())))
