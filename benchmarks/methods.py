@@ -123,12 +123,26 @@ def answers_of(bundles: Mapping[str, Path], sequence: int) -> dict[str, Callable
 
     runners = {name: Runner(open_bundle(path), profile) for name, path in bundles.items()}
     answered = {name: answering(runner, moved(runner.bundle)) for name, runner in runners.items()}
-    return {**answered, WITHOUT: answering(next(iter(runners.values())), None)}
+    return {**answered, WITHOUT: answering(runners["lora"], None)}
 
 
-def time_answers(contenders: Mapping[str, Callable[[], object]], turns: int) -> Figures:
-    """Let everyone answer in turn; the first answer of a turn is not timed."""
-    figures: Figures = {field: {name: [] for name in contenders} for field, *_ in ANSWER_ROWS}
+def time_answers(bundles: Mapping[str, Path], sequence: int, *, rounds: int, turns: int) -> Figures:
+    """Let everyone answer in turn.
+
+    Sessions are opened again in each round, and in another order: one opening of a graph and the next answer at speeds
+    that are up to a tenth apart, more than methods are.
+    """
+    figures: Figures = {field: {name: [] for name in (*bundles, WITHOUT)} for field, *_ in ANSWER_ROWS}
+    names = list(bundles)
+    for number in range(rounds):
+        first = number % len(names)
+        order = {name: bundles[name] for name in (*names[first:], *names[:first])}
+        take_turns(answers_of(order, sequence), turns, figures)
+    return figures
+
+
+def take_turns(contenders: Mapping[str, Callable[[], object]], turns: int, figures: Figures) -> None:
+    """Add the turns of a round to the figures; the first answer of a turn is not timed."""
     for answer in contenders.values():
         answer()  # a session's first run is slower
     for _ in range(turns):
@@ -141,7 +155,6 @@ def time_answers(contenders: Mapping[str, Callable[[], object]], turns: int) -> 
             walls, cpus = zip(*((b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(clocks)), strict=True)
             figures["answer_ms"][name].append(1000 * statistics.median(walls))
             figures["answer_cpu_ms"][name].append(1000 * statistics.median(cpus))
-    return figures
 
 
 def figures_table(what: str, figures: Figures, rows: Sequence[tuple[str, str, int]]) -> str:
@@ -175,7 +188,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     steps = time_steps(subject, model, bundles, batches, rounds=rounds, turns=turns)
     print(figures_table(f"{subject.title}, {subject.batch} rows of {subject.sequence} tokens", steps, STEP_ROWS))
     print(f"\n{rounds} rounds of {turns} turns.{verdict(steps)}\n", flush=True)
-    served = time_answers(answers_of(bundles, subject.sequence), 2 * rounds * turns)
+    served = time_answers(bundles, subject.sequence, rounds=rounds, turns=turns)
     asked = f"one text of {subject.sequence} tokens" if subject.labels else f"one token after {PAST_TOKENS}"
     print(f"{figures_table(f'{subject.title}, {asked}', served, ANSWER_ROWS)}\n", flush=True)
     return {
