@@ -220,13 +220,13 @@ def predicted(row: Row, root: Path, samples: int) -> dict[str, int]:
     from fieldtune.bundle.manifest_reading import read_manifest
     from fieldtune.hardware import read_profile
     from fieldtune.preflight.memory import predict_memory
-    from fieldtune.preflight.workload import uses_of, workload
+    from fieldtune.preflight.workload import uses_of, workload_of
 
     opened = Bundle(root, read_manifest((root / "manifest.json").read_text()))
     text = f'format_version = "1.1"\nname = "p"\ntitle = "p"\nsource = []\n[runtime]\n{PROFILES[row.profile]}\n'
     profile = read_profile(text, "p.toml")
     use = next(use for use in uses_of(opened) if use == row.use)
-    work = workload(opened, profile, use, batch=row.batch, sequence=row.sequence, samples=samples)
+    work = workload_of(opened, profile, use, batch=row.batch, sequence=row.sequence, samples=samples)
     prediction = predict_memory(work)
     kinds = [field.name for field in dataclasses.fields(prediction) if field.name.endswith("_bytes")]
     return {**{kind: getattr(prediction, kind) for kind in kinds}, "total_bytes": prediction.total_bytes}

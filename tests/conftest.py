@@ -25,7 +25,7 @@ FOLDERS = ("unit", "property", "golden", "integration")
 REQUIRED = frozenset(filter(None, os.environ.get("FIELDTUNE_REQUIRE", "").split(",")))
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order by folder, slow tests last; of several test processes, each takes a file's tests together.
 
@@ -73,6 +73,12 @@ def alone(cache: Path) -> Iterator[None]:
     with (cache / ".tests.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@pytest.fixture(scope="session")
+def filling(cache: Path) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Return what holds the cache while something that tests share is made."""
+    return lambda: alone(cache)
 
 
 @pytest.fixture(scope="session")

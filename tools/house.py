@@ -145,6 +145,16 @@ def measure(package: str) -> dict[str, Any]:
     }
 
 
+def faults_of(package: str, measured: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with a package's figures."""
+    for name in ("climbing imports", "cycles"):
+        if measured[name]:
+            yield f"{package}: {name}: {len(measured[name])}; expected none"
+    mean, most = measured["internal imports a module, mean"], MOST_IMPORTS.get(package, math.inf)
+    if mean > most:
+        yield f"{package}: {mean} internal imports a module in the mean; expected at most {most}"
+
+
 def main() -> int:
     """Print the figures; return 1 where an import climbs, modules import each other, or too many others in the mean."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -160,14 +170,10 @@ def main() -> int:
                 print(f"  {name:34} {len(value) if isinstance(value, list) else value}")
                 for item in value if isinstance(value, list) else ():
                     print(f"    {item}")
-    faulty = [
-        package
-        for package, measured in figures.items()
-        if measured["climbing imports"]
-        or measured["cycles"]
-        or measured["internal imports a module, mean"] > MOST_IMPORTS.get(package, math.inf)
-    ]
-    return int(bool(faulty))
+    faults = [fault for package, measured in figures.items() for fault in faults_of(package, measured)]
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return int(bool(faults))
 
 
 if __name__ == "__main__":

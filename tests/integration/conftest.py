@@ -25,8 +25,9 @@ def tiny_models(tiny, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def tiny_bundles(tiny, cache):
+def tiny_bundles(tiny, cache, filling):
     """The folder that holds ``tiny-classifier``, ``static-classifier``, ``tiny-lm`` and their ``models``."""
     folder = Path(os.environ.get("FIELDTUNE_TEST_BUNDLES") or cache / "bundles")
-    tiny.build_all(folder)
+    with filling():
+        tiny.build_all(folder)
     return folder

@@ -11,7 +11,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from fieldtune.training.optimizers import AdamWConfig
 from peft import PeftModel, get_peft_model_state_dict
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
@@ -27,6 +26,7 @@ from fieldtune.hardware import load_profile
 from fieldtune.hardware.installed import features
 from fieldtune.runtime.providers import choose_provider
 from fieldtune.serving.runner import Runner
+from fieldtune.training import AdamWConfig
 from fieldtune.training.backends.portable import PortableBackend
 from fieldtune_offline import BuildSpec, MethodSpec, build_bundle
 from fieldtune_offline.quiet import quiet_loading

@@ -2,8 +2,8 @@
 
 import dataclasses
 
+from fieldtune.adapters import methods as device
 from fieldtune.adapters import read_adapter
-from fieldtune.adapters.methods import table as device
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.methods.interface import Method
 from fieldtune_offline.methods.peft_config import read_config

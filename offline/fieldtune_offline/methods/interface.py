@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from fieldtune.adapters.methods import table as device
+from fieldtune.adapters import methods as device
 from fieldtune.bundle import RANK
 from fieldtune.errors import UnsupportedModel, listed
 from fieldtune_offline.adapted import Adapted

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fieldtune.adapters import Adapter, read_adapter
-from fieldtune.adapters.methods.table import all_methods
+from fieldtune.adapters.methods import all_methods
 from fieldtune.bundle import MANIFEST_NAME, Manifest, OrtTrainingSpec, file_spec, open_bundle
 from fieldtune.bundle.manifest import FORMAT_VERSION
 from fieldtune.errors import ExportError, UnsupportedModel

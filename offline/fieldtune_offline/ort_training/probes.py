@@ -95,12 +95,15 @@ class Probes:
             # Either may be a tolerance away from torch, on its own side.
             comparison = compare_gradients(answered, gradients, 2 * GRADIENT_TOLERANCE)
             faults += [f"{where}: {fault}" for fault in comparison.faults]
-            losses = [relative_difference(answers[f"{number}/{name}"], loss) for name in (_LOSS, "eval_loss")]
-            if not max(losses) <= LOSS_TOLERANCE:
-                faults.append(f"{where}: the loss is {answers[f'{number}/loss']}; gradient.onnx has {loss}")
+            losses = {name: relative_difference(answers[f"{number}/{name}"], loss) for name in (_LOSS, "eval_loss")}
+            faults += [
+                f"{where}: {name} is {answers[f'{number}/{name}']}; gradient.onnx has a loss of {loss}"
+                for name, difference in losses.items()
+                if not difference <= LOSS_TOLERANCE
+            ]
             records.append(
                 OrtParitySpec(
-                    batch=rows, sequence=length, loss_relative=max(losses), gradient_relative=comparison.worst
+                    batch=rows, sequence=length, loss_relative=max(losses.values()), gradient_relative=comparison.worst
                 )
             )
         if faults:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from fieldtune.errors import ExportError
 from fieldtune_offline.passes.merged_tensor import MergedTensor, Update, unbound
 
-BIAS_INPUT = 2
+_BIAS_INPUT = 2
 _WEIGHT_INPUT = {"Gemm": 1, "Conv": 1, "Gather": 0}
 """The products that an adapter stands beside, and which of their inputs is the weight."""
 _MOVEMENTS = ("Reshape", "Transpose", "Mul")
@@ -142,15 +142,15 @@ def with_bias(
 
 def bias_of(product: ir.Node) -> ir.Value | None:
     """Return the bias that a product adds."""
-    return product.inputs[BIAS_INPUT] if product.op_type != "Gather" and len(product.inputs) > BIAS_INPUT else None
+    return product.inputs[_BIAS_INPUT] if product.op_type != "Gather" and len(product.inputs) > _BIAS_INPUT else None
 
 
 def set_bias(products: Sequence[ir.Node], bias: ir.Value) -> None:
     """Let products add a bias."""
     for product in products:
-        if len(product.inputs) <= BIAS_INPUT:
-            product.resize_inputs(BIAS_INPUT + 1)
-        product.replace_input_with(BIAS_INPUT, bias)
+        if len(product.inputs) <= _BIAS_INPUT:
+            product.resize_inputs(_BIAS_INPUT + 1)
+        product.replace_input_with(_BIAS_INPUT, bias)
 
 
 def _weight(product: ir.Node) -> ir.Value:

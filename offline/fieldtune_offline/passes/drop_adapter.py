@@ -35,7 +35,7 @@ def drop_adapter(model: ir.Model, layout: Layout, fold: Fold) -> list[MergedTens
     fed = {str(value.name): value for value in graph.inputs}
     merged: dict[str, MergedTensor] = {}
     made: list[ir.Value] = []
-    for tensor, value in fold(graph, fed, layout):
+    for tensor, value in fold(fed, layout):
         merged[tensor.name] = tensor
         made.append(value)
     adapter = [value for value in fed.values() if value.const_value is not None]  # what has a default

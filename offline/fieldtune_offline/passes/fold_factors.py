@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fieldtune.bundle import FloatArray, Layout, ParameterSpec
+from fieldtune.errors import ExportError
 from fieldtune_offline.passes.adapter_branches import (
     bias_of,
     bypass,
@@ -31,7 +32,7 @@ _INPUTS = ("in_features", "in_channels")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class OutputFactors:
+class _OutputFactors:
     """l ∘ W, a factor for each output.
 
     Attributes:
@@ -53,7 +54,7 @@ class OutputFactors:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class InputFactors:
+class _InputFactors:
     """W ∘ l, a factor for each input.
 
     Attributes:
@@ -75,9 +76,8 @@ class InputFactors:
         return scaled if self.outputs_first else scaled.T
 
 
-def fold_ia3(graph: ir.Graph, fed: Mapping[str, ir.Value], layout: Layout) -> list[tuple[MergedTensor, ir.Value]]:
+def fold_ia3(fed: Mapping[str, ir.Value], layout: Layout) -> list[tuple[MergedTensor, ir.Value]]:
     """Take the factors of all layers out of a forward graph, in place; as ``fold_lora``."""
-    del graph
     folded: list[tuple[MergedTensor, ir.Value]] = []
     for p in layout.parameters:
         if p.replaces is not None:
@@ -92,9 +92,13 @@ def _into_inputs(
     places: Sequence[tuple[ir.Node, ir.Value]], parameter: ParameterSpec
 ) -> list[tuple[MergedTensor, ir.Value]]:
     products = [product for node, _ in places for product in products_with(node.outputs[0], parameter.module)]
+    if not products:
+        raise ExportError(
+            f"{parameter.module}: its scaled inputs go into no product, so that its adapter cannot be merged"
+        )
     for node, value in places:
         bypass(node, value)
-    update = InputFactors(
+    update = _InputFactors(
         key=parameter.key,
         outputs_first=output_axis(products[0]) == 0,
         groups=products[0].attributes.get_int("group", 1),
@@ -108,31 +112,31 @@ def _into_outputs(
     products = [product_of(value, parameter.module) for _, value in places]
     for node, value in places:
         bypass(node, value)
-    update = OutputFactors(key=parameter.key, axis=output_axis(products[0]))
+    update = _OutputFactors(key=parameter.key, axis=output_axis(products[0]))
     folded = [with_weight(products, parameter.module, update)]
     bias = bias_of(products[0])
     if bias is not None:
         assert bias.shape is not None
         shape = tuple(bias.shape.numpy())
-        folded.append(with_bias(products, parameter.module, OutputFactors(key=parameter.key, axis=0), shape))
+        folded.append(with_bias(products, parameter.module, _OutputFactors(key=parameter.key, axis=0), shape))
     return folded
 
 
-def fold_dora(graph: ir.Graph, fed: Mapping[str, ir.Value], layout: Layout) -> list[tuple[MergedTensor, ir.Value]]:
+def fold_dora(fed: Mapping[str, ir.Value], layout: Layout) -> list[tuple[MergedTensor, ir.Value]]:
     """Take all pairs and what multiplies their layers' outputs out of a forward graph, in place; as ``fold_lora``.
 
     W becomes (W + s · B A) ∘ m / ‖W + s · B A‖, whose last factor is fed (Liu et al. 2024, §4.1).
     """
     magnitudes = {f"{p.module}.weight": p for p in layout.parameters if p.weight is not None}
     folded: list[tuple[MergedTensor, ir.Value]] = []
-    for tensor, value in fold_lora(graph, fed, layout):
+    for tensor, value in fold_lora(fed, layout):
         parameter = magnitudes[tensor.name]
         products = [node for node, _ in value.uses()]
         places = factors(fed[parameter.key], parameter.module)
         _take_bias([node for node, _ in places], products)
         for node, total in places:
             bypass(node, total)
-        update = OutputFactors(key=parameter.key, axis=output_axis(products[0]), before=tensor.update)
+        update = _OutputFactors(key=parameter.key, axis=output_axis(products[0]), before=tensor.update)
         folded.append((dataclasses.replace(tensor, update=update), value))
     return folded
 
@@ -143,6 +147,8 @@ def _take_bias(scaled: Sequence[ir.Node], products: Sequence[ir.Node]) -> None:
     biases: list[ir.Value] = []
     for node in scaled:
         (output,) = node.outputs
+        if output.is_graph_output():
+            return
         for addition, index in output.uses():
             other = addition.inputs[1 - index] if addition.op_type == "Add" else None
             bias = None if other is None else _along_outputs(other, products[0])
@@ -165,5 +171,9 @@ def _along_outputs(value: ir.Value, product: ir.Node) -> ir.Value | None:
         laid = node.inputs[0]
     else:
         laid = value if product.op_type == "Gemm" else None
-    held = laid is not None and laid.const_value is not None and laid.shape is not None and len(laid.shape) == 1
-    return laid if held else None
+    if laid is None or laid.const_value is None or laid.shape is None:
+        return None
+    # One for each output: a bias in the product is not spread over them as an addition would spread it.
+    weight = product.inputs[1]
+    outputs = None if weight is None or weight.shape is None else weight.shape[output_axis(product)]
+    return laid if list(laid.shape) == [outputs] else None

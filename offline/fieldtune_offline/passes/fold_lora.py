@@ -64,11 +64,10 @@ class _BiasUpdate:
         return updated
 
 
-def fold_lora(graph: ir.Graph, fed: Mapping[str, ir.Value], layout: Layout) -> list[tuple[MergedTensor, ir.Value]]:
+def fold_lora(fed: Mapping[str, ir.Value], layout: Layout) -> list[tuple[MergedTensor, ir.Value]]:
     """Take the branches of all pairs out of a forward graph, in place.
 
     Args:
-        graph: of a forward pass, with the adapter as inputs.
         fed: its inputs, by name.
         layout: of the bundle.
 
@@ -78,7 +77,6 @@ def fold_lora(graph: ir.Graph, fed: Mapping[str, ir.Value], layout: Layout) -> l
     Raises:
         ExportError: a branch of another form than builds make.
     """
-    del graph
     folded: list[tuple[MergedTensor, ir.Value]] = []
     seconds = {p.module: p for p in layout.parameters if p.rank_axis == 1}
     biases = {p.module: p for p in layout.parameters if p.key.endswith(_LORA_BIAS)}

@@ -10,12 +10,11 @@ from fieldtune_offline.passes.fold_lora import fold_pair
 from fieldtune_offline.passes.merged_tensor import MergedTensor
 
 
-def fold_miss(graph: ir.Graph, fed: Mapping[str, ir.Value], layout: Layout) -> list[tuple[MergedTensor, ir.Value]]:
+def fold_miss(fed: Mapping[str, ir.Value], layout: Layout) -> list[tuple[MergedTensor, ir.Value]]:
     """Take the branches of all layers out of a forward graph, in place; as ``fold_lora``.
 
     The pattern of a layer's sums is A of its pair, and is fed (Kang and Yin 2024).
     """
-    del graph
     folded: list[tuple[MergedTensor, ir.Value]] = []
     for p in layout.parameters:
         if p.rank_axis == 0:

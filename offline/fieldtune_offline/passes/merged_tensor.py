@@ -11,7 +11,7 @@ from fieldtune.bundle import FloatArray, Layout
 
 
 class Update(Protocol):
-    """What an adapter adds to a tensor of the base; equal ones do the same."""
+    """What an adapter makes of a tensor of the base; equal ones do the same."""
 
     def __call__(self, value: FloatArray, fed: Mapping[str, FloatArray]) -> FloatArray:
         """Return the updated tensor, float32, of the same shape.
@@ -52,7 +52,7 @@ class MergedTensor:
         return value if self.update is None else self.update(value, fed)
 
 
-Fold: TypeAlias = Callable[[ir.Graph, Mapping[str, ir.Value], Layout], list[tuple[MergedTensor, ir.Value]]]
+Fold: TypeAlias = Callable[[Mapping[str, ir.Value], Layout], list[tuple[MergedTensor, ir.Value]]]
 """Takes what a method adds out of a graph, in place, given its inputs by name and the bundle's layout; returns each
 weight that changes, with the value that now stands for it."""
 

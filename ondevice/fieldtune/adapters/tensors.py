@@ -135,14 +135,14 @@ def read_tensors(path: Path) -> TensorFile:
 
 
 def each_tensor(path: Path, names: Sequence[str]) -> Iterator[FloatArray]:
-    """Give some tensors of a safetensors file as float32, one after the other; of the file its header alone is read.
+    """Give some tensors of a safetensors file as float32, one after the other; the others are not read.
 
     What is stored as F32 is mapped into memory, read-only, as the graphs have the same bytes already.
 
     Raises:
         InvalidAdapter: the file cannot be read, or lacks a tensor.
     """
-    given = 0
+    name = ""
     try:
         with path.open("rb") as file:
             (header_bytes,) = struct.unpack("<Q", file.read(8))
@@ -158,13 +158,11 @@ def each_tensor(path: Path, names: Sequence[str]) -> Iterator[FloatArray]:
                 else:
                     file.seek(place)
                     yield StoredTensor(dtype=dtype, shape=shape, data=file.read(end - start)).float32()
-                given += 1
     except OSError as error:
         raise InvalidAdapter(f"{path}: cannot be read ({error.strerror})") from error
     except (struct.error, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise InvalidAdapter(
-            f"{path}: holds no whole tensor {names[given]!r} ({error}); copy or build it again"
-        ) from error
+        lacking = f"holds no whole tensor {name!r}" if name else "has no whole header"
+        raise InvalidAdapter(f"{path}: {lacking} ({error}); copy or build it again") from error
 
 
 def parse_tensors(data: bytes, where: str) -> TensorFile:

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 Batch: TypeAlias = Mapping[str, npt.NDArray[Any]]
-"""What a graph is fed with: the name of an input → its array, samples first."""
+"""What a graph is fed with: the name of an input → its array, samples first. Token ids and labels are int64,
+pixel_values float32."""
 RANK = "rank"
 """The name of the axis that is as long as an adapter's rank."""
 

@@ -50,10 +50,10 @@ class Compile:
 
 def run(command: Compile, console: "Console") -> int:
     """Compile and print the placement; return the exit code."""
-    from fieldtune.cli.shared import open_device
+    from fieldtune.cli.shared import open_named
     from fieldtune.compilation import compile_prefix
 
-    device = open_device(command.bundle, command.profile, command.on_missing)
+    opened = open_named(command.bundle, command.profile, command.on_missing)
     with console.status("") as status:
 
         def progress(said: str) -> None:
@@ -64,7 +64,7 @@ def run(command: Compile, console: "Console") -> int:
                 say(console, said)
 
         compiled = compile_prefix(
-            device.bundle, device.profile, device.choice, overwrite=command.overwrite, progress=progress
+            opened.bundle, opened.profile, opened.choice, overwrite=command.overwrite, progress=progress
         )
     if command.as_json:
         print_json(_record(command, compiled))

@@ -25,7 +25,7 @@ from fieldtune.cli.shared import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fieldtune.cli.shared import Device
+    from fieldtune.cli.shared import Opened
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,21 +71,21 @@ class Evaluate:
 def run(command: Evaluate, console: "Console") -> int:
     """Evaluate and print the table; return the exit code."""
     from fieldtune.adapters import adapter_labels, initial_adapter, read_adapter
-    from fieldtune.cli.shared import counted, evaluation_progress, open_device
+    from fieldtune.cli.shared import counted, evaluation_progress, open_named
     from fieldtune.tasks import open_task
     from fieldtune.training import DataCounts, EvaluationGraph, evaluate_with, open_batches
 
-    device = open_device(command.bundle, command.profile, command.on_missing)
-    bundle = device.bundle
-    say(console, f"provider: {device.choice}")
+    opened = open_named(command.bundle, command.profile, command.on_missing)
+    bundle = opened.bundle
+    say(console, f"provider: {opened.choice}")
     adapter = read_adapter(command.adapter) if command.adapter else initial_adapter(bundle)
-    batch_size, max_length = _sizes(command, device)
+    batch_size, max_length = _sizes(command, opened)
     task = open_task(bundle, adapter_labels(adapter, bundle.manifest))
     examples, note = task.read(command.data, named_columns(command.columns))
     say(console, f"{command.data}: {note}")
     encoded = task.encode(examples, max_length=max_length, strict=command.strict)
     counts = DataCounts.of(encoded)
-    with open_batches(bundle, device.profile, device.choice, command.cache) as source:
+    with open_batches(bundle, opened.profile, opened.choice, command.cache) as source:
         graph = EvaluationGraph(bundle, source.choice, source.graphs["eval"])
         for placement in (source.split.placement if source.split else None, graph.placement):
             if placement:
@@ -99,7 +99,7 @@ def run(command: Evaluate, console: "Console") -> int:
                 "bundle": bundle.root,
                 "adapter": adapter.where,
                 "data": command.data,
-                "provider": device.choice.to_json(),
+                "provider": opened.choice.to_json(),
                 "split": split,
                 "placement": graph.placement and graph.placement.to_json(),
                 "counts": counts,
@@ -114,10 +114,10 @@ def run(command: Evaluate, console: "Console") -> int:
     return 0
 
 
-def _sizes(command: Evaluate, device: "Device") -> tuple[int, int | None]:
+def _sizes(command: Evaluate, opened: "Opened") -> tuple[int, int | None]:
     from fieldtune.data import batch_limit, length_limit
 
-    manifest, profile = device.bundle.manifest, device.profile
+    manifest, profile = opened.bundle.manifest, opened.profile
     inputs = manifest.graphs["eval"].inputs
     if command.batch_size is not None and command.batch_size < 1:
         raise UsageError(f"--batch-size is {command.batch_size}; expected at least 1")

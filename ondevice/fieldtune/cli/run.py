@@ -95,18 +95,18 @@ class Run:
 
 def run(command: Run, console: "Console") -> int:
     """Answer everything with every adapter; return the exit code."""
-    from fieldtune.cli.shared import open_device
+    from fieldtune.cli.shared import open_named
     from fieldtune.serving import Runner
     from fieldtune.tasks import open_task
 
-    device = open_device(command.bundle, command.profile, command.on_missing)
-    task = open_task(device.bundle)
+    opened = open_named(command.bundle, command.profile, command.on_missing)
+    task = open_task(opened.bundle)
     options = _checked_options(command, task)
-    if not device.is_plain:
-        say(console, f"provider: {device.choice}")
+    if not opened.choice.is_plain:
+        say(console, f"provider: {opened.choice}")
     # What is wrong with them is told before a session is opened, which can take a while.
     items = _items(command, task, options, console)
-    runner = Runner(device.bundle, device.profile, choice=device.choice)
+    runner = Runner(opened.bundle, opened.profile, choice=opened.choice)
     if runner.placement:
         say(console, f"placement: {runner.placement}")
     adapters = _adapters(command, runner)
@@ -213,7 +213,6 @@ def _answer(
     adapters: "Sequence[LoadedAdapter]",
     items: "Sequence[Item]",
 ) -> None:
-
     contents = [item.content for item in items]
     shared = {name: getattr(command, name) for name in _SHARED if name in task.takes}
     try:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fieldtune.adapters import Adapter
-    from fieldtune.cli.shared import Device
+    from fieldtune.cli.shared import Opened
     from fieldtune.data import Example
     from fieldtune.tasks import Task
     from fieldtune.training import TrainReport
@@ -44,7 +44,7 @@ _REPORT_BYTES = 8_000_000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """Adapt a bundle's adapter to examples of this device.
+    """Adapt a bundle's adapter to examples of this opened.
 
     Writes a PEFT directory, with train_report.json and report.html in it. Ctrl-C ends the run with the work so far
     (exit code 130); a loss that is no longer a number ends it with the last good adapter (exit code 1).
@@ -89,21 +89,22 @@ class Train:
 def run(command: Train, console: "Console") -> int:
     """Train, write the result, print the table; return the exit code."""
     from fieldtune.adapters import CONFIG_NAME, read_adapter
-    from fieldtune.cli.shared import open_device, undisturbed
+    from fieldtune.cli.shared import open_named, undisturbed
     from fieldtune.errors import OutputError
     from fieldtune.files import output_folder
     from fieldtune.training import rescue, write_run
 
-    device = open_device(command.bundle, command.profile, command.on_missing)
-    device.bundle.check_trainable()
-    start = read_adapter(command.adapter or device.bundle.adapter_path)
+    opened = open_named(command.bundle, command.profile, command.on_missing)
+    opened.bundle.check_trainable()
+    _ = opened.choice  # a provider that is missing is told before any work
+    start = read_adapter(command.adapter or opened.bundle.adapter_path)
     needed = len(start.tensors.to_bytes()) + _REPORT_BYTES
     report: TrainReport | None = None
     try:
         with output_folder(
             command.out, overwrite=command.overwrite, marks=(CONFIG_NAME,), needed_bytes=needed
         ) as folder:
-            report, fault = _train(command, device, start, console)
+            report, fault = _train(command, opened, start, console)
             with undisturbed():
                 write_run(report, folder)
     except (Exception, KeyboardInterrupt) as error:
@@ -114,7 +115,7 @@ def run(command: Train, console: "Console") -> int:
     return _tell(command, report, fault)
 
 
-def _train(command: Train, device: "Device", start: "Adapter", console: "Console") -> "tuple[TrainReport, str]":
+def _train(command: Train, opened: "Opened", start: "Adapter", console: "Console") -> "tuple[TrainReport, str]":
     """Return the report and, where the run diverged, what is to be said about it."""
     from fieldtune.adapters import adapter_labels
     from fieldtune.cli.shared import training_progress
@@ -124,23 +125,23 @@ def _train(command: Train, device: "Device", start: "Adapter", console: "Console
     if command.training.keep == "best" and command.held_out is None:
         raise UsageError("--keep best needs --eval: held-out examples tell which adapter is best")
     try:
-        settle(command.training, device.profile, device.bundle.manifest)
+        settle(command.training, opened.profile, opened.bundle.manifest)
     except ValueError as error:
         raise UsageError(str(error)) from error
     # An adapter that names its labels otherwise than the bundle is trained on by its own names.
-    task = open_task(device.bundle, adapter_labels(start, device.bundle.manifest))
+    task = open_task(opened.bundle, adapter_labels(start, opened.bundle.manifest))
     examples = _examples(command, command.data, task, console)
     held_out = None if command.held_out is None else _examples(command, command.held_out, task, console)
     try:
         with training_progress(console) as progress:
             report = train_adapter(
-                device.bundle,
+                opened.bundle,
                 examples,
                 command.training,
-                device.profile,
+                opened.profile,
                 evaluation=held_out,
                 start=start,
-                choice=device.choice,
+                choice=opened.choice,
                 progress=progress,
             )
     except RunDiverged as error:

@@ -1,6 +1,7 @@
 """Job: a bundle's prefix on a profile's accelerator: what is compiled for it and opened on it, with what, its key."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ EMULATION_CONFIG: Mapping[str, str] = {"session.disable_quant_qdq": "1"}
 _CACHE_NAME = "cache"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
     """What is compiled, for what, with what, and the key of it.
 
@@ -56,7 +57,7 @@ class Job:
         """The graph's file."""
         return self.bundle.graph_path(self.target.graph)
 
-    @property
+    @functools.cached_property
     def table(self) -> NodeTable:
         """The node table of the graph."""
         return read_node_table(self.bundle.root / self.spec.nodes)

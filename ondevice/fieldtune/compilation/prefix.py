@@ -130,8 +130,8 @@ def open_prefix(
     job = open_job(bundle, profile, choice)
     store = store or CompiledStore()
     entry = store.require(job.key, bundle, _command(bundle, profile, choice.on_missing))
-    open_entry = _open_emulated if choice.emulated else _open_compiled
-    return open_entry(job, entry, store.folder(job.key))
+    folder = store.folder(job.key)
+    return _open_emulated(job, folder) if choice.emulated else _open_compiled(job, entry, folder)
 
 
 def _open_float(bundle: Bundle, choice: ProviderChoice) -> Prefix:
@@ -152,7 +152,7 @@ def _open_plain(bundle: Bundle, choice: ProviderChoice, graph: str) -> Prefix:
     return Prefix(session, spec, batch, prefix_identity(bundle, choice, report), report)
 
 
-def _open_emulated(job: Job, _entry: Entry, folder: Path) -> Prefix:
+def _open_emulated(job: Job, folder: Path) -> Prefix:
     report, opened = job.planned(), job.choice_for(folder)
     session = open_session(job.path, opened, EMULATION_CONFIG)
     least_run_s = (report.estimated_run_s or 0.0) if report.latency_simulated else 0.0

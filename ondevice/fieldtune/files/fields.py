@@ -105,8 +105,9 @@ class Fields:
         """Return a tensor shape: integers, and names of symbolic dimensions."""
         values = self._get(key, list, _REQUIRED)
         for value in values:
-            if _fault(value, str if isinstance(value, str) else int):
-                raise self._error(f"{self.where}: {key!r} holds {_kind(value)}; expected integers and names")
+            fault = _fault(value, str if isinstance(value, str) else int)
+            if fault:
+                raise self._error(f"{self.where}: {key!r} holds {fault}, in a list of integers and names")
             if isinstance(value, int) and value < 0:
                 raise self._error(f"{self.where}: {key!r} holds {value}; expected sizes of at least 0, and names")
         return tuple(values)
@@ -160,8 +161,9 @@ class Fields:
         """Return the list of numbers at a key as floats; they are finite."""
         values = self._get(key, list, _REQUIRED)
         for value in values:
-            if _fault(value, float if isinstance(value, float) else int):
-                raise self._error(f"{self.where}: {key!r} holds {_kind(value)}; expected a finite number in each place")
+            fault = _fault(value, float if isinstance(value, float) else int)
+            if fault:
+                raise self._error(f"{self.where}: {key!r} holds {fault}, in a list of numbers")
         return tuple(float(value) for value in values)
 
     def integers(self, key: str) -> tuple[int, ...]:
@@ -210,7 +212,7 @@ def _fault(value: object, kind: type) -> str:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         return f"{_kind(value)}; expected {_NAMES[kind]}"
     if isinstance(value, int) and value not in _INTEGERS:
-        return f"{_kind(value)}; expected one of at most 64 bits"
+        return f"{_kind(value)}; expected one that fits into 64 bits with its sign"
     if isinstance(value, float) and not math.isfinite(value):
         return f"{_kind(value)}; expected a finite one"
     if isinstance(value, str) and not is_text(value):

@@ -1,9 +1,8 @@
 """Whether the parts of a hardware profile fit each other: what no single key can tell."""
 
-from fieldtune.hardware.specs import ExecutionSpec, HardwareProfile
+from fieldtune.hardware.specs import CPU_PROVIDER, HardwareProfile
 from fieldtune.hardware.stacks import STACKS, VITIS_AI_PROVIDER, option_faults
 
-_CPU_PROVIDER = ExecutionSpec().provider
 _ZERO_POINTS = {"int8": (-128, 127), "uint8": (0, 255)}
 
 
@@ -14,10 +13,10 @@ def profile_faults(profile: HardwareProfile) -> list[str]:
 
 def _execution_faults(profile: HardwareProfile) -> list[str]:
     execution, accelerator = profile.execution, profile.accelerator
-    if accelerator is None and execution.provider == _CPU_PROVIDER and execution.min_offload:
+    if accelerator is None and execution.provider == CPU_PROVIDER and execution.min_offload:
         share = f"execution: 'min_offload' is {execution.min_offload:g}"
         return [
-            f"{share}; {_CPU_PROVIDER} without an accelerator offloads nothing: leave it out, or name another provider"
+            f"{share}; {CPU_PROVIDER} without an accelerator offloads nothing: leave it out, or name another provider"
         ]
     if not execution.stack:
         if execution.provider != VITIS_AI_PROVIDER or profile.format_version == "1.0":

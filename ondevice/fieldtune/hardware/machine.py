@@ -1,4 +1,4 @@
-"""What can be seen of the machine that this runs on: board, PCI devices, processor, memory, ONNX Runtime."""
+"""What can be seen of the machine that this runs on: board, PCI devices, processor, memory, versions for a report."""
 
 import dataclasses
 import os

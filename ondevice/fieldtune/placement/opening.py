@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fieldtune.bundle import Bundle, NodeTable, dimension_sizes, read_node_table
 from fieldtune.errors import FieldtuneError, InvalidBundle, PlacementRefused, ProviderUnavailable
+from fieldtune.hardware import CPU_PROVIDER
 from fieldtune.placement.readback import RanPiece, describe, match_pieces, open_recorded, records_placement
 from fieldtune.placement.reports import PlacementReport, hold, provider_report
 from fieldtune.runtime import ProviderChoice, check_runtime, open_session
@@ -46,7 +47,7 @@ def open_graph(
     except FieldtuneError as error:
         raise PlacementRefused(
             f"{path}: what {choice.provider} runs of it cannot be read back, and it is not run without; take ONNX "
-            f"Runtime 1.24 or later, or a profile of the CPU's provider: {error}"
+            f"Runtime 1.24 or later, or a profile with {CPU_PROVIDER}: {error}"
         ) from error
     report = _report(bundle, table, choice, pieces, batch)
     hold(report, choice)

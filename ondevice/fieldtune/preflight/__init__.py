@@ -1,7 +1,8 @@
 """What a bundle will need on a device, from its manifest and node tables alone: nothing is run, no model is read.
 
-``dimensions`` settles symbolic sizes, ``runtime_graph`` is the graph as ONNX Runtime runs it, ``buffers`` and ``arena``
-follow its tensors through memory, ``weights`` counts what is mapped, packed and copied, ``memory`` adds it all up.
+``workload`` says which graphs a command opens and how much goes into them, ``sessions`` what a session of ONNX Runtime
+takes, ``memory`` adds it all up; ``placing`` tells what would run where, ``step_time`` about how long it takes, and
+``storage`` what lies on the disk.
 
 The names below are what other rooms use of it; they are loaded on first use.
 """

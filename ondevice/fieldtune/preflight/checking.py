@@ -10,7 +10,7 @@ from fieldtune.preflight.memory import MemoryPrediction, predict_memory
 from fieldtune.preflight.placing import GraphPlacement, place_graph
 from fieldtune.preflight.step_time import TimeEstimate, estimate_time
 from fieldtune.preflight.storage import StorageNeed, storage_need
-from fieldtune.preflight.workload import Use, Workload, sizes_of, uses_of, workload
+from fieldtune.preflight.workload import Use, Workload, sizes_of, uses_of, workload_of
 
 _OPTIONAL: Use = "training with evaluation"
 """What need not fit: training does without."""
@@ -75,7 +75,7 @@ def check_bundle(
     works: list[Workload] = []
     try:
         works = [
-            workload(bundle, profile, use, batch=batch, sequence=sequence, samples=samples or 0)
+            workload_of(bundle, profile, use, batch=batch, sequence=sequence, samples=samples or 0)
             for use in uses_of(bundle)
         ]
         refusals = _version_faults(works)

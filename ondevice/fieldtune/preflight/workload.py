@@ -109,7 +109,7 @@ def uses_of(bundle: Bundle) -> tuple[Use, ...]:
     return tuple(use for use, graphs in _GRAPHS.items() if all(name in bundle.manifest.graphs for name in graphs))
 
 
-def workload(
+def workload_of(
     bundle: Bundle, profile: HardwareProfile, use: Use, *, batch: int, sequence: int, samples: int = 0
 ) -> Workload:
     """Return what a use of a bundle opens on a device.

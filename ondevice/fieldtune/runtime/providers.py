@@ -91,6 +91,11 @@ class ProviderChoice:
         """Whether the CPU runs graphs as they are: nothing is compiled, and no accelerator emulated."""
         return self.on_cpu and not self.emulated
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the CPU runs everything and was asked for, of which nothing need be said."""
+        return (self.provider, self.requested) == (CPU_PROVIDER, CPU_PROVIDER)
+
     def to_json(self) -> dict[str, Any]:
         """Return it as json.dumps takes it, of the options the names alone: a value may be an encryption key."""
         return {**dataclasses.asdict(self), "options": sorted(self.options)}

@@ -175,7 +175,7 @@ def _open_error(error: Exception, path: Path, choice: ProviderChoice, version: s
             f"{path}: not enough memory to open it; close other programs, or use a profile with prepacking off: "
             f"{error_line(error)}"
         )
-    foreign = isinstance(error, ValueError | RuntimeError) and choice.provider != CPU_PROVIDER
+    foreign = isinstance(error, ValueError | RuntimeError) and not choice.on_cpu
     if foreign or type(error).__name__ in _PROVIDER_ERRORS:
         return ProviderUnavailable(
             f"{path}: {choice.provider} failed to take it, with options {_options(choice)}: {error_line(error)}"

@@ -33,12 +33,12 @@ class OpenRun:
 
     Attributes:
         run: the steps.
-        start: what was chosen for it, and on what it runs.
+        started: what was chosen for it, and on what it runs.
         since: when it was opened, as ``time.perf_counter`` has it.
     """
 
     run: Run
-    start: Started
+    started: Started
     since: float
 
     def step(self) -> bool:
@@ -141,7 +141,7 @@ def open_run(
             evaluation_data=DataCounts.of(held_out) if held_out else None,
         )
         progress(started)
-        yield OpenRun(run=run, start=started, since=since)
+        yield OpenRun(run=run, started=started, since=since)
 
 
 def train_adapter(
@@ -199,9 +199,16 @@ def train_adapter(
 def _report(opened: OpenRun, outcome: Outcome) -> TrainReport:
     run = opened.run
     manifest, history = run.bundle.manifest, run.history
-    start = {field.name: getattr(opened.start, field.name) for field in dataclasses.fields(Started)}
+    started = opened.started
     return TrainReport(
-        **{**start, "split": run.source.split},
+        profile=started.profile,
+        provider=started.provider,
+        backend=started.backend,
+        placement=started.placement,
+        split=run.source.split,
+        planned_steps=started.planned_steps,
+        train_data=started.train_data,
+        evaluation_data=started.evaluation_data,
         adapter=run.adapter(outcome.kept),
         kept_step=outcome.kept.step,
         stopped=outcome.stopped,

@@ -45,7 +45,9 @@ class Subject:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TrainReport(Started):
-    """What a training run did; ``split`` is how the prefix was run, evaluations included.
+    """What a training run did, and all that ``Started`` told: profile, provider, backend, placement and data.
+
+    ``split`` is how the prefix was run by the end, evaluations included.
 
     Attributes:
         adapter: what came out.

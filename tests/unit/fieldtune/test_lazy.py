@@ -9,7 +9,7 @@ from fieldtune.lazy import lazy_names
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package whose module fails as soon as it is imported a second time."""
+    """A package of two modules, one of which cannot be imported."""
     folder = tmp_path / "lazily"
     folder.mkdir()
     (folder / "__init__.py").write_text(

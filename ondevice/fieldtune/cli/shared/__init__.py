@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fieldtune.cli.shared.device import Device, open_device
     from fieldtune.cli.shared.flags import (
         DEFAULT_PROFILE,
         BundlePath,
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
         OptionalFolder,
         ProfileName,
     )
+    from fieldtune.cli.shared.opened import Opened, open_named
     from fieldtune.cli.shared.placements import placement_table
     from fieldtune.cli.shared.program import Program
     from fieldtune.cli.shared.progress import counted, evaluation_progress, training_progress
@@ -39,11 +39,11 @@ __all__ = [
     "DEFAULT_PROFILE",
     "BundlePath",
     "ColumnFlags",
-    "Device",
     "FilePath",
     "FolderPath",
     "JsonFlag",
     "OnMissingFlag",
+    "Opened",
     "OptionalFolder",
     "ProfileName",
     "Program",
@@ -57,7 +57,7 @@ __all__ = [
     "names_of",
     "names_that_take",
     "new_table",
-    "open_device",
+    "open_named",
     "options_of",
     "percent",
     "placement_table",
@@ -72,9 +72,9 @@ if not TYPE_CHECKING:  # to a type checker a module with it has every name
     __getattr__ = lazy_names(
         __name__,
         {
-            "device": (
-                "Device",
-                "open_device",
+            "opened": (
+                "Opened",
+                "open_named",
             ),
             "flags": (
                 "BundlePath",

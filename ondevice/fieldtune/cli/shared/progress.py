@@ -70,10 +70,9 @@ class _TrainingProgress:
     def _started(self, event: Started) -> None:
         self._print(f"provider: {event.provider}")
         self._print(f"backend: {event.backend.name}, {event.backend.reason}")
-        # What is behind a prefix runs on the CPU.
-        placement = event.split.placement if event.split else event.placement
-        if placement:
-            self._print(f"placement: {placement}")
+        for placement in (event.split.placement if event.split else None, event.placement):
+            if placement:
+                self._print(f"placement: {placement}")
         for name, counts in (("training", event.train_data), ("held out", event.evaluation_data)):
             if counts:
                 self._print(f"{name}: {counted(counts)}")

@@ -9,7 +9,7 @@ from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fieldtune.training.backends.choice import BackendChoice, choose_backend, open_backend
-    from fieldtune.training.backends.interface import Sums, TrainingBackend
+    from fieldtune.training.backends.interface import TrainingBackend
     from fieldtune.training.backends.optimizers import AdamWConfig, OptimizerConfig, SGDConfig, State
     from fieldtune.training.backends.ort_checkpoint import read_parameters
 
@@ -19,7 +19,6 @@ __all__ = [
     "OptimizerConfig",
     "SGDConfig",
     "State",
-    "Sums",
     "TrainingBackend",
     "choose_backend",
     "open_backend",
@@ -35,10 +34,7 @@ if not TYPE_CHECKING:  # to a type checker a module with it has every name
                 "choose_backend",
                 "open_backend",
             ),
-            "interface": (
-                "Sums",
-                "TrainingBackend",
-            ),
+            "interface": ("TrainingBackend",),
             "optimizers": (
                 "AdamWConfig",
                 "OptimizerConfig",

@@ -109,7 +109,7 @@ def _obstacles(
     if target:
         remedy = "take a profile without an accelerator"
         obstacles.append((f"the official artifacts hold the whole model, whose frozen prefix {target} runs", remedy))
-    if provider.provider != CPU_PROVIDER:
+    if not provider.on_cpu:
         remedy = f"take a profile with the provider {CPU_PROVIDER}"
         obstacles.append((f"the official artifacts run on the CPU, and the provider is {provider.provider}", remedy))
     return obstacles

@@ -104,7 +104,11 @@ def test_every_unknown_key_is_named_with_its_place():
         (("values", "x", "shape"), [-1], "values: x: 'shape' holds -1; expected sizes of at least 0, and names"),
         (("values", "x", "bytes"), -1, "values: x: 'bytes' is -1; expected at least 0"),
         (("values", "half", "value"), [0.5], "values: half: 'value' is a list; expected a string, a number"),
-        (("nodes", 0, "macs"), [1.5], "nodes[0]: 'macs' holds a number (1.5); expected integers and names"),
+        (
+            ("nodes", 0, "macs"),
+            [1.5],
+            "nodes[0]: 'macs' holds a number (1.5); expected an integer, in a list of integers and names",
+        ),
         (("nodes", 0, "quantization", "zero_point"), [0.5], "'zero_point' holds a number (0.5); expected an integer"),
         (("nodes", 0, "quantization", "scale"), [float("nan")], "'scale' holds a number (nan); expected a finite"),
         (("nodes", 4, "attributes", "body", "operators"), "Add", "nodes[4]: attributes: body: 'operators' is a string"),

@@ -208,7 +208,11 @@ def test_what_is_no_toml(text):
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        (("cpu", "cores"), 1 << 64, "cpu: 'cores' is an integer (of 65 bits); expected one of at most 64 bits"),
+        (
+            ("cpu", "cores"),
+            1 << 64,
+            "cpu: 'cores' is an integer (of 65 bits); expected one that fits into 64 bits with its sign",
+        ),
         (("cpu", "gflops"), math.nan, "cpu: 'gflops' is a number (nan); expected a finite one"),
         (("accelerator", "peak_tops"), math.inf, "accelerator: 'peak_tops' is a number (inf); expected a finite one"),
         (("execution", "min_offload"), -0.5, "execution: 'min_offload' is -0.5; expected a share, 0 to 1"),

@@ -4,7 +4,7 @@ import pytest
 
 from fieldtune.hardware import load_profile
 from fieldtune.preflight.memory import PROCESS_BYTES, predict_memory
-from fieldtune.preflight.workload import workload
+from fieldtune.preflight.workload import workload_of
 
 PI, KV260 = load_profile("raspberry-pi-5"), load_profile("kv260")
 WEIGHT = 192 * 5208 * 4
@@ -15,7 +15,7 @@ def with_runtime(**changes):
 
 
 def predict(bundle, profile, use, batch=100, samples=0):
-    return predict_memory(workload(bundle, profile, use, batch=batch, sequence=0, samples=samples))
+    return predict_memory(workload_of(bundle, profile, use, batch=batch, sequence=0, samples=samples))
 
 
 def test_each_setting_of_the_runtime_counts(whole):

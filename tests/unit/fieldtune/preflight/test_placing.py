@@ -2,13 +2,13 @@ import dataclasses
 
 from fieldtune.hardware import load_profile
 from fieldtune.preflight.placing import LeftToCpu, place_graph
-from fieldtune.preflight.workload import Part, workload
+from fieldtune.preflight.workload import Part, workload_of
 
 PI, KV260 = load_profile("raspberry-pi-5"), load_profile("kv260")
 
 
 def place(bundle, profile):
-    return place_graph(workload(bundle, profile, "training", batch=2, sequence=0).parts[0], profile)
+    return place_graph(workload_of(bundle, profile, "training", batch=2, sequence=0).parts[0], profile)
 
 
 def test_the_cpu_runs_everything_where_there_is_no_accelerator(whole):

@@ -1,12 +1,12 @@
 from fieldtune.hardware import load_profile
 from fieldtune.preflight.storage import storage_need
-from fieldtune.preflight.workload import workload
+from fieldtune.preflight.workload import workload_of
 
 PI, KV260 = load_profile("raspberry-pi-5"), load_profile("kv260")
 
 
 def need(bundle, profile, samples=None):
-    return storage_need(bundle, workload(bundle, profile, "training", batch=1, sequence=0).prefix, samples)
+    return storage_need(bundle, workload_of(bundle, profile, "training", batch=1, sequence=0).prefix, samples)
 
 
 def test_a_bundle_without_a_split_keeps_no_activations(whole):

@@ -3,13 +3,13 @@ import pytest
 from fieldtune.data.limits import CPU_BATCH
 from fieldtune.errors import InvalidBundle
 from fieldtune.hardware import load_profile
-from fieldtune.preflight.workload import uses_of, workload
+from fieldtune.preflight.workload import uses_of, workload_of
 
 PI, KV260 = load_profile("raspberry-pi-5"), load_profile("kv260")
 
 
 def opened(bundle, profile, use, batch=6):
-    work = workload(bundle, profile, use, batch=batch, sequence=0)
+    work = workload_of(bundle, profile, use, batch=batch, sequence=0)
     return [(part.graph, part.on_accelerator, part.batch) for part in work.parts]
 
 
@@ -37,7 +37,7 @@ def test_an_accelerator_runs_its_own_prefix_with_its_own_batch(split):
 
 def test_a_bundle_without_the_accelerators_prefix(whole):
     with pytest.raises(InvalidBundle, match=r"no prefix for the accelerator of the profile kv260.*--target kv260"):
-        workload(whole(), KV260, "training", batch=1, sequence=0)
+        workload_of(whole(), KV260, "training", batch=1, sequence=0)
 
 
 def test_what_a_bundle_has_no_graph_for(graph, bundle):

@@ -102,7 +102,7 @@ def test_defaults_are_those_of_peft(adapter):
         ({"alpha_pattern": {"query": "x"}}, r"alpha_pattern: 'query' is a string"),
         ({"alpha_pattern": {"(": 1}}, r"the pattern '.*' is not a regular expression"),
         ({"use_rslora": 1}, r"'use_rslora' is an integer"),
-        ({"r": 1 << 70}, r"'r' is an integer \(of 71 bits\); expected one of at most 64 bits"),
+        ({"r": 1 << 70}, r"'r' is an integer \(of 71 bits\); expected one that fits into 64 bits with its sign"),
         ({"lora_alpha": math.nan}, r"'lora_alpha' is a number \(nan\); expected a finite one"),
         ({"lora_alpha": 10**400}, r"'lora_alpha' is an integer \(of 1329 bits\); expected a number"),
         ({"alpha_pattern": {"a{99999999999}": 1}}, r"the pattern 'a\{9*\}' is not a regular expression"),

@@ -4,7 +4,7 @@ import pytest
 
 from builders import CPU, image_spec, manifest, profile_text, write_bundle
 from builders import profile as board
-from fieldtune.cli.shared.device import open_device
+from fieldtune.cli.shared.opened import open_named
 from fieldtune.errors import InvalidBundle, InvalidProfile, ProviderUnavailable
 from fieldtune.hardware.specs import ExecutionSpec
 
@@ -29,26 +29,26 @@ def path(tmp_path):
 
 
 def test_the_cpu_that_was_asked_for_needs_no_word(bundle, path):
-    device = open_device(bundle, path(), None)
-    assert (device.profile.name, device.bundle.root, device.choice.provider) == ("board", bundle, CPU)
-    assert device.is_plain
+    opened = open_named(bundle, path(), None)
+    assert (opened.profile.name, opened.bundle.root, opened.choice.provider) == ("board", bundle, CPU)
+    assert opened.choice.is_plain
 
 
 def test_the_cpu_in_place_of_another_provider_is_told(bundle, path):
-    device = open_device(bundle, path(provider="QNNExecutionProvider"), "cpu")
-    assert (device.choice.provider, device.choice.requested) == (CPU, "QNNExecutionProvider")
-    assert not device.is_plain
+    opened = open_named(bundle, path(provider="QNNExecutionProvider"), "cpu")
+    assert (opened.choice.provider, opened.choice.requested) == (CPU, "QNNExecutionProvider")
+    assert not opened.choice.is_plain
 
 
 def test_what_is_missing_is_told_before_any_work(bundle, path, tmp_path):
     with pytest.raises(ProviderUnavailable, match="QNNExecutionProvider is what the profile board asks for"):
-        open_device(bundle, path(provider="QNNExecutionProvider"), None)
+        open_named(bundle, path(provider="QNNExecutionProvider"), None).choice  # noqa: B018 (asking is the test)
     with pytest.raises(InvalidBundle, match="not a bundle"):
-        open_device(tmp_path / "nothing", path(), None)
+        open_named(tmp_path / "nothing", path(), None)
     with pytest.raises(InvalidProfile, match="no hardware profile 'no-such-board'"):
-        open_device(bundle, "no-such-board", None)
+        open_named(bundle, "no-such-board", None)
 
 
 def test_a_bundle_without_the_accelerators_prefix_is_refused_even_where_the_cpu_would_do(bundle):
     with pytest.raises(InvalidBundle, match="DPUCZDX8G_ISA1_B4096"):
-        open_device(bundle, "kv260", "cpu")
+        open_named(bundle, "kv260", "cpu").choice  # noqa: B018
