@@ -19,8 +19,8 @@ ARGS ?=
 BASE_PYTHON := $(if $(filter test-device,$(MAKECMDGOALS)),python3.11,$(PYTHON))
 RUN := $(VENV)/bin/python
 BUNDLES := $(CACHE)/bundles
-# Two test processes, each with a file at a time or a test that shares nothing with others: tests/conftest.py.
-SIDE_BY_SIDE := -n 2 --dist loadgroup
+# Two test processes; tests/conftest.py says what each takes next.
+SIDE_BY_SIDE := -n 2
 NEWEST := $(CACHE)/newest
 
 export FIELDTUNE_CACHE := $(abspath $(CACHE))

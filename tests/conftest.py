@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -25,23 +25,36 @@ FOLDERS = ("unit", "property", "golden", "integration")
 REQUIRED = frozenset(filter(None, os.environ.get("FIELDTUNE_REQUIRE", "").split(",")))
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order by folder, slow tests last; of several test processes, each takes a file's tests together.
+APART = frozenset(
+    f"tests/integration/test_{name}.py"
+    for name in ("adapter_settings", "architectures", "merge", "training_parity", "vision")
+)
+"""Files whose tests share nothing, so that of several test processes any may take the next of them."""
 
-    What shares nothing with the other tests of its file is marked ``apart``, and comes last of all: whichever process
-    is free takes the next.
-    """
 
-    def place(item: pytest.Item) -> tuple[bool, bool, int]:
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order by folder, slow tests last."""
+
+    def place(item: pytest.Item) -> tuple[bool, int]:
         folder = next((index for index, name in enumerate(FOLDERS) if name in item.path.parts), len(FOLDERS))
-        return item.get_closest_marker("apart") is not None, item.get_closest_marker("slow") is not None, folder
+        return item.get_closest_marker("slow") is not None, folder
 
     items.sort(key=place)
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            if item.get_closest_marker("apart") is None:
-                item.add_marker(pytest.mark.xdist_group(item.location[0]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each test process a file at a time, so that what its tests share is made once, and of APART a test."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    # Its own groups ("--dist loadgroup", xdist 3.8) rewrite ids of tests, which pytest 9.2 does not take from there.
+    class FilesAndTests(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return nodeid if file in APART else file
+
+    return FilesAndTests(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ TRAINING = locks.DEVICE_TESTS[-1].asked[0]
 """The last training build, which has wheels for 64-bit x86 and Python up to 3.12, and no LoraAdapter."""
 TRAINING_PYTHONS = ("python3.11", "python3.12")
 
-SIDE_BY_SIDE = ("-n", "2", "--dist", "loadgroup")
+SIDE_BY_SIDE = ("-n", "2")
 TESTS = ("tests/unit/fieldtune", "tests/property", "tests/integration/device")
 
 

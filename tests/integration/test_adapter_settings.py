@@ -18,7 +18,7 @@ from fieldtune_offline.models import load_base
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.tasks.table import task_class
 
-pytestmark = [pytest.mark.slow, pytest.mark.apart]
+pytestmark = pytest.mark.slow
 
 CASES = {
     # A regular expression, ranks and alphas of their own, every bias, whole norms.

@@ -14,7 +14,7 @@ from fieldtune.errors import UnsupportedModel
 from fieldtune_offline import BuildSpec, MethodSpec, build_bundle
 from fieldtune_offline.quiet import quiet_loading
 
-pytestmark = [pytest.mark.slow, pytest.mark.apart]
+pytestmark = pytest.mark.slow
 
 SIZES = {
     "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64,

@@ -41,8 +41,6 @@ from fieldtune_offline.passes.split_at_logits import split_at_logits
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import MergeSpec
 
-pytestmark = pytest.mark.apart
-
 TOLERANCE = 1e-5
 """Of the largest element: each merged weight is rounded once, and the sums come in another order."""
 

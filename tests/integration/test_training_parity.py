@@ -82,7 +82,6 @@ def _compare(found, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.apart
 def test_twenty_steps_of_minilm_are_those_of_torch_and_peft(asset, real_bundle, torch_noise):
     model_path = str(asset("minilm"))
     bundle = open_bundle(real_bundle("real-minilm"))
@@ -98,7 +97,6 @@ def test_twenty_steps_of_minilm_are_those_of_torch_and_peft(asset, real_bundle, 
 
 
 @pytest.mark.slow
-@pytest.mark.apart
 def test_twenty_steps_of_smollm2_are_those_of_torch_and_peft(asset, real_bundle, torch_noise):
     model_path = str(asset("smollm2"))
     bundle = open_bundle(real_bundle("real-smollm2"))

@@ -18,8 +18,6 @@ from fieldtune.errors import UnsupportedModel
 from fieldtune_offline import BuildSpec, MethodSpec, build_bundle
 from fieldtune_offline.quiet import quiet_loading
 
-pytestmark = pytest.mark.apart
-
 REPOSITORY = Path(__file__).resolve().parents[2]
 PREPROCESSOR = {
     "size": {"height": 32, "width": 32}, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25],

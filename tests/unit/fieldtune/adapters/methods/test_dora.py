@@ -112,7 +112,9 @@ def test_a_weight_whose_outputs_nobody_knows(bundle, axes):
 def test_weights_that_are_damaged_are_named(bundle, data):
     made = bundle()
     made.weights_path.write_bytes(data)
-    with pytest.raises(InvalidAdapter, match=r"weights\.safetensors: (holds no whole tensor 'q\.weight'|has no whole header) \("):
+    with pytest.raises(
+        InvalidAdapter, match=r"weights\.safetensors: (holds|has) no whole (tensor 'q\.weight'|header) \("
+    ):
         METHOD.feeds(dora(), made)
     made.weights_path.unlink()
     with pytest.raises(InvalidAdapter, match=r"weights\.safetensors: cannot be read \(No such file"):
