@@ -26,10 +26,10 @@ REQUIRED = frozenset(filter(None, os.environ.get("FIELDTUNE_REQUIRE", "").split(
 
 
 APART = frozenset(
-    f"tests/integration/test_{name}.py"
-    for name in ("adapter_settings", "architectures", "merge", "training_parity", "vision")
+    f"tests/integration/test_{name}.py" for name in ("adapter_settings", "architectures", "merge", "vision")
 )
-"""Files whose tests share nothing, so that of several test processes any may take the next of them."""
+"""Files whose tests share nothing, so that of several test processes any may take the next of them. They come last, for
+whole files come first, those with the most tests ahead."""
 
 
 @pytest.hookimpl(trylast=True)
