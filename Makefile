@@ -147,7 +147,7 @@ test-newest: ## all tests with the newest versions that pyproject.toml allows, w
 	$(NEWEST)/bin/python requirements/newest.py
 	export FIELDTUNE_TEST_BUNDLES=$(abspath $(NEWEST)/bundles)
 	$(NEWEST)/bin/python tests/tiny_bundles.py $(NEWEST)/bundles
-	$(NEWEST)/bin/python -m pytest -o filterwarnings=default $(ARGS)
+	$(NEWEST)/bin/python -m pytest $(SIDE_BY_SIDE) -o filterwarnings=default $(ARGS)
 
 .PHONY: clean
 clean: ## remove what was built; downloads and converted models stay (rm -rf .cache removes them too)
