@@ -44,7 +44,7 @@ _REPORT_BYTES = 8_000_000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """Adapt a bundle's adapter to examples of this opened.
+    """Adapt a bundle's adapter to examples of this device.
 
     Writes a PEFT directory, with train_report.json and report.html in it. Ctrl-C ends the run with the work so far
     (exit code 130); a loss that is no longer a number ends it with the last good adapter (exit code 1).

@@ -72,10 +72,6 @@ if not TYPE_CHECKING:  # to a type checker a module with it has every name
     __getattr__ = lazy_names(
         __name__,
         {
-            "opened": (
-                "Opened",
-                "open_named",
-            ),
             "flags": (
                 "BundlePath",
                 "DEFAULT_PROFILE",
@@ -85,6 +81,10 @@ if not TYPE_CHECKING:  # to a type checker a module with it has every name
                 "OnMissingFlag",
                 "OptionalFolder",
                 "ProfileName",
+            ),
+            "opened": (
+                "Opened",
+                "open_named",
             ),
             "placements": ("placement_table",),
             "program": ("Program",),
