@@ -51,6 +51,8 @@ from fieldtune.hardware.specs import (
 )
 from fieldtune.placement.reports.report import PlacementReport, ProviderShare
 from fieldtune.runtime.providers import choose_provider
+from fieldtune.tasks.answering import QuestionExample
+from fieldtune.tasks.answering.questions import Span
 from fieldtune.tasks.interface import Figure
 from fieldtune.training.backends.choice import BackendChoice
 from fieldtune.training.config import TrainConfig
@@ -756,3 +758,15 @@ def train_report(**changes):
         "environment": {"fieldtune": "0.1.0", "onnxruntime": "1.31.1"},
     }
     return TrainReport(**{**values, **changes})
+
+
+def questions(*pairs):
+    """Pairs of question and context, and the answer: "" for none there, None for what is to be found out."""
+    return [
+        QuestionExample(
+            question=question,
+            context=context,
+            answers=None if answer is None else (Span(answer, context.index(answer)),) if answer else (),
+        )
+        for question, context, answer in pairs
+    ]

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
+from builders import questions
 from fieldtune.bundle.manifest import IGNORE_INDEX, TensorSpec
 from fieldtune.data.batches import batch_of
 from fieldtune.data.rows import Row
 from fieldtune.errors import InvalidData
-from fieldtune.tasks.answering.questions import Question, QuestionExample, Span
+from fieldtune.tasks.answering.questions import Question, QuestionExample
 from fieldtune.tasks.answering.scores import QuestionMeter
 from fieldtune.tasks.interface import Item
 from fieldtune.tasks.question_answering import QuestionOptions
@@ -15,18 +16,6 @@ from fieldtune.tasks.text_classification import ClassificationExample
 @pytest.fixture
 def task(answering, words, text):
     return answering(text, words)
-
-
-def questions(*pairs):
-    """Pairs of question and context, and the answer: "" for none there, None for what is to be found out."""
-    return [
-        QuestionExample(
-            question=question,
-            context=context,
-            answers=None if answer is None else (Span(answer, context.index(answer)),) if answer else (),
-        )
-        for question, context, answer in pairs
-    ]
 
 
 def test_columns_of_other_tasks_are_refused(answering):

@@ -1,22 +1,11 @@
 import numpy as np
 import pytest
 
+from builders import questions
 from fieldtune.bundle.manifest import IGNORE_INDEX
 from fieldtune.errors import InvalidData
-from fieldtune.tasks.answering.questions import QuestionExample, Span
+from fieldtune.tasks.answering.questions import QuestionExample
 from fieldtune.tasks.answering.windows import windows_of
-
-
-def questions(*pairs):
-    """Pairs of question and context, and the answer: "" for none there, None for what is to be found out."""
-    return [
-        QuestionExample(
-            question=question,
-            context=context,
-            answers=None if answer is None else (Span(answer, context.index(answer)),) if answer else (),
-        )
-        for question, context, answer in pairs
-    ]
 
 
 def test_a_short_context_is_one_window(words):
