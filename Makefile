@@ -26,6 +26,8 @@ NEWEST := $(CACHE)/newest
 export FIELDTUNE_CACHE := $(abspath $(CACHE))
 export FIELDTUNE_TEST_BUNDLES := $(abspath $(BUNDLES))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Dozens of processes read the same modules: they are compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## list the targets

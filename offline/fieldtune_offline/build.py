@@ -44,8 +44,9 @@ from fieldtune_offline.passes.split_prefix import Split, split_prefix
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 from fieldtune_offline.spec_checks import checked_spec
-from fieldtune_offline.tasks.interface import GRADIENT, Task
+from fieldtune_offline.tasks.interface import GRADIENT, Part, Task
 from fieldtune_offline.tasks.table import task_class
+from fieldtune_offline.tracing import TracedForward, trace_adapted
 from fieldtune_offline.versions import tool_version
 from fieldtune_offline.weights import bind_weights, write_weights
 
@@ -151,13 +152,18 @@ def _trace(spec: BuildSpec, adapted: Adapted, task: Task, report: Report) -> lis
     static = frozenset(name for name in ("batch", "sequence") if getattr(spec, name) is not None)
     batch, sequence = spec.batch or _TRACE_SHAPE[0], spec.sequence or _TRACE_SHAPE[1]
     graphs: list[Graph] = []
+    traced: dict[str, TracedForward] = {}
     for name, source in task.graphs(batch, sequence).items():
+        if isinstance(source, Part):
+            graphs.append(adapted_graph(name, traced[source.of], source))
+            continue
         report(f"tracing the {_SAID.get(name, name)} graph")
         fixed = frozenset[str]() if source.varies else static
         if name == GRADIENT:
             graphs.append(gradient_graph(source, adapted, fixed))
         else:
-            graphs.append(adapted_graph(name, source, adapted, fixed))
+            traced[name] = trace_adapted(source, adapted, fixed)
+            graphs.append(adapted_graph(name, traced[name]))
     return graphs
 
 

@@ -9,8 +9,8 @@ from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.graph import IR_VERSION, OPSET, Graph, needed_nodes, tensor_spec
 from fieldtune_offline.lowering import GraphBuilder, LoweredProgram, Tensor, lower_program
 from fieldtune_offline.passes.flatten_parameters import join_gradients, split_theta
-from fieldtune_offline.tasks.interface import Traceable
-from fieldtune_offline.tracing import trace_adapted, trace_gradient
+from fieldtune_offline.tasks.interface import Part, Traceable
+from fieldtune_offline.tracing import TracedForward, trace_gradient
 from fieldtune_offline.weights import is_lifted_constant, program_weights
 
 
@@ -38,26 +38,34 @@ def gradient_graph(source: Traceable, adapted: Adapted, static: frozenset[str]) 
     return _close("gradient", build, [*lowered.inputs, theta], [], outputs, lowered, weights.tensors, source.pads)
 
 
-def adapted_graph(name: str, source: Traceable, adapted: Adapted, static: frozenset[str]) -> Graph:
+def adapted_graph(name: str, traced: TracedForward, part: Part | None = None) -> Graph:
     """Return a forward graph that takes the adapter as named inputs with defaults and a symbolic rank.
 
     The defaults are the base alone, with the initial head: zeros of rank 1, or what the method says.
+
+    Args:
+        name: of the graph.
+        traced: what it computes.
+        part: what it leaves of that; all of it if None.
     """
-    program, inputs, carried = trace_adapted(source, adapted, static)
-    build = GraphBuilder()
-    weights = program_weights(program, f"module.{source.model_path}")
-    lowered = lower_program(program, inputs, build, given={}, names=weights.names)
+    source, build = traced.source, GraphBuilder()
+    weights = program_weights(traced.program, f"module.{source.model_path}")
+    lowered = lower_program(traced.program, traced.inputs, build, given={}, names=weights.names)
     count = len(source.inputs)
     held = dict(weights.tensors)
     adapter = list(lowered.inputs[count:])
-    for given, tensor in zip(carried, adapter, strict=True):
+    for given, tensor in zip(traced.adapter, adapter, strict=True):
         if given.default is not None:
             held[given.key] = given.default
         else:
             shape = [dim if isinstance(dim, int) else 1 for dim in tensor.dims]
             tensor.value.const_value = ir.tensor(torch.zeros(shape).numpy(), name=given.key)
+    inputs = {str(tensor.value.name): tensor for tensor in lowered.inputs[:count]}
     outputs = dict(zip(source.outputs, lowered.outputs, strict=True))
-    return _close(name, build, list(lowered.inputs[:count]), adapter, outputs, lowered, held, source.pads)
+    if part is not None:
+        inputs = {key: inputs[key] for key in part.inputs}
+        outputs = {key: outputs[key] for key in part.outputs}
+    return _close(name, build, list(inputs.values()), adapter, outputs, lowered, held, source.pads)
 
 
 def _close(

@@ -3,7 +3,10 @@
 No weight is copied and nothing is computed: torch traces with tensors that have shapes only.
 """
 
-from collections.abc import Sequence
+import contextlib
+import dataclasses
+import gc
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -35,9 +38,8 @@ def trace_gradient(source: Traceable, adapted: Adapted, static: frozenset[str]) 
     from torch.export.experimental import _export_forward_backward
 
     inputs = [Input(name, _without(axes, static)) for name, axes in source.inputs]
-    with method_named(adapted.method).training(adapted.model):
+    with _tracing(), method_named(adapted.method).training(adapted.model):
         program = differentiable_padding(_export(source.module, dict(source.batch), inputs))
-    with quiet_tracing():
         try:
             joint = _export_forward_backward(program, joint_loss_index=0)
         except (RuntimeError, AssertionError) as error:
@@ -45,26 +47,53 @@ def trace_gradient(source: Traceable, adapted: Adapted, static: frozenset[str]) 
     return joint, inputs
 
 
-def trace_adapted(
-    source: Traceable, adapted: Adapted, static: frozenset[str]
-) -> tuple[ExportedProgram, list[Input], list[ServingInput]]:
-    """Trace forward with the adapter as inputs, which the method describes; the rank is symbolic.
+@dataclasses.dataclass(frozen=True, slots=True)
+class TracedForward:
+    """A program that goes forward, with the adapter as inputs.
 
-    Returns:
-        The program, all its inputs, and those of the adapter, which come last.
+    Attributes:
+        program: in core ATen operators.
+        source: what was traced.
+        inputs: of the program, all; those of the adapter come last.
+        adapter: what the inputs of the adapter are.
+    """
+
+    program: ExportedProgram
+    source: Traceable
+    inputs: Sequence[Input]
+    adapter: Sequence[ServingInput]
+
+
+def trace_adapted(source: Traceable, adapted: Adapted, static: frozenset[str]) -> TracedForward:
+    """Trace forward with the adapter as inputs, which the method describes; the rank is symbolic.
 
     Raises:
         UnsupportedModel: as for ``trace_gradient``.
     """
     inputs = [Input(name, _without(axes, static)) for name, axes in source.inputs]
     method = method_named(adapted.method)
-    with method.serving(adapted.model):
+    with _tracing(), method.serving(adapted.model):
         carried = method.serving_inputs(adapted)
         inputs += [Input(given.key, given.axes) for given in carried]
         adapter = {given.key: given.example for given in carried}
         program = _export(_WithAdapter(source, carried), {"batch": dict(source.batch), "adapter": adapter}, inputs)
+        return TracedForward(program.run_decompositions(), source, inputs, carried)
+
+
+@contextlib.contextmanager
+def _tracing() -> Iterator[None]:
+    """Silence libraries, and let the garbage collector wait.
+
+    A trace makes objects by the million and keeps them all; looking through them again and again took an eighth of it.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
         with quiet_tracing():
-            return program.run_decompositions(), inputs, carried
+            yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _WithAdapter(nn.Module):
@@ -86,7 +115,7 @@ def _export(module: nn.Module, arguments: dict[str, Any], inputs: Sequence[Input
         {axis: torch.export.Dim.DYNAMIC for axis, name in enumerate(described.axes) if name is not None} or None
         for described in inputs
     ]
-    with quiet_tracing(), torch.no_grad() if not _wants_gradient(module) else torch.enable_grad():
+    with torch.no_grad() if not _wants_gradient(module) else torch.enable_grad():
         try:
             return torch.export.export(
                 module, (), kwargs=arguments, dynamic_shapes=pytree.tree_unflatten(varying, structure), strict=False

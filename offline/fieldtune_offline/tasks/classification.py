@@ -11,10 +11,9 @@ from torch import nn
 
 from fieldtune.bundle import IGNORE_INDEX, Manifest
 from fieldtune.errors import UnsupportedModel
-from fieldtune_offline.tasks.interface import GRADIENT, Arrays, Batch, Task, Traceable
+from fieldtune_offline.tasks.interface import GRADIENT, Arrays, Batch, Part, Task, Traceable
 
-Inputs = Sequence[tuple[str, tuple[str | None, ...]]]
-_LABELS = ("labels", ("batch",))
+Input = tuple[str, tuple[str | None, ...]]
 
 
 def loss_outputs(logits: torch.Tensor, labels: torch.Tensor, *, with_logits: bool) -> tuple[torch.Tensor, ...]:
@@ -28,8 +27,10 @@ class Classification(Task):
     """A task with one label for each input; subclasses say what goes in and how the model takes it."""
 
     labelled = True
-    inputs: ClassVar[Inputs]
+    inputs: ClassVar[Sequence[Input]]
     """Name and axis names of what goes in, without the labels."""
+    label_input: ClassVar[Input] = ("labels", ("batch",))
+    """Name and axis names of the labels."""
 
     @classmethod
     def check_config(cls, config: Any, model: str) -> None:
@@ -49,10 +50,6 @@ class Classification(Task):
     def loss_module(self, *, with_logits: bool) -> nn.Module:
         """Return a module whose ``forward`` takes the inputs and labels and returns ``loss_outputs``."""
 
-    @abc.abstractmethod
-    def logits_module(self) -> nn.Module:
-        """Return a module whose ``forward`` takes the inputs and returns the logits in a tuple."""
-
     def pads(self) -> Mapping[str, int]:
         """Return what fills up inputs."""
         return {"labels": IGNORE_INDEX}
@@ -65,15 +62,15 @@ class Classification(Task):
             labels[-1] = IGNORE_INDEX
         return {**self.features(batch, sequence, seed), "labels": labels}
 
-    def graphs(self, batch: int, sequence: int) -> dict[str, Traceable]:
-        """Return what trains, what evaluates (``logits``: float32, shape (batch, labels)) and what serves them."""
-        labelled, features = self.batch(batch, sequence, 0), self.features(batch, sequence, 0)
-        inputs, sums, pads = (*self.inputs, _LABELS), ("loss_sum", "weight"), self.pads()
+    def graphs(self, batch: int, sequence: int) -> dict[str, Traceable | Part]:
+        """Return what trains, what evaluates (``logits``: float32, their last axis the labels) and what serves them."""
+        labelled, sums, pads = self.batch(batch, sequence, 0), ("loss_sum", "weight"), self.pads()
+        inputs = (*self.inputs, self.label_input)
         losses, logits = self.loss_module(with_logits=False), self.loss_module(with_logits=True)
         return {
             GRADIENT: Traceable(losses, "model", labelled, inputs, sums, pads),
             "eval": Traceable(logits, "model", labelled, inputs, (*sums, "logits"), pads),
-            "infer": Traceable(self.logits_module(), "model", features, self.inputs, ("logits",), pads),
+            "infer": Part([name for name, _ in self.inputs], ["logits"]),
         }
 
     def inference_batches(self, batch: int, sequence: int, seed: int) -> list[dict[str, torch.Tensor]]:

@@ -16,15 +16,6 @@ class _Loss(nn.Module):
         return loss_outputs(self.model(pixel_values=pixel_values).logits, labels, with_logits=self.with_logits)
 
 
-class _Logits(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (self.model(pixel_values=pixel_values).logits,)
-
-
 class ImageClassification(Classification):
     """The task around an adapted AutoModelForImageClassification with two or more labels; images have one size."""
 
@@ -43,7 +34,3 @@ class ImageClassification(Classification):
     def loss_module(self, *, with_logits: bool) -> nn.Module:
         """Return what takes images and labels."""
         return _Loss(self._model, with_logits=with_logits)
-
-    def logits_module(self) -> nn.Module:
-        """Return what takes images."""
-        return _Logits(self._model)

@@ -41,6 +41,21 @@ class Traceable:
     varies: bool = False
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """A graph that another one computes, too, so that both come of one trace.
+
+    Attributes:
+        inputs: names of the other's inputs that it takes.
+        outputs: names of the other's outputs that it has.
+        of: the other's name.
+    """
+
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    of: str = "eval"
+
+
 class Task(abc.ABC):
     """One task around an adapted model.
 
@@ -93,8 +108,8 @@ class Task(abc.ABC):
         return tuple(names[index] for index in sorted(names))
 
     @abc.abstractmethod
-    def graphs(self, batch: int, sequence: int) -> dict[str, Traceable]:
-        """Return what is traced: by the graph's name, ``GRADIENT`` and ``eval`` among them.
+    def graphs(self, batch: int, sequence: int) -> dict[str, Traceable | Part]:
+        """Return what is traced: by the graph's name, ``GRADIENT`` and ``eval`` among them; parts come last.
 
         ``gradient`` computes ``loss_sum`` and ``weight``, float32 scalars; ``eval`` these and what the device's meter
         of the task counts from; whatever else there is serves.

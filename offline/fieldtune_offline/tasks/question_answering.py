@@ -10,7 +10,7 @@ from torch import nn
 
 from fieldtune.bundle import IGNORE_INDEX, Manifest
 from fieldtune.errors import UnsupportedModel
-from fieldtune_offline.tasks.interface import GRADIENT, Arrays, Batch, Task, Traceable, masked_text
+from fieldtune_offline.tasks.interface import GRADIENT, Arrays, Batch, Part, Task, Traceable, masked_text
 
 _GRID = ("batch", "sequence")
 _POSITIONS = (("start_positions", ("batch",)), ("end_positions", ("batch",)))
@@ -33,7 +33,9 @@ class _Loss(nn.Module):
         end_positions: torch.Tensor,
         token_type_ids: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
-        logits = _logits(self.model, input_ids, attention_mask, token_type_ids)
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        outputs = self.model(input_ids=input_ids, attention_mask=attention_mask, **types)
+        logits = (outputs.start_logits, outputs.end_logits)
         sums = [
             nn.functional.cross_entropy(scores, positions, ignore_index=IGNORE_INDEX, reduction="sum")
             for scores, positions in zip(logits, (start_positions, end_positions), strict=True)
@@ -41,25 +43,6 @@ class _Loss(nn.Module):
         weight = (start_positions != IGNORE_INDEX).sum().to(torch.float32)
         loss_sum = (sums[0] + sums[1]) / 2
         return (loss_sum, weight, *logits) if self.with_logits else (loss_sum, weight)
-
-
-class _Logits(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, ...]:
-        return _logits(self.model, input_ids, attention_mask, token_type_ids)
-
-
-def _logits(
-    model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-    outputs = model(input_ids=input_ids, attention_mask=attention_mask, **types)
-    return outputs.start_logits, outputs.end_logits
 
 
 class QuestionAnswering(Task):
@@ -89,19 +72,20 @@ class QuestionAnswering(Task):
             starts[-1] = ends[-1] = IGNORE_INDEX
         return {**features, "start_positions": starts, "end_positions": ends}
 
-    def graphs(self, batch: int, sequence: int) -> dict[str, Traceable]:
+    def graphs(self, batch: int, sequence: int) -> dict[str, Traceable | Part]:
         """Return what trains, what evaluates and what serves ``start_logits`` and ``end_logits``.
 
         Both are float32, shape (batch, sequence).
         """
-        labelled, features, pads = self.batch(batch, sequence, 0), self._features(batch, sequence, 0), self._pads()
+        labelled, pads = self.batch(batch, sequence, 0), self._pads()
+        features = list(self._features(batch, sequence, 0))
         given = tuple((name, _GRID) for name in features)
         losses, logits = _Loss(self._model, with_logits=False), _Loss(self._model, with_logits=True)
         inputs, sums = (*given, *_POSITIONS), ("loss_sum", "weight")
         return {
             GRADIENT: Traceable(losses, "model", labelled, inputs, sums, pads),
             "eval": Traceable(logits, "model", labelled, inputs, (*sums, *_LOGITS), pads),
-            "infer": Traceable(_Logits(self._model), "model", features, given, _LOGITS, pads),
+            "infer": Part(features, _LOGITS),
         }
 
     def inference_batches(self, batch: int, sequence: int, seed: int) -> list[dict[str, torch.Tensor]]:

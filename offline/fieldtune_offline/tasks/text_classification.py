@@ -22,15 +22,6 @@ class _Loss(nn.Module):
         return loss_outputs(logits, labels, with_logits=self.with_logits)
 
 
-class _Logits(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (self.model(input_ids=input_ids, attention_mask=attention_mask).logits,)
-
-
 class TextClassification(Classification):
     """The task around an adapted AutoModelForSequenceClassification with two or more labels."""
 
@@ -49,7 +40,3 @@ class TextClassification(Classification):
     def loss_module(self, *, with_logits: bool) -> nn.Module:
         """Return what takes ids, mask and labels."""
         return _Loss(self._model, with_logits=with_logits)
-
-    def logits_module(self) -> nn.Module:
-        """Return what takes ids and mask."""
-        return _Logits(self._model)

@@ -15,7 +15,7 @@ from torch import nn
 
 from fieldtune.bundle import IGNORE_INDEX, ImageSpec, Manifest
 from fieldtune.errors import UnsupportedModel
-from fieldtune_offline.tasks.interface import GRADIENT, Arrays, Batch, Task, Traceable, masked_text
+from fieldtune_offline.tasks.interface import GRADIENT, Arrays, Batch, Part, Task, Traceable, masked_text
 
 _GRID = ("batch", "sequence")
 _TRAINING_INPUTS = (("input_ids", _GRID), ("attention_mask", _GRID), ("labels", _GRID))
@@ -111,7 +111,7 @@ class TextGeneration(Task):
         labels[:, : sequence // 3] = IGNORE_INDEX
         return {**text, "labels": labels}
 
-    def graphs(self, batch: int, sequence: int) -> dict[str, Traceable]:
+    def graphs(self, batch: int, sequence: int) -> dict[str, Traceable | Part]:
         """Return what trains, what evaluates and what serves.
 
         ``eval`` has ``correct``, the number of labels that were likeliest; ``infer`` computes ``logits`` and

@@ -11,10 +11,8 @@ from torch import nn
 from fieldtune.bundle import IGNORE_INDEX, Manifest
 from fieldtune.errors import UnsupportedModel
 from fieldtune.tasks.tagging.entities import scheme_of
-from fieldtune_offline.tasks.interface import GRADIENT, Arrays, Traceable
+from fieldtune_offline.tasks.interface import Arrays
 from fieldtune_offline.tasks.text_classification import TextClassification
-
-_LABELS = ("labels", ("batch", "sequence"))
 
 
 class _Loss(nn.Module):
@@ -38,6 +36,7 @@ class TokenClassification(TextClassification):
 
     name = "token-classification"
     peft_type = "TOKEN_CLS"
+    label_input = ("labels", ("batch", "sequence"))
 
     @classmethod
     def check_labels(cls, labels: Sequence[str]) -> None:
@@ -60,17 +59,6 @@ class TokenClassification(TextClassification):
         if batch > 2:
             labels[-1] = IGNORE_INDEX
         return {**features, "labels": labels.masked_fill(features["attention_mask"] == 0, IGNORE_INDEX)}
-
-    def graphs(self, batch: int, sequence: int) -> dict[str, Traceable]:
-        """Return what trains, what evaluates (``logits``: float32, shape (batch, sequence, labels)) and what serves."""
-        labelled, features = self.batch(batch, sequence, 0), self.features(batch, sequence, 0)
-        inputs, sums, pads = (*self.inputs, _LABELS), ("loss_sum", "weight"), self.pads()
-        losses, logits = self.loss_module(with_logits=False), self.loss_module(with_logits=True)
-        return {
-            GRADIENT: Traceable(losses, "model", labelled, inputs, sums, pads),
-            "eval": Traceable(logits, "model", labelled, inputs, (*sums, "logits"), pads),
-            "infer": Traceable(self.logits_module(), "model", features, self.inputs, ("logits",), pads),
-        }
 
     def loss_module(self, *, with_logits: bool) -> nn.Module:
         """Return what takes ids, mask and labels."""

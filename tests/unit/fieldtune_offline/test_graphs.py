@@ -12,7 +12,8 @@ from torch import nn
 from builders import layout, parameter
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.graphs import adapted_graph, gradient_graph
-from fieldtune_offline.tasks.interface import Traceable
+from fieldtune_offline.tasks.interface import Part, Traceable
+from fieldtune_offline.tracing import trace_adapted
 
 PREFIX = "base_model.model."
 STATIC = frozenset()
@@ -89,7 +90,7 @@ def training(adapted, batch):
 @pytest.fixture(scope="module")
 def serving(adapted, batch):
     source = Traceable(Answer(adapted.model), "model", {"x": batch["x"]}, (("x", ("batch", None)),), ("y", "given"))
-    return adapted_graph("infer", source, adapted, STATIC)
+    return adapted_graph("infer", trace_adapted(source, adapted, STATIC))
 
 
 def run(graph, feeds):
@@ -152,3 +153,22 @@ def test_an_input_that_is_passed_on_has_an_output_of_its_own(serving, batch):
     found = run(serving, {"x": batch["x"].numpy()})
     np.testing.assert_array_equal(found["given"], batch["x"].numpy())
     assert [spec.name for spec in serving.outputs] == ["y", "given"]
+
+
+def test_a_part_of_what_was_traced_asks_for_nothing_that_it_does_not_need(adapted, batch):
+    class Both(Loss):
+        def forward(self, x, counts):
+            return *super().forward(x, counts), self.model(x)
+
+    inputs = (("x", ("batch", None)), ("counts", ("batch",)))
+    traced = trace_adapted(
+        Traceable(Both(adapted.model), "model", batch, inputs, ("loss", "weight", "y")), adapted, STATIC
+    )
+    whole, part = adapted_graph("eval", traced), adapted_graph("infer", traced, Part(["x"], ["y"]))
+    assert [spec.name for spec in part.inputs] == ["x"]
+    assert part.adapter_inputs == whole.adapter_inputs
+    assert len(part.model.graph) < len(whole.model.graph)
+    feeds = {name: tensor.numpy() for name, tensor in batch.items()}
+    found, everything = run(part, {"x": feeds["x"]}), run(whole, feeds)
+    assert list(found) == ["y"]
+    np.testing.assert_array_equal(found["y"], everything["y"])

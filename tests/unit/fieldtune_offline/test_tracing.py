@@ -1,5 +1,7 @@
 """What torch cannot trace ends in one line that says what to do."""
 
+import gc
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -55,10 +57,27 @@ def test_a_gradient_for_each_parameter_that_requires_one(traced):
 
 @pytest.mark.parametrize(("static", "axes"), [(STATIC, ("batch", None)), (frozenset({"batch"}), (None, None))])
 def test_sizes_vary_unless_the_build_has_static_ones(traced, static, axes):
-    program, inputs, carried = trace_adapted(*traced(), static)
-    assert (inputs[0].axes, carried) == (axes, [])
-    x = next(node for node in program.graph.nodes if node.op == "placeholder" and node.name.endswith("x"))
+    forward = trace_adapted(*traced(), static)
+    assert (forward.inputs[0].axes, forward.adapter) == (axes, [])
+    x = next(node for node in forward.program.graph.nodes if node.op == "placeholder" and node.name.endswith("x"))
     assert isinstance(x.meta["val"].shape[0], torch.SymInt) == (static == STATIC)
+
+
+def test_the_garbage_collector_waits_for_a_trace_and_no_longer(traced):
+    during = []
+
+    def change(x):
+        during.append(gc.isenabled())
+        return x
+
+    for enabled in (True, False):
+        (gc.enable if enabled else gc.disable)()
+        try:
+            trace_gradient(*traced(change), STATIC)
+            assert gc.isenabled() == enabled
+        finally:
+            gc.enable()
+    assert set(during) == {False}
 
 
 @pytest.mark.parametrize(

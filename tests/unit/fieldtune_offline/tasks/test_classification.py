@@ -12,6 +12,7 @@ from fieldtune.bundle import IGNORE_INDEX
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.tasks.classification import loss_outputs
 from fieldtune_offline.tasks.image_classification import ImageClassification
+from fieldtune_offline.tasks.interface import Part
 from fieldtune_offline.tasks.text_classification import TextClassification
 
 BERT = BertConfig(
@@ -59,13 +60,16 @@ def test_the_summed_loss_is_that_of_transformers(task, rows):
 
 def test_what_serves_takes_no_labels_and_answers_as_the_model(task):
     (feeds,) = task.inference_batches(4, 9, 1)
+    graphs = task.graphs(4, 9)
+    assert graphs["infer"] == Part(list(feeds), ["logits"], of="eval")
     assert "labels" not in feeds
-    (logits,) = task.graphs(4, 9)["infer"].module(**feeds)
-    assert torch.equal(logits, task.inference_reference(feeds)["logits"])
+    given = dict(zip(graphs["eval"].outputs, graphs["eval"].module(**feeds, labels=torch.zeros(4).long()), strict=True))
+    assert torch.equal(given["logits"], task.inference_reference(feeds)["logits"])
 
 
 def test_every_tensor_of_a_batch_has_its_axes_named(task):
-    for name, traced in task.graphs(3, 9).items():
+    for name in ("gradient", "eval"):
+        traced = task.graphs(3, 9)[name]
         assert [given for given, _ in traced.inputs] == list(traced.batch), name
         for (_, axes), tensor in zip(traced.inputs, traced.batch.values(), strict=True):
             assert len(axes) == tensor.ndim

@@ -23,7 +23,10 @@ def test_images_are_noise_of_the_models_size_whatever_the_sequence():
 
 
 def test_the_batch_alone_varies():
-    assert task().graphs(2, 0)["infer"].inputs == (("pixel_values", ("batch", None, None, None)),)
+    assert task().graphs(2, 0)["eval"].inputs == (
+        ("pixel_values", ("batch", None, None, None)),
+        ("labels", ("batch",)),
+    )
     assert dict(task().pads()) == {"labels": IGNORE_INDEX}
 
 

@@ -5,6 +5,7 @@ from transformers import BertConfig, BertForQuestionAnswering, DistilBertConfig,
 
 from fieldtune.bundle.manifest import IGNORE_INDEX
 from fieldtune.errors import UnsupportedModel
+from fieldtune_offline.tasks.interface import Part
 from fieldtune_offline.tasks.question_answering import QuestionAnswering
 from fieldtune_offline.tasks.table import task_class
 
@@ -57,12 +58,14 @@ def test_the_summed_loss_is_that_of_transformers(model, rows):
 def test_what_evaluates_and_serves_gives_both_logits(model):
     task = QuestionAnswering(model)
     graphs = task.graphs(3, 9)
-    assert [name for name, _ in graphs["infer"].inputs] == ["input_ids", "attention_mask", "token_type_ids"]
+    features = ["input_ids", "attention_mask", "token_type_ids"]
+    assert graphs["infer"] == Part(features, ("start_logits", "end_logits"), of="eval")
     assert graphs["eval"].outputs == ("loss_sum", "weight", "start_logits", "end_logits")
-    (features,) = task.inference_batches(3, 9, 1)
-    expected = task.inference_reference(features)
-    for name, found in zip(graphs["infer"].outputs, graphs["infer"].module(**features), strict=True):
-        assert torch.equal(found, expected[name])
+    batch = task.batch(3, 9, 1)
+    expected = task.inference_reference({name: batch[name] for name in features})
+    found = dict(zip(graphs["eval"].outputs, graphs["eval"].module(**batch), strict=True))
+    for name in graphs["infer"].outputs:
+        assert torch.equal(found[name], expected[name])
     assert graphs["gradient"].pads == {"input_ids": 0, "start_positions": IGNORE_INDEX, "end_positions": IGNORE_INDEX}
 
 
