@@ -1,0 +1,1 @@
+"""How the frozen base is stored, trained against and served: one module a precision, and a line in the table."""

@@ -1,0 +1,79 @@
+"""A precision of the frozen base: how a matrix is packed, and what is computed from the packed form.
+
+A matrix has the shape (rows, columns): one row an output feature, as Hugging Face stores it, or one row a token.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+
+from fieldtune_offline.lowering.builder import Tensor
+from fieldtune_offline.lowering.call import Call
+
+Parts = Sequence[torch.Tensor]
+"""The tensors of one packed matrix, in the order of ``Precision.part_names``."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PackedInputs:
+    """The tensors of one packed matrix in a graph under construction.
+
+    Attributes:
+        parts: in the order of ``Precision.part_names``.
+        rows: of the matrix.
+        columns: of the matrix.
+    """
+
+    parts: Sequence[Tensor]
+    rows: int
+    columns: int
+
+
+class Precision(abc.ABC):
+    """One precision with its settings; what is not abstract holds where the unpacked matrix is multiplied with.
+
+    Attributes:
+        name: as ``--base`` has it.
+        title: for people.
+        part_names: of the tensors that it packs a matrix into; buffers of the packed module have these names.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    part_names: tuple[str, ...]
+
+    @property
+    @abc.abstractmethod
+    def recipe(self) -> str:
+        """Name and settings in one string, from which ``precision_of`` makes the same precision again."""
+
+    @abc.abstractmethod
+    def refusal(self, rows: int, columns: int) -> str | None:
+        """Return why a matrix of this shape cannot be packed, or None."""
+
+    @abc.abstractmethod
+    def pack(self, matrix: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Pack a float32 matrix (rows, columns) into the tensors that ``part_names`` names."""
+
+    @abc.abstractmethod
+    def unpack(self, parts: Parts, rows: int, columns: int) -> torch.Tensor:
+        """Return the float32 matrix (rows, columns) that packed tensors stand for."""
+
+    def product(self, x: torch.Tensor, parts: Parts, rows: int) -> torch.Tensor:
+        """Return x (…, columns) times the transposed matrix: (…, rows), as the graphs compute it."""
+        return x @ self.unpack(parts, rows, x.shape[-1]).T
+
+    def input_gradient(self, gradient: torch.Tensor, parts: Parts, columns: int) -> torch.Tensor:
+        """Return a gradient (…, rows) times the matrix: (…, columns), as the graphs compute it."""
+        return gradient @ self.unpack(parts, gradient.shape[-1], columns)
+
+    @abc.abstractmethod
+    def lower_product(self, call: Call, x: Tensor, packed: PackedInputs) -> Tensor:
+        """Emit ``product`` for x of the shape (n, columns); the result has the shape (n, rows)."""
+
+    @abc.abstractmethod
+    def lower_input_gradient(self, call: Call, gradient: Tensor, packed: PackedInputs) -> Tensor:
+        """Emit ``input_gradient`` for a gradient of the shape (n, rows); the result has the shape (n, columns)."""
