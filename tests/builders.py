@@ -24,6 +24,8 @@ from fieldtune.bundle.manifest import (
     MergeParitySpec,
     OrtParitySpec,
     OrtTrainingSpec,
+    PackedSpec,
+    PackingCost,
     ParitySpec,
     QuantizedAccuracy,
     SplitSpec,
@@ -195,7 +197,21 @@ def full_manifest():
     )
     ends = {"prefix": (ids, edge), "suffix_infer": (edge, edge), "infer": (ids, edge), "prefix_board": (ids, edge)}
     return manifest(
-        base=base_model(revision="main", licence="mit", dtypes={"w": "bfloat16"}),
+        base=base_model(
+            revision="main",
+            licence="mit",
+            dtypes={"w": "bfloat16"},
+            packed=PackedSpec(
+                recipe="int4/64/symmetric",
+                matrices={"q": "int4/64/symmetric", "embeddings": "int8"},
+                kept={"patches": "a convolution"},
+                cost=(
+                    PackingCost(
+                        batch=2, sequence=9, loss=0.5, packed_loss=0.625, gradient_cosine=0.875, outputs_relative=0.125
+                    ),
+                ),
+            ),
+        ),
         method="dora",
         text=text_spec(stop_token_ids=(2, 3), special_tokens={"bos_token": "<s>"}, chat_template="{{ messages }}"),
         peft_config=lora_config(),

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import onnx_ir as ir
 
@@ -16,6 +19,7 @@ from fieldtune.bundle import (
     BaseModelSpec,
     Bundle,
     Manifest,
+    PackedSpec,
     ParitySpec,
     TaskSpec,
     TextSpec,
@@ -30,7 +34,7 @@ from fieldtune_offline.accelerators.int8 import choose_quantizer
 from fieldtune_offline.accelerators.prefixes import add_targets, load_targets
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.environments import Report
-from fieldtune_offline.graph import Graph
+from fieldtune_offline.graph import Graph, packed_weights
 from fieldtune_offline.graphs import adapted_graph, gradient_graph
 from fieldtune_offline.methods.adapting import adapt, with_weights_named
 from fieldtune_offline.methods.choosing import chosen_method
@@ -38,17 +42,23 @@ from fieldtune_offline.modalities.text import text_spec
 from fieldtune_offline.models import BaseModel, load_base
 from fieldtune_offline.node_table import node_table
 from fieldtune_offline.ort_training.export import add_ort_training, check_method, training_python
+from fieldtune_offline.parity.packing_cost import packing_cost, torch_answers
+from fieldtune_offline.parity.products import check_products, products_of
 from fieldtune_offline.parity.split import check_split
 from fieldtune_offline.parity.whole import check_parity, open_sessions
 from fieldtune_offline.passes.split_prefix import Split, split_prefix
+from fieldtune_offline.precisions.interface import Precision
+from fieldtune_offline.precisions.operators import unpacked_products
+from fieldtune_offline.precisions.packing import pack_base
+from fieldtune_offline.precisions.table import chosen_precision
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 from fieldtune_offline.spec_checks import checked_spec
 from fieldtune_offline.tasks.interface import GRADIENT, Part, Task
 from fieldtune_offline.tasks.table import task_class
-from fieldtune_offline.tracing import TracedForward, trace_adapted
+from fieldtune_offline.tracing import TracedForward, TracedGradient, trace_adapted, trace_gradient
 from fieldtune_offline.versions import tool_version
-from fieldtune_offline.weights import bind_weights, write_weights
+from fieldtune_offline.weights import Slot, bind_weights, read_slots, write_weights
 
 _TRACE_SHAPE = (3, 10)
 _PARITY_SHAPES = ((3, 17), (2, 34))
@@ -80,6 +90,7 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
     spec = checked_spec(spec, kind)
     targets = load_targets(spec.target)
     method = chosen_method(spec)
+    precision = chosen_precision(spec.base)
     if spec.ort_training:
         check_method(method, spec.model)
     # What could be missing on this machine shows before the minutes of a build.
@@ -95,15 +106,23 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         calibration = _calibration(spec, told, report)
         adapted = adapt(base, spec, kind)
         task = kind(adapted.model, base.image)
-        graphs = _trace(spec, adapted, task, report)
+        shapes = _parity_shapes(spec, base)
+        packed = _packed(spec, adapted, task, shapes, precision, report) if precision else None
+        traced = _trace(spec, adapted, task, report)
+        graphs = _lowered(traced, adapted, unpacked=False)
         split = _split(spec, graphs, report)
         graphs += split.graphs if split else ()
         report("writing weights and graphs")
         _write(staging, graphs, adapted)
-        manifest = _manifest(task_spec, base, adapted, text, graphs, split, staging)
+        manifest = _manifest(task_spec, base, packed, adapted, text, graphs, split, staging)
         report("comparing with torch on stock ONNX Runtime")
         initial = read_adapter(staging / ADAPTER_NAME)
-        parity = _compared(Bundle(staging, manifest), adapted, task, initial, _parity_shapes(spec, base))
+        made = Bundle(staging, manifest)
+        if any(products_of(graph) for graph in graphs):
+            parity = _compared_unpacked(made, traced, adapted, task, initial, shapes)
+            check_products(made, graphs, adapted, task, initial, shapes[0])
+        else:
+            parity = _compared(made, adapted, task, initial, shapes)
         manifest = dataclasses.replace(manifest, parity=parity)
         if calibration is not None:
             if spec.adapter is not None or not base.new_modules:
@@ -148,22 +167,52 @@ def _shown(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_LABELS_SHOWN]) + (f", … and {more} more" if more > 0 else "")
 
 
-def _trace(spec: BuildSpec, adapted: Adapted, task: Task, report: Report) -> list[Graph]:
+def _packed(
+    spec: BuildSpec, adapted: Adapted, task: Task, shapes: list[tuple[int, int]], precision: Precision, report: Report
+) -> PackedSpec:
+    """Pack the frozen base, and say what that costs."""
+    report("computing with the base in float32")
+    before = torch_answers(adapted, task, shapes)
+    report(f"packing the base ({precision.recipe})")
+    packing = pack_base(adapted.model, precision)
+    if packing.integer and spec.split != "none":
+        raise UnsupportedModel(
+            f"--base {precision.name} multiplies integers, and a split cannot be compared with torch then; take "
+            "another base, or build without --split"
+        )
+    kept = ", ".join(f"{name} ({reason})" for name, reason in packing.kept.items())
+    report(f"packed: {len(packing.matrices)} matrices" + (f"; in float32 stay {kept}" if kept else ""))
+    cost = packing_cost(shapes, before, torch_answers(adapted, task, shapes))
+    return PackedSpec(recipe=precision.recipe, matrices=packing.matrices, kept=packing.kept, cost=cost)
+
+
+_Traced: TypeAlias = "dict[str, TracedGradient | TracedForward | Part]"
+
+
+def _trace(spec: BuildSpec, adapted: Adapted, task: Task, report: Report) -> _Traced:
     static = frozenset(name for name in ("batch", "sequence") if getattr(spec, name) is not None)
     batch, sequence = spec.batch or _TRACE_SHAPE[0], spec.sequence or _TRACE_SHAPE[1]
-    graphs: list[Graph] = []
-    traced: dict[str, TracedForward] = {}
+    traced: _Traced = {}
     for name, source in task.graphs(batch, sequence).items():
         if isinstance(source, Part):
-            graphs.append(adapted_graph(name, traced[source.of], source))
+            traced[name] = source
             continue
         report(f"tracing the {_SAID.get(name, name)} graph")
         fixed = frozenset[str]() if source.varies else static
-        if name == GRADIENT:
-            graphs.append(gradient_graph(source, adapted, fixed))
+        traced[name] = (trace_gradient if name == GRADIENT else trace_adapted)(source, adapted, fixed)
+    return traced
+
+
+def _lowered(traced: _Traced, adapted: Adapted, *, unpacked: bool) -> list[Graph]:
+    graphs: list[Graph] = []
+    for name, program in traced.items():
+        if isinstance(program, TracedGradient):
+            graphs.append(gradient_graph(program, adapted, unpacked=unpacked))
         else:
-            traced[name] = trace_adapted(source, adapted, fixed)
-            graphs.append(adapted_graph(name, traced[name]))
+            part = program if isinstance(program, Part) else None
+            whole = program if part is None else traced[part.of]
+            assert isinstance(whole, TracedForward)
+            graphs.append(adapted_graph(name, whole, part, unpacked=unpacked))
     return graphs
 
 
@@ -187,6 +236,24 @@ def _compared(
     return parity
 
 
+def _compared_unpacked(
+    made: Bundle, traced: _Traced, adapted: Adapted, task: Task, initial: Adapter, shapes: list[tuple[int, int]]
+) -> tuple[ParitySpec, ...]:
+    """Compare the graphs with products of unpacked matrices in place of those of integers."""
+    folder = made.root / "unpacked"
+    folder.mkdir()
+    # A second name in the same folder: ONNX Runtime refuses weights outside the graph's own.
+    os.link(made.root / WEIGHTS_NAME, folder / Path(WEIGHTS_NAME).name)
+    graphs = _lowered(traced, adapted, unpacked=True)
+    slots = read_slots(folder / Path(WEIGHTS_NAME).name)
+    for graph in graphs:
+        _save(graph, slots, folder)
+    with unpacked_products():
+        parity = check_parity(open_sessions(folder), adapted, task, made, initial, shapes)
+    shutil.rmtree(folder)
+    return parity
+
+
 def _parity_shapes(spec: BuildSpec, base: BaseModel) -> list[tuple[int, int]]:
     shapes = [(spec.batch or batch, spec.sequence or sequence) for batch, sequence in _PARITY_SHAPES]
     if base.image is not None:
@@ -201,8 +268,7 @@ def _write(staging: Path, graphs: list[Graph], adapted: Adapted) -> None:
     tensors = {name: tensor for graph in graphs for name, tensor in graph.weights.items()}
     slots = write_weights(weights_path, tensors)
     for graph in graphs:
-        bind_weights(graph.unbound, slots, weights_path)
-        ir.save(graph.model, folder / f"{graph.name}.onnx")
+        _save(graph, slots, folder)
         (folder / f"{graph.name}.nodes.json").write_text(node_table(graph.model), encoding="utf-8")
     with quiet_loading():
         adapted.model.save_pretrained(str(staging / ADAPTER_NAME), save_embedding_layers=False)
@@ -211,9 +277,18 @@ def _write(staging: Path, graphs: list[Graph], adapted: Adapted) -> None:
         (staging / ADAPTER_NAME / name).unlink(missing_ok=True)
 
 
+def _save(graph: Graph, slots: Mapping[str, Slot], folder: Path) -> None:
+    """Write one graph beside the weights."""
+    bind_weights(graph.unbound, slots, folder / Path(WEIGHTS_NAME).name)
+    # Inputs with defaults: a constant would be unpacked when the graph is loaded, and kept beside the packed one.
+    graph.model.graph.inputs.extend(packed_weights(graph.model.graph))
+    ir.save(graph.model, folder / f"{graph.name}.onnx")
+
+
 def _manifest(
     task: TaskSpec,
     base: BaseModel,
+    packed: PackedSpec | None,
     adapted: Adapted,
     text: TextSpec | None,
     graphs: list[Graph],
@@ -230,6 +305,7 @@ def _manifest(
             architecture=type(base.model).__name__,
             licence=base.licence,
             dtypes=base.dtypes,
+            packed=packed,
         ),
         task=task,
         method=adapted.method,

@@ -8,9 +8,11 @@ import onnx_ir as ir
 import torch
 
 from fieldtune.bundle import GraphSpec, TensorSpec
-from fieldtune_offline.lowering import Tensor
+from fieldtune_offline.lowering import PACKED, Tensor
 
 OPSET = 18
+CONTRIBUTED_OPSET = 1
+"""Of ONNX Runtime's own operators."""
 
 
 IR_VERSION = 8
@@ -30,7 +32,7 @@ class Graph:
         inputs: to be fed, without the adapter's.
         outputs: in order.
         adapter_inputs: the adapter's, which have defaults.
-        weights: name → the torch tensor that each unbound initializer takes.
+        weights: name in the file → the torch tensor that unbound initializers take.
         unbound: those initializers.
     """
 
@@ -53,7 +55,13 @@ class Graph:
             inputs=self.inputs,
             outputs=self.outputs,
             adapter_inputs=self.adapter_inputs,
+            in_order=bool(packed_weights(self.model.graph)),
         )
+
+
+def packed_weights(graph: ir.Graph) -> list[ir.Value]:
+    """Return the initializers that hold parts of packed matrices."""
+    return [value for value in graph.initializers.values() if value.meta.get(PACKED)]
 
 
 def needed_nodes(

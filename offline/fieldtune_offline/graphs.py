@@ -6,31 +6,37 @@ import onnx_ir as ir
 import torch
 
 from fieldtune_offline.adapted import Adapted
-from fieldtune_offline.graph import IR_VERSION, OPSET, Graph, needed_nodes, tensor_spec
+from fieldtune_offline.graph import CONTRIBUTED_OPSET, IR_VERSION, OPSET, Graph, needed_nodes, tensor_spec
 from fieldtune_offline.lowering import GraphBuilder, LoweredProgram, Tensor, lower_program
 from fieldtune_offline.passes.flatten_parameters import join_gradients, split_theta
-from fieldtune_offline.tasks.interface import Part, Traceable
-from fieldtune_offline.tracing import TracedForward, trace_gradient
-from fieldtune_offline.weights import is_lifted_constant, program_weights
+from fieldtune_offline.precisions.operators import lowerings
+from fieldtune_offline.tasks.interface import Part
+from fieldtune_offline.tracing import TracedForward, TracedGradient
+from fieldtune_offline.weights import is_lifted_constant, program_weights, stored_name
 
 
-def gradient_graph(source: Traceable, adapted: Adapted, static: frozenset[str]) -> Graph:
+def gradient_graph(traced: TracedGradient, adapted: Adapted, *, unpacked: bool = False) -> Graph:
     """Return batch, theta → loss_sum, weight, grad_sum.
 
     ``theta`` and ``grad_sum`` are float32 of shape (layout.size,); the sums are over the labels that count, so that
     microbatches add up exactly and the loop divides once.
+
+    Args:
+        traced: what it computes.
+        adapted: the model.
+        unpacked: whether products of integers give way to products of unpacked matrices, to be compared with torch.
     """
-    program, inputs = trace_gradient(source, adapted, static)
-    weights = program_weights(program, source.model_path)
-    build = GraphBuilder()
+    source, build = traced.source, GraphBuilder()
+    weights = program_weights(traced.program, source.model_path)
     theta, pieces = split_theta(build, adapted.layout)
     keys = {f"{source.model_path}.{name}": key for key, name in adapted.names.items()}
     lowered = lower_program(
-        program,
-        inputs,
+        traced.program,
+        traced.inputs,
         build,
         given={name: pieces[key] for name, key in keys.items()},
         names=weights.names,
+        more=lowerings(unpacked=unpacked),
     )
     gradients = {keys[name]: tensor for name, tensor in lowered.gradients.items()}
     outputs = dict(zip(source.outputs, lowered.outputs, strict=True))
@@ -38,7 +44,7 @@ def gradient_graph(source: Traceable, adapted: Adapted, static: frozenset[str]) 
     return _close("gradient", build, [*lowered.inputs, theta], [], outputs, lowered, weights.tensors, source.pads)
 
 
-def adapted_graph(name: str, traced: TracedForward, part: Part | None = None) -> Graph:
+def adapted_graph(name: str, traced: TracedForward, part: Part | None = None, *, unpacked: bool = False) -> Graph:
     """Return a forward graph that takes the adapter as named inputs with defaults and a symbolic rank.
 
     The defaults are the base alone, with the initial head: zeros of rank 1, or what the method says.
@@ -47,10 +53,13 @@ def adapted_graph(name: str, traced: TracedForward, part: Part | None = None) ->
         name: of the graph.
         traced: what it computes.
         part: what it leaves of that; all of it if None.
+        unpacked: as for ``gradient_graph``.
     """
     source, build = traced.source, GraphBuilder()
     weights = program_weights(traced.program, f"module.{source.model_path}")
-    lowered = lower_program(traced.program, traced.inputs, build, given={}, names=weights.names)
+    lowered = lower_program(
+        traced.program, traced.inputs, build, given={}, names=weights.names, more=lowerings(unpacked=unpacked)
+    )
     count = len(source.inputs)
     held = dict(weights.tensors)
     adapter = list(lowered.inputs[count:])
@@ -90,7 +99,7 @@ def _close(
     defaults = [tensor.value for tensor in adapter if tensor.value.const_value is not None]
     lifted = [value for value in weights if is_lifted_constant(str(value.name))]
     for value in lifted:
-        value.const_value = ir.tensor(held[str(value.name)].detach().numpy(), name=value.name)
+        value.const_value = ir.tensor(held[stored_name(str(value.name))].detach().numpy(), name=value.name)
     unbound = [value for value in weights if value not in lifted]
     unbound += [tensor.value for tensor in adapter if tensor.value.const_value is None]
     constants = [value for value in build.initializers if id(value) in used]
@@ -99,7 +108,7 @@ def _close(
         [tensor.value for tensor in results.values()],
         nodes=nodes,
         initializers=[*constants, *lifted, *defaults, *unbound],
-        opset_imports={"": OPSET},
+        opset_imports={node.domain: CONTRIBUTED_OPSET if node.domain else OPSET for node in nodes} | {"": OPSET},
         name=name,
     )
     model = ir.Model(graph, ir_version=IR_VERSION, producer_name="fieldtune")
@@ -109,6 +118,6 @@ def _close(
         inputs=tuple(tensor_spec(tensor, pads) for tensor in inputs),
         outputs=tuple(tensor_spec(tensor) for tensor in results.values()),
         adapter_inputs=tuple(tensor_spec(tensor) for tensor in adapter),
-        weights={str(value.name): held[str(value.name)] for value in unbound},
+        weights={name: held[name] for name in sorted({stored_name(str(value.name)) for value in unbound})},
         unbound=tuple(unbound),
     )

@@ -80,6 +80,7 @@ def merge_adapter(spec: MergeSpec, report: Report = lambda _: None) -> Manifest:
     quantizer = choose_quantizer(spec.quantizer, report)
     source, adapter = open_bundle(spec.bundle), read_adapter(spec.adapter)
     fed = inference_inputs(adapter, source)
+    source.check_float32("an adapter is merged into float32 weights")
     _fold(source)
     task = dataclasses.replace(source.manifest.task, labels=adapter_labels(adapter, source.manifest))
     *_, served = (source.manifest.graphs[name] for name in forward_graphs(source.manifest))

@@ -45,6 +45,27 @@ class MethodSpec:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PrecisionSpec:
+    """How the frozen base is stored, trained against and served; the adapter stays in float32.
+
+    These are the settings of all precisions together: one that the chosen precision does not have is refused.
+    """
+
+    name: Annotated[str, tyro.conf.arg(name="base", metavar="PRECISION")] = "float32"
+    """float32, or what linear layers are packed into, int4 for instance; embeddings are int8 then. Another name is
+    refused with the list of those that there are."""
+
+    block: int | None = None
+    """Columns that share a scale, of precisions with blocks; left out, 64."""
+
+    symmetric: bool = False
+    """No zero point for each block, of precisions that have one."""
+
+    double_quant: bool = True
+    """Whether scales of blocks are quantized, too, of precisions that do so."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class BuildSpec:
     """One bundle."""
 
@@ -98,6 +119,8 @@ class BuildSpec:
     """Replace the bundle if it exists."""
 
     method: MethodSpec = MethodSpec()
+
+    base: PrecisionSpec = PrecisionSpec()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

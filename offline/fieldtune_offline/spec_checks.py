@@ -3,7 +3,7 @@
 import dataclasses
 
 from fieldtune.errors import ExportError, UnsupportedModel
-from fieldtune_offline.spec import BuildSpec, MergeSpec
+from fieldtune_offline.spec import BuildSpec, MergeSpec, PrecisionSpec
 from fieldtune_offline.tasks.interface import Task
 
 _FOR_TARGETS = ("calibration", "calibration_examples", "quantizer")
@@ -24,6 +24,8 @@ def checked_spec(spec: BuildSpec, task: type[Task]) -> BuildSpec:
     if spec.method.rank is not None and spec.method.rank < 1:
         raise ValueError(f"rank is {spec.method.rank}; expected at least 1")
     check_calibration(spec)
+    if spec.base.name != PrecisionSpec().name:
+        _check_packed(spec)
     if spec.target:
         spec = dataclasses.replace(spec, split="auto") if spec.split == "none" else spec
     if spec.split != "none":
@@ -54,6 +56,18 @@ def check_calibration(spec: BuildSpec | MergeSpec) -> None:
         )
     if not spec.calibration.exists():
         raise ExportError(f"{spec.calibration}: no such file or folder of calibration examples")
+
+
+def _check_packed(spec: BuildSpec) -> None:
+    """Refuse what is made of float32 graphs alone."""
+    if spec.target:
+        raise UnsupportedModel(
+            f"--base {spec.base.name}: what a target runs is quantized from float32; leave --base or --target out"
+        )
+    if spec.ort_training:
+        raise UnsupportedModel(
+            f"--base {spec.base.name}: the official training artifacts are float32; leave --base or --ort-training out"
+        )
 
 
 def _check_split(spec: BuildSpec, task: type[Task]) -> None:

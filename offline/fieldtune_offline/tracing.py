@@ -27,7 +27,22 @@ _MODEL_ERRORS = (AttributeError, IndexError, RuntimeError, TypeError, ValueError
 """What a model's own code raises where it meets what it was not written for, such as PEFT's layers."""
 
 
-def trace_gradient(source: Traceable, adapted: Adapted, static: frozenset[str]) -> tuple[ExportedProgram, list[Input]]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class TracedGradient:
+    """A program that goes forward and backward.
+
+    Attributes:
+        program: in core ATen operators.
+        source: what was traced.
+        inputs: of the program.
+    """
+
+    program: ExportedProgram
+    source: Traceable
+    inputs: Sequence[Input]
+
+
+def trace_gradient(source: Traceable, adapted: Adapted, static: frozenset[str]) -> TracedGradient:
     """Trace forward and backward: outputs of the module, then the gradient of each parameter that requires one.
 
     The first output is the loss.
@@ -44,7 +59,7 @@ def trace_gradient(source: Traceable, adapted: Adapted, static: frozenset[str]) 
             joint = _export_forward_backward(program, joint_loss_index=0)
         except (RuntimeError, AssertionError) as error:
             raise UnsupportedModel(f"torch cannot differentiate the traced model: {_brief(error)}") from error
-    return joint, inputs
+    return TracedGradient(joint, source, inputs)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

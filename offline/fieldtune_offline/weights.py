@@ -19,7 +19,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from fieldtune_offline.lowering.builder import onnx_dtype
+from fieldtune_offline.lowering.builder import TWIN
 
 _CONSTANT = "constant."
 _SAFETENSORS_DTYPES = {
@@ -38,6 +38,11 @@ _SAFETENSORS_DTYPES = {
 def is_lifted_constant(name: str) -> bool:
     """Whether a name is that of a constant in the model's code; it is written into the graph: shapes may need it."""
     return name.startswith(_CONSTANT)
+
+
+def stored_name(name: str) -> str:
+    """Return the name that a weight of a graph has in the file, where a twin has none of its own."""
+    return name.removesuffix(TWIN)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,13 +112,20 @@ def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, 
     ordered = {name: tensors[name].detach().contiguous() for name in sorted(tensors)}
     save_file(ordered, str(path), metadata={"format": "pt"})
     path.chmod(0o644)  # safetensors writes for its owner alone, which a copied bundle's reader is not
+    return read_slots(path)
+
+
+def read_slots(path: Path) -> dict[str, Slot]:
+    """Return where each tensor of a file lies."""
+    dtypes = {name: dtype for dtype, name in _SAFETENSORS_DTYPES.items()}
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(header_bytes))
     slots: dict[str, Slot] = {}
-    for name, tensor in ordered.items():
-        start, end = header[name]["data_offsets"]
-        slots[name] = Slot(8 + header_bytes + start, end - start, onnx_dtype(tensor.dtype), tuple(tensor.shape))
+    for name, held in header.items():
+        if name != "__metadata__":
+            start, end = held["data_offsets"]
+            slots[name] = Slot(8 + header_bytes + start, end - start, dtypes[held["dtype"]], tuple(held["shape"]))
     return slots
 
 
@@ -151,7 +163,7 @@ def bind_weights(values: Iterable[ir.Value], slots: Mapping[str, Slot], path: Pa
     """Make each initializer refer to its bytes in the file."""
     for value in values:
         assert value.name is not None
-        slot = slots[value.name]
+        slot = slots[stored_name(value.name)]
         value.const_value = ir.ExternalTensor(
             path.name,
             slot.offset,

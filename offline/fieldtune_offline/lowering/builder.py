@@ -17,6 +17,11 @@ import torch
 
 from fieldtune.errors import UnsupportedModel
 
+PACKED = "packed"
+"""Marks a value, until it is written, as a part of a packed matrix."""
+TWIN = "@backward"
+"""How the second name of a weight ends."""
+
 Dim: TypeAlias = "int | sympy.Expr"
 Attribute: TypeAlias = "int | float | str | Sequence[int]"
 
@@ -68,11 +73,20 @@ class GraphBuilder:
         self._by_value: dict[int, Tensor] = {}
         self._constants: dict[tuple[object, ...], Tensor] = {}
         self.initializers: list[ir.Value] = []
+        self.twins: dict[str, Tensor] = {}
 
     def source(self, name: str, dtype: torch.dtype, dims: Sequence[Dim]) -> Tensor:
         """Make a value that no node produces: an input or a weight."""
         value = ir.Value(name=name, type=ir.TensorType(onnx_dtype(dtype)), shape=_shape(dims))
         return self._known(Tensor(value, dtype, tuple(dims)))
+
+    def twin(self, weight: Tensor) -> Tensor:
+        """Return a second weight over the same bytes, so that what is computed from it is computed again."""
+        name = f"{weight.value.name}{TWIN}"
+        if name not in self.twins:
+            self.twins[name] = self.source(name, weight.dtype, weight.dims)
+            self.twins[name].value.meta.update(weight.value.meta)
+        return self.twins[name]
 
     def constant(self, array: npt.ArrayLike, dtype: torch.dtype) -> Tensor:
         """Return a small constant; equal ones are one."""
@@ -108,15 +122,21 @@ class GraphBuilder:
         outputs: Sequence[tuple[torch.dtype, tuple[Dim, ...]]],
         **attributes: Attribute,
     ) -> tuple[Tensor, ...]:
-        """Return the outputs of a node, which is made if there is no such node yet."""
-        key = (op_type, tuple(None if i is None else id(i.value) for i in inputs), _frozen(attributes), len(outputs))
+        """Return the outputs of a node, which is made if there is no such node yet.
+
+        An operator outside ONNX's own domain has that before its name: ``com.microsoft::MatMulNBits``.
+        """
+        fed = tuple(None if i is None else id(i.value) for i in inputs)
+        key = (op_type, fed, _frozen(attributes), len(outputs))
         if key not in self._made:
-            stem = f"{op_type}_{len(self.nodes)}"
+            domain, _, name = op_type.rpartition("::")
+            stem = f"{name}_{len(self.nodes)}"
             values = [
                 ir.Value(name=f"{stem}_{i}", type=ir.TensorType(onnx_dtype(dtype)), shape=_shape(dims))
                 for i, (dtype, dims) in enumerate(outputs)
             ]
-            node = ir.node(op_type, [i.value if i else None for i in inputs], attributes, outputs=values, name=stem)
+            fed_values = [i.value if i else None for i in inputs]
+            node = ir.node(name, fed_values, attributes, domain=domain, outputs=values, name=stem)
             if self.module:
                 node.metadata_props["module"] = self.module
             self.nodes.append(node)

@@ -4,6 +4,7 @@ import dataclasses
 import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import sympy
 import torch
@@ -25,6 +26,8 @@ LOWERINGS: Lowerings = {
     **indexing.LOWERINGS,
     **normalization.LOWERINGS,
 }
+
+_NONE: Lowerings = MappingProxyType({})
 
 aten = torch.ops.aten
 _NO_VALUE = {
@@ -48,7 +51,8 @@ class LoweredProgram:
 
     Attributes:
         inputs: user inputs in order.
-        weights: name in the graph → the tensor that stands for a parameter or buffer, without those that were given.
+        weights: name in the graph → the tensor that stands for a parameter or buffer, without those that were given;
+            twins by names of their own.
         outputs: user outputs (the loss among them) in order.
         gradients: parameter name → its gradient.
     """
@@ -66,6 +70,7 @@ def lower_program(
     *,
     given: Mapping[str, Tensor],
     names: Mapping[str, str],
+    more: Lowerings = _NONE,
 ) -> LoweredProgram:
     """Lower a program.
 
@@ -75,11 +80,13 @@ def lower_program(
         build: where the nodes go.
         given: parameter name → the tensor that takes its place.
         names: parameter or buffer name → its name in the graph; two with one name are one tensor.
+        more: lowerings beside those of torch's own operators.
 
     Raises:
         UnsupportedModel: operators without a lowering; every one is named, with its count.
     """
-    _check_operators(program)
+    lowerings = {**LOWERINGS, **more}
+    _check_operators(program, lowerings)
     environment: dict[fx.Node, Lowered] = {}
     placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     symbols = _symbol_names(program, placeholders, inputs)
@@ -106,12 +113,13 @@ def lower_program(
         environment[node] = tensor
     for node in program.graph.nodes:
         if node.op == "call_function":
-            _lower_node(node, environment, build, shapes)
+            _lower_node(node, environment, build, shapes, lowerings)
+    weights.update(build.twins)
     outputs, gradients = _results(program, environment)
     return LoweredProgram(tuple(user), weights, outputs, gradients)
 
 
-def _check_operators(program: ExportedProgram) -> None:
+def _check_operators(program: ExportedProgram, lowerings: Lowerings) -> None:
     missing: Counter[str] = Counter()
     for node in program.graph.nodes:
         if node.op == "get_attr":
@@ -120,7 +128,7 @@ def _check_operators(program: ExportedProgram) -> None:
             continue
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             raise UnsupportedModel(f"{node.target} is random; dropout and noise must be off in a training graph")
-        if node.target not in LOWERINGS and node.target not in _NO_VALUE and isinstance(_first(node), torch.Tensor):
+        if node.target not in lowerings and node.target not in _NO_VALUE and isinstance(_first(node), torch.Tensor):
             missing[str(node.target)] += 1
     if missing:
         faults = [f"{name} ({count} times)" for name, count in sorted(missing.items())]
@@ -147,7 +155,9 @@ def _symbol_names(
     return names
 
 
-def _lower_node(node: fx.Node, environment: dict[fx.Node, Lowered], build: GraphBuilder, shapes: Shapes) -> None:
+def _lower_node(
+    node: fx.Node, environment: dict[fx.Node, Lowered], build: GraphBuilder, shapes: Shapes, lowerings: Lowerings
+) -> None:
     if node.target is operator.getitem:
         source, index = node.args
         assert isinstance(source, fx.Node) and isinstance(index, int)  # noqa: PT018
@@ -159,10 +169,10 @@ def _lower_node(node: fx.Node, environment: dict[fx.Node, Lowered], build: Graph
         return
     if not isinstance(node.target, torch._ops.OpOverload) or node.target in _NO_VALUE:
         return  # arithmetic of sizes: users read the expression, which the node carries
-    if node.target not in LOWERINGS:
+    if node.target not in lowerings:
         return  # a size, as sym_size
     build.module = _module_of(node)
-    lowered = environment[node] = LOWERINGS[node.target](Call(node, environment, build, shapes))
+    lowered = environment[node] = lowerings[node.target](Call(node, environment, build, shapes))
     for tensor in lowered if isinstance(lowered, tuple) else (lowered,):
         if tensor is not None:
             shapes.learn(tensor)

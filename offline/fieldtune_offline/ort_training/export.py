@@ -57,6 +57,7 @@ def export_ort_training(bundle: Path, adapter: Path | None = None, report: Repor
     """
     opened = open_bundle(bundle)
     opened.check_trainable()
+    opened.check_float32("the official training artifacts are in float32")
     check_method(method_named(opened.manifest.method), str(bundle))
     python = training_python(report)
     kept = {name: spec for name, spec in opened.manifest.files.items() if not name.startswith(f"{FOLDER}/")}

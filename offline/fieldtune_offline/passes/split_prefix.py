@@ -15,6 +15,7 @@ from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.graph import Graph, needed_nodes
 from fieldtune_offline.passes.cheapest_boundary import BATCH, cheapest_boundary, reads_batch
 from fieldtune_offline.passes.fingerprints import fingerprints
+from fieldtune_offline.weights import stored_name
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ def extract(
         if id(value) not in copies:
             copies[id(value)] = ir.Value(name=value.name, type=value.type, shape=value.shape)
             copies[id(value)].const_value = value.const_value
+            copies[id(value)].meta.update(value.meta)
     for node in counting:
         copies.setdefault(id(node.inputs[0]), fed[0])
     made = [_copied(node, copies) for node in nodes]
@@ -106,7 +108,9 @@ def extract(
         inputs=(*(tensor for tensor, _ in given), *(spec for spec in graph.inputs if spec.name in names)),
         outputs=tuple(specs),
         adapter_inputs=tuple(spec for spec in graph.adapter_inputs if spec.name in names),
-        weights={str(value.name): graph.weights[str(value.name)] for value in held if id(value) in unbound},
+        weights={
+            key: graph.weights[key] for value in held if id(value) in unbound for key in [stored_name(str(value.name))]
+        },
         unbound=tuple(copies[id(value)] for value in held if id(value) in unbound),
     )
 

@@ -33,26 +33,32 @@ class PackedInputs:
 
 
 class Precision(abc.ABC):
-    """One precision with its settings; what is not abstract holds where the unpacked matrix is multiplied with.
+    """One precision with its settings.
+
+    Products are with the unpacked matrix, unless a precision computes them in integers: it has ``integer`` set then and
+    ``product``, ``input_gradient`` and their lowerings of its own, which are held to each other one product at a time.
+    The graph as a whole is held to torch with the unpacked matrices: integers are rounded to, and a number that lies
+    between two of them goes either way, so that two runs that differ in nothing else drift apart.
 
     Attributes:
         name: as ``--base`` has it.
-        title: for people.
         part_names: of the tensors that it packs a matrix into; buffers of the packed module have these names.
+        integer: whether products are of integers.
     """
 
     name: ClassVar[str]
-    title: ClassVar[str]
     part_names: tuple[str, ...]
+    integer: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
     def recipe(self) -> str:
         """Name and settings in one string, from which ``precision_of`` makes the same precision again."""
 
-    @abc.abstractmethod
     def refusal(self, rows: int, columns: int) -> str | None:
         """Return why a matrix of this shape cannot be packed, or None."""
+        del rows, columns
+        return None
 
     @abc.abstractmethod
     def pack(self, matrix: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -71,9 +77,15 @@ class Precision(abc.ABC):
         return gradient @ self.unpack(parts, gradient.shape[-1], columns)
 
     @abc.abstractmethod
+    def lower_matrix(self, call: Call, packed: PackedInputs) -> Tensor:
+        """Emit the unpacked matrix, float32."""
+
     def lower_product(self, call: Call, x: Tensor, packed: PackedInputs) -> Tensor:
         """Emit ``product`` for x of the shape (n, columns); the result has the shape (n, rows)."""
+        matrix = self.lower_matrix(call, packed)
+        return call.build.op("Gemm", [x, matrix], x.dtype, (x.dims[0], packed.rows), transA=0, transB=1)
 
-    @abc.abstractmethod
     def lower_input_gradient(self, call: Call, gradient: Tensor, packed: PackedInputs) -> Tensor:
         """Emit ``input_gradient`` for a gradient of the shape (n, rows); the result has the shape (n, columns)."""
+        matrix, dims = self.lower_matrix(call, packed), (gradient.dims[0], packed.columns)
+        return call.build.op("Gemm", [gradient, matrix], gradient.dtype, dims, transA=0, transB=0)

@@ -61,6 +61,7 @@ class GraphSpec:
         inputs: what must be fed, in order; adapter inputs are not among them.
         outputs: in order.
         adapter_inputs: name → shape of the inputs that carry an adapter and have a default; ``rank`` is symbolic.
+        in_order: whether nodes are to run in the order of the file: matrices are unpacked right before they are used.
     """
 
     path: str
@@ -71,6 +72,7 @@ class GraphSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     adapter_inputs: tuple[TensorSpec, ...]
+    in_order: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +81,44 @@ class FileSpec:
 
     sha256: str
     size_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PackingCost:
+    """What packing the base costs against the same model in float32, at one shape and a perturbed adapter.
+
+    ``sequence`` is 0 for images.
+
+    Attributes:
+        loss: of the model in float32, a label.
+        packed_loss: of the packed model, a label.
+        gradient_cosine: between the gradients of the adapter.
+        outputs_relative: root mean square of the difference of what is served, over that of what float32 serves.
+    """
+
+    batch: int
+    sequence: int
+    loss: float
+    packed_loss: float
+    gradient_cosine: float
+    outputs_relative: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PackedSpec:
+    """How the matrices of the frozen base are packed.
+
+    Attributes:
+        recipe: precision of linear layers and its settings, as ``int4/64/asymmetric``.
+        matrices: module → recipe.
+        kept: module with a matrix of its own → why that stays in float32.
+        cost: what packing costs.
+    """
+
+    recipe: str
+    matrices: Mapping[str, str]
+    kept: Mapping[str, str]
+    cost: tuple[PackingCost, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +132,7 @@ class BaseModelSpec:
         architecture: the transformers class.
         licence: as the model's card names it, if it does.
         dtypes: tensor name → dtype in the checkpoint, where that is not float32.
+        packed: how it is packed; None where all of it is in float32.
     """
 
     id: str
@@ -100,6 +141,7 @@ class BaseModelSpec:
     architecture: str
     licence: str | None
     dtypes: Mapping[str, str]
+    packed: PackedSpec | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,6 +17,8 @@ from fieldtune.bundle.manifest import (
     MergeParitySpec,
     OrtParitySpec,
     OrtTrainingSpec,
+    PackedSpec,
+    PackingCost,
     ParitySpec,
     QuantizedAccuracy,
     Resample,
@@ -78,6 +80,28 @@ def _base(table: Fields) -> BaseModelSpec:
         architecture=table.text("architecture"),
         licence=table.optional_text("licence"),
         dtypes=_strings(table.table("dtypes")),
+        packed=_packed(table.optional_table("packed")),
+    )
+
+
+def _packed(table: Fields | None) -> PackedSpec | None:
+    if table is None:
+        return None
+    return PackedSpec(
+        recipe=table.text("recipe"),
+        matrices=_strings(table.table("matrices")),
+        kept=_strings(table.table("kept")),
+        cost=tuple(
+            PackingCost(
+                batch=cost.integer("batch", least=1),
+                sequence=cost.integer("sequence", least=0),
+                loss=cost.number("loss"),
+                packed_loss=cost.number("packed_loss"),
+                gradient_cosine=cost.number("gradient_cosine"),
+                outputs_relative=cost.number("outputs_relative"),
+            )
+            for cost in table.tables("cost")
+        ),
     )
 
 
@@ -160,6 +184,7 @@ def _graph(table: Fields) -> GraphSpec:
         inputs=_tensors(table, "inputs"),
         outputs=_tensors(table, "outputs"),
         adapter_inputs=_tensors(table, "adapter_inputs"),
+        in_order=table.flag("in_order"),
     )
 
 

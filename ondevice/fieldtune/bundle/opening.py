@@ -61,6 +61,19 @@ class Bundle:
                 "name the bundle that it was merged from"
             )
 
+    def check_float32(self, why: str) -> None:
+        """Check that the base is not packed, for what cannot be made of one that is.
+
+        Raises:
+            InvalidBundle: it is; ``why`` says what that is for.
+        """
+        packed = self.manifest.base.packed
+        if packed is not None:
+            raise InvalidBundle(
+                f"{self.root}: its base is packed ({packed.recipe}), and {why}; build it with --base float32, whose "
+                "adapters are the same"
+            )
+
     @property
     def text(self) -> TextSpec:
         """How it takes texts.

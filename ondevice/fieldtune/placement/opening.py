@@ -36,7 +36,7 @@ def open_graph(
     path, spec = bundle.graph_path(graph), bundle.manifest.graphs[graph]
     check_runtime(spec, path)
     if choice.on_cpu:
-        return open_session(path, choice), None
+        return open_session(path, choice, in_order=spec.in_order), None
     table = read_node_table(bundle.root / spec.nodes)
     try:
         session, pieces = open_recorded(

@@ -31,7 +31,12 @@ _MEMORY_SIGNS = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 
 
 def open_session(
-    path: Path, choice: ProviderChoice, config: Mapping[str, str] = _NO_CONFIG, *, profile_prefix: Path | None = None
+    path: Path,
+    choice: ProviderChoice,
+    config: Mapping[str, str] = _NO_CONFIG,
+    *,
+    in_order: bool = False,
+    profile_prefix: Path | None = None,
 ) -> "InferenceSession":
     """Open a graph with the provider that was chosen, and with no other beside the CPU's.
 
@@ -39,6 +44,7 @@ def open_session(
         path: of the .onnx file.
         choice: the provider, its options, and how sessions are opened.
         config: further entries of ONNX Runtime's session configuration; those that a version does not know it ignores.
+        in_order: whether nodes run in the order of the file, and not as early as they can.
         profile_prefix: how the file begins that ``end_profiling`` writes; nothing is recorded if None.
 
     Raises:
@@ -47,6 +53,8 @@ def open_session(
     """
     runtime = load_runtime()
     options = session_options(choice.session_settings)
+    if in_order:
+        options.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
     for name, value in config.items():
         options.add_session_config_entry(name, value)
     if profile_prefix is not None:

@@ -1,5 +1,8 @@
 """A graph in the making: which of its nodes are needed, and what the manifest says of it."""
 
+import dataclasses
+
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -8,9 +11,9 @@ import torch
 
 from builders import tensor_spec
 from fieldtune.bundle.manifest import GraphSpec
-from fieldtune_offline.graph import Graph, needed_nodes
+from fieldtune_offline.graph import Graph, needed_nodes, packed_weights
 from fieldtune_offline.graph import tensor_spec as spec_of
-from fieldtune_offline.lowering import GraphBuilder
+from fieldtune_offline.lowering import PACKED, GraphBuilder
 
 TEXT = """<ir_version: 8, opset_import: ["": 18]> g (float[n] x, float[n] z) => (float[n] y, float[m] s) {
     a = Relu(x) b = Tanh(a) c = Sigmoid(z) y = Add(a, c) s, t = Split<num_outputs=2>(b) d = Neg(t)
@@ -52,8 +55,11 @@ def test_sizes_that_vary_have_names_and_what_pads_is_said():
 
 def test_the_manifests_entry_names_the_files_and_the_oldest_runtime():
     x, y = tensor_spec("x", 3), tensor_spec("y", 3)
-    made = Graph("infer", None, (x,), (y,), (tensor_spec("a", "rank"),), {}, ())
-    assert made.spec("graphs") == GraphSpec(
+    codes = ir.Value(name="codes")
+    codes.const_value = ir.tensor(np.zeros(4, np.uint8), name="codes")
+    model = ir.Model(ir.Graph([], [], nodes=[], initializers=[codes], name="infer"), ir_version=8)
+    made = Graph("infer", model, (x,), (y,), (tensor_spec("a", "rank"),), {}, ())
+    expected = GraphSpec(
         path="graphs/infer.onnx",
         nodes="graphs/infer.nodes.json",
         opset=18,
@@ -62,4 +68,9 @@ def test_the_manifests_entry_names_the_files_and_the_oldest_runtime():
         inputs=(x,),
         outputs=(y,),
         adapter_inputs=(tensor_spec("a", "rank"),),
+        in_order=False,
     )
+    assert made.spec("graphs") == expected
+    codes.meta[PACKED] = True  # unpacked right before it is used
+    assert packed_weights(model.graph) == [codes]
+    assert made.spec("graphs") == dataclasses.replace(expected, in_order=True)

@@ -13,7 +13,7 @@ from builders import layout, parameter
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.graphs import adapted_graph, gradient_graph
 from fieldtune_offline.tasks.interface import Part, Traceable
-from fieldtune_offline.tracing import trace_adapted
+from fieldtune_offline.tracing import trace_adapted, trace_gradient
 
 PREFIX = "base_model.model."
 STATIC = frozenset()
@@ -84,7 +84,7 @@ def batch():
 def training(adapted, batch):
     inputs = (("x", ("batch", None)), ("counts", ("batch",)))
     source = Traceable(Loss(adapted.model), "model", batch, inputs, ("loss_sum", "weight"), {"counts": 9})
-    return gradient_graph(source, adapted, STATIC)
+    return gradient_graph(trace_gradient(source, adapted, STATIC), adapted)
 
 
 @pytest.fixture(scope="module")

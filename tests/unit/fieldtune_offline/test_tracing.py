@@ -49,10 +49,10 @@ def traced():
 
 
 def test_a_gradient_for_each_parameter_that_requires_one(traced):
-    program, inputs = trace_gradient(*traced(), STATIC)
-    kinds = [spec.kind.name for spec in program.graph_signature.output_specs]
+    joint = trace_gradient(*traced(), STATIC)
+    kinds = [spec.kind.name for spec in joint.program.graph_signature.output_specs]
     assert kinds.count("GRADIENT_TO_PARAMETER") == 2
-    assert [(given.name, given.axes) for given in inputs] == [("x", ("batch", None))]
+    assert [(given.name, given.axes) for given in joint.inputs] == [("x", ("batch", None))]
 
 
 @pytest.mark.parametrize(("static", "axes"), [(STATIC, ("batch", None)), (frozenset({"batch"}), (None, None))])

@@ -13,11 +13,17 @@ from mutations import faults_unnamed, outcome, replaced, unknown_unnamed, withou
 FULL, MERGED = json.loads(full_manifest().to_json()), json.loads(merged_manifest().to_json())
 # PEFT's own format, and tables whose keys are names.
 FOREIGN = [("peft_config",), ("merged", "peft_config")]
-NAMES = [("tools",), ("base", "dtypes"), ("text", "special_tokens")]
+NAMES = [
+    ("tools",),
+    ("base", "dtypes"),
+    ("base", "packed", "matrices"),
+    ("base", "packed", "kept"),
+    ("text", "special_tokens"),
+]
 TABLES = [("graphs",), ("files",), ("targets",)]
 OPTIONAL = {
     *("revision", "licence", "chat_template", "resize", "replaces", "weight", "accuracy", "after_half_up"),
-    *("unmeasured", "targets", "ort_training", "split", "merged", "text", "image"),
+    *("unmeasured", "packed", "targets", "ort_training", "split", "merged", "text", "image"),
 }
 
 
@@ -50,7 +56,7 @@ def test_what_may_be_left_out_is_left_out():
     data = json.loads(manifest().to_json())
     for key in ("image", "ort_training", "split", "targets", "merged"):
         del data[key]
-    for key in ("revision", "licence"):
+    for key in ("revision", "licence", "packed"):
         del data["base"][key]
     del data["text"]["chat_template"]
     assert read(data) == manifest()

@@ -190,6 +190,7 @@ def test_scales_of_every_magnitude_have_the_codes_of_bitsandbytes():
 
 
 @needs_bitsandbytes
+@bit_equal
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @DOUBLE
 def test_a_checkpoint_reads_as_what_bitsandbytes_makes_of_it(tmp_path, double, dtype):
@@ -202,6 +203,7 @@ def test_a_checkpoint_reads_as_what_bitsandbytes_makes_of_it(tmp_path, double, d
 
 
 @needs_bitsandbytes
+@bit_equal
 def test_a_layer_of_bitsandbytes_reads_as_what_it_computes_with():
     module = bitsandbytes()
     layer = module.nn.Linear4bit(128, 64, bias=False, quant_type="nf4")
@@ -212,6 +214,7 @@ def test_a_layer_of_bitsandbytes_reads_as_what_it_computes_with():
 
 
 @needs_bitsandbytes
+@bit_equal
 @DOUBLE
 @pytest.mark.parametrize("block", [128, 1024, 4096])
 def test_larger_blocks_become_blocks_of_64_with_the_same_values(block, double):

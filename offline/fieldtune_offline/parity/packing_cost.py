@@ -1,0 +1,74 @@
+"""What packing the base costs: loss, gradients and outputs of the packed torch model beside those in float32."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from fieldtune.bundle import FloatArray, PackingCost
+from fieldtune_offline.adapted import Adapted
+from fieldtune_offline.parity.whole import perturbed
+from fieldtune_offline.tasks.interface import Task
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answers:
+    """What torch computes at one shape.
+
+    Attributes:
+        loss: a label.
+        gradient: of the adapter, as theta lies.
+        outputs: of all that is served, flattened, one after another.
+    """
+
+    loss: float
+    gradient: FloatArray
+    outputs: FloatArray
+
+
+def torch_answers(adapted: Adapted, task: Task, shapes: Sequence[tuple[int, int]]) -> list[Answers]:
+    """Return torch's answers at each (batch, sequence), at a perturbed adapter."""
+    answers = []
+    tensors = dict(adapted.model.named_parameters())
+    with perturbed(adapted):
+        for seed, (batch, sequence) in enumerate(shapes):
+            adapted.model.zero_grad(set_to_none=True)
+            loss, weight = task.reference_loss(task.batch(batch, sequence, seed))
+            loss.backward()  # type: ignore[no-untyped-call]
+            gradients = {key: tensors[name].grad for key, name in adapted.names.items()}
+            zeros = {key: torch.zeros_like(tensors[name]) for key, name in adapted.names.items()}
+            gradient = adapted.layout.pack(
+                {key: (zeros[key] if held is None else held).numpy() for key, held in gradients.items()}
+            )
+            with torch.no_grad():
+                served = [task.inference_reference(feeds) for feeds in task.inference_batches(batch, sequence, seed)]
+            outputs = [tensor.numpy().ravel() for answer in served for tensor in answer.values()]
+            answers.append(Answers(float(loss) / float(weight), gradient, np.concatenate(outputs)))
+    adapted.model.zero_grad(set_to_none=True)
+    return answers
+
+
+def packing_cost(
+    shapes: Sequence[tuple[int, int]], before: Sequence[Answers], after: Sequence[Answers]
+) -> tuple[PackingCost, ...]:
+    """Return how far answers of the packed model are from those in float32."""
+    return tuple(
+        PackingCost(
+            batch=batch,
+            sequence=sequence,
+            loss=exact.loss,
+            packed_loss=packed.loss,
+            gradient_cosine=_cosine(exact.gradient, packed.gradient),
+            outputs_relative=_norm(packed.outputs - exact.outputs) / (_norm(exact.outputs) or 1.0),
+        )
+        for (batch, sequence), exact, packed in zip(shapes, before, after, strict=True)
+    )
+
+
+def _cosine(one: FloatArray, other: FloatArray) -> float:
+    return float(np.dot(one.astype(np.float64), other)) / ((_norm(one) * _norm(other)) or 1.0)
+
+
+def _norm(values: FloatArray) -> float:
+    return float(np.linalg.norm(values.astype(np.float64)))

@@ -1,0 +1,107 @@
+"""Products of integers, each held to torch's same arithmetic with what the graph itself multiplied.
+
+A graph with such products cannot be held to torch as a whole: activations are rounded to integers, and one that lies
+between two of them goes either way.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from fieldtune.adapters import Adapter, from_theta, inference_inputs
+from fieldtune.bundle import WEIGHTS_NAME, Bundle
+from fieldtune.errors import ParityError, listed
+from fieldtune_offline.adapted import Adapted
+from fieldtune_offline.graph import Graph
+from fieldtune_offline.parity.whole import open_on_cpu, perturbed, relative_difference
+from fieldtune_offline.precisions.operators import PRODUCT, Product
+from fieldtune_offline.precisions.table import precision_of
+from fieldtune_offline.tasks.interface import Batch, Task
+from fieldtune_offline.weights import stored_name
+
+TOLERANCE = 1e-4
+"""Relative to the largest element of the product."""
+_PROBE = "probe.onnx"
+
+
+def check_products(
+    made: Bundle, graphs: Sequence[Graph], adapted: Adapted, task: Task, initial: Adapter, shape: tuple[int, int]
+) -> float:
+    """Compare every product of integers of the graphs as written.
+
+    Args:
+        made: the bundle, as far as it is written.
+        graphs: its graphs; those without such products are passed over.
+        adapted: the torch model.
+        task: gives batches.
+        initial: the bundle's adapter, as read back from its folder.
+        shape: batch and sequence to compare at.
+
+    Returns:
+        The largest difference, relative to the largest element of its product.
+
+    Raises:
+        ParityError: a difference above its tolerance; every one is listed.
+    """
+    from safetensors import safe_open
+
+    worst, faults = 0.0, list[str]()
+    with perturbed(adapted) as theta, safe_open(made.root / WEIGHTS_NAME, framework="pt") as held:
+        adapter = inference_inputs(from_theta(theta, made.manifest, initial, made.manifest.task.labels, None), made)
+        batch = {**_arrays(task.batch(*shape, 0)), **adapter, "theta": theta}
+        served = [{**_arrays(feeds), **adapter} for feeds in task.inference_batches(*shape, 0)]
+        for graph in graphs:
+            products = products_of(graph)
+            names = {spec.name for spec in (*graph.inputs, *graph.adapter_inputs)}
+            for feeds in [batch] if names <= batch.keys() else served:
+                values = _run(made, graph, products, {name: feeds[name] for name in names})
+                for name, product in products.items():
+                    parts = [held.get_tensor(stored_name(part)) for part in product.parts]
+                    difference = relative_difference(values[name], _expected(product, parts, values))
+                    worst = max(worst, difference)
+                    if not difference <= TOLERANCE:
+                        faults.append(f"{graph.name}.onnx: {name} of {product.parts[0]} differs by {difference:.1e}")
+    if faults:
+        raise ParityError(f"products of integers are not those of torch; nothing was written{listed(faults)}")
+    return worst
+
+
+def _arrays(batch: Batch) -> dict[str, np.ndarray[Any, Any]]:
+    return {name: tensor.numpy() for name, tensor in batch.items()}
+
+
+def products_of(graph: Graph) -> dict[str, Product]:
+    """Return the products of integers of a graph by the names of their values."""
+    made = (value for node in graph.model.graph for value in node.outputs)
+    return {str(value.name): value.meta[PRODUCT] for value in made if PRODUCT in value.meta}
+
+
+def _run(
+    made: Bundle, graph: Graph, products: Mapping[str, Product], feeds: Mapping[str, Any]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Return products and what they were computed from, by name, of one run of the graph."""
+    by_name = {str(value.name): value for node in graph.model.graph for value in node.outputs}
+    if not products:
+        return {}
+    wanted = list(dict.fromkeys([*products, *(product.given for product in products.values())]))
+    outputs = graph.model.graph.outputs
+    before = list(outputs)
+    outputs.extend(by_name[name] for name in wanted if by_name[name] not in before)
+    path = made.root / "graphs" / _PROBE
+    try:
+        ir.save(graph.model, path)
+        session = open_on_cpu(path, lean=True)
+        return dict(zip(wanted, session.run(wanted, feeds), strict=True))
+    finally:
+        del outputs[len(before) :]
+        path.unlink(missing_ok=True)
+
+
+def _expected(product: Product, parts: Sequence[torch.Tensor], values: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    given, precision = torch.from_numpy(values[product.given]), precision_of(product.recipe)
+    if product.backward:
+        return precision.input_gradient(given, parts, product.columns).numpy()
+    return precision.product(given, parts, product.rows).numpy()

@@ -1,0 +1,156 @@
+"""int4: blocks of 32, 64 or 128 along the columns, each with a scale and, unless symmetric, a zero point.
+
+The codes lie as ``MatMulNBits`` takes them, the earlier column of a pair in the low nibble, so that one copy serves
+both. A product dequantizes them as they lie: all earlier columns of a block, then all later ones. The activations are
+put in that order instead, which is far less to move.
+"""
+
+import dataclasses
+
+import torch
+
+from fieldtune_offline.lowering.builder import Tensor
+from fieldtune_offline.lowering.call import Call
+from fieldtune_offline.precisions.interface import PackedInputs, Parts, Precision
+
+BLOCKS = (32, 64, 128)
+_LEVELS = 15
+_MIDDLE = 8
+# How far the range of a block is narrowed: its outermost values lose, all others gain. The least error decides.
+_NARROWED = (1.0, 0.95, 0.9, 0.85, 0.8)
+
+
+class Int4(Precision):
+    """Codes of four bits with a float32 scale a block.
+
+    Args:
+        block: columns of a block; the last one is filled up with zeros.
+        symmetric: whether the code 8 is zero everywhere; else each block has a zero point of its own.
+    """
+
+    name = "int4"
+
+    def __init__(self, block: int = 64, *, symmetric: bool = False) -> None:
+        if block not in BLOCKS:
+            raise ValueError(f"block is {block}; expected {', '.join(map(str, BLOCKS))}")
+        self.block, self.symmetric = block, symmetric
+        self.part_names = ("codes", "scales") if symmetric else ("codes", "scales", "zero_points")
+
+    @property
+    def recipe(self) -> str:
+        """Name, block and kind of zero point."""
+        return f"{self.name}/{self.block}/{'symmetric' if self.symmetric else 'asymmetric'}"
+
+    def blocks(self, columns: int) -> int:
+        """Return the number of blocks of a row."""
+        return -(-columns // self.block)
+
+    def pack(self, matrix: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return codes, scales and zero points.
+
+        Codes are uint8 of shape (rows, blocks, block / 2); scales float32 and zero points uint8 of (rows × blocks,).
+        """
+        rows, columns = matrix.shape
+        filled = torch.nn.functional.pad(matrix, (0, self.blocks(columns) * self.block - columns))
+        groups = filled.reshape(-1, self.block)
+        best = self._quantized(groups, _NARROWED[0])
+        least = self._error(groups, *best)
+        for narrowed in _NARROWED[1:]:
+            tried = self._quantized(groups, narrowed)
+            error = self._error(groups, *tried)
+            better = error < least
+            least = torch.where(better, error, least)
+            codes = torch.where(better[:, None], tried[0], best[0])
+            best = (codes, torch.where(better, tried[1], best[1]), torch.where(better, tried[2], best[2]))
+        codes, scales, zeros = best
+        pairs = codes.reshape(rows, -1, self.block // 2, 2)
+        packed = pairs[..., 0] | (pairs[..., 1] << 4)
+        return (packed, scales) if self.symmetric else (packed, scales, zeros)
+
+    def unpack(self, parts: Parts, rows: int, columns: int) -> torch.Tensor:
+        """Return each code less its zero point, times its scale."""
+        codes, scales, *zeros = parts
+        values = torch.stack((codes & 15, codes >> 4), -1).reshape(-1, self.block).to(torch.float32)
+        middle = zeros[0][:, None].to(torch.float32) if zeros else _MIDDLE
+        return ((values - middle) * scales[:, None]).reshape(rows, -1)[:, :columns]
+
+    def lower_product(self, call: Call, x: Tensor, packed: PackedInputs) -> Tensor:
+        """Multiply with what the codes stand for."""
+        return super().lower_product(call, self._reordered(call, _filled_up(call, x, self._width(packed))), packed)
+
+    def lower_input_gradient(self, call: Call, gradient: Tensor, packed: PackedInputs) -> Tensor:
+        """Multiply, and put the columns back in their order."""
+        width, count = self._width(packed), gradient.dims[0]
+        product = super().lower_input_gradient(call, gradient, dataclasses.replace(packed, columns=width))
+        ordered = self._reordered(call, product, back=True)
+        if width == packed.columns:
+            return ordered
+        bounds = [call.build.constant([value], torch.int64) for value in (0, packed.columns, 1)]
+        return call.build.op("Slice", [ordered, *bounds], gradient.dtype, (count, packed.columns))
+
+    def _width(self, packed: PackedInputs) -> int:
+        return self.blocks(packed.columns) * self.block
+
+    def lower_matrix(self, call: Call, packed: PackedInputs) -> Tensor:
+        """Emit the matrix, float32, (rows, blocks × block), its columns as they lie."""
+        build = call.build
+        codes, scales, *zeros = packed.parts
+        groups, half = packed.rows * self.blocks(packed.columns), self.block // 2
+        flat = call.shapes.reshape(codes, (groups, half))
+        nibbles = [
+            build.op("BitwiseAnd", [flat, build.constant(15, torch.uint8)], torch.uint8, flat.dims),
+            build.op("BitShift", [flat, build.constant(4, torch.uint8)], torch.uint8, flat.dims, direction="RIGHT"),
+        ]
+        joined = build.op("Concat", nibbles, torch.uint8, (groups, self.block), axis=1)
+        middle = zeros[0] if zeros else call.shapes.expand(build.constant(_MIDDLE, torch.uint8), (groups,))
+        inputs = [joined, scales, middle]
+        matrix = build.op("DequantizeLinear", inputs, torch.float32, (groups, self.block), axis=0)
+        return call.shapes.reshape(matrix, (packed.rows, self._width(packed)))
+
+    def _reordered(self, call: Call, x: Tensor, *, back: bool = False) -> Tensor:
+        """Put the earlier columns of each block's pairs before the later ones, or back in turn."""
+        count, width = x.dims
+        assert isinstance(width, int)
+        pairs, half = (self.block // 2, 2), width // self.block
+        split = call.shapes.reshape(x, (count, half, *(reversed(pairs) if back else pairs)))
+        return call.shapes.reshape(call.build.transpose(split, (0, 1, 3, 2)), (count, width))
+
+    def _quantized(self, groups: torch.Tensor, narrowed: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        if self.symmetric:
+            reach = groups.abs().amax(1) * narrowed
+            scales = reach / (_MIDDLE - 1)
+            scales = torch.where(scales > 0, scales, torch.ones_like(scales))
+            zeros = torch.full_like(scales, _MIDDLE)
+        else:
+            # Zero is among the values of every block, so that what is padded or pruned stays zero.
+            low, high = (groups.amin(1) * narrowed).clamp(max=0), (groups.amax(1) * narrowed).clamp(min=0)
+            scales = (high - low) / _LEVELS
+            scales = torch.where(scales > 0, scales, torch.ones_like(scales))
+            zeros = torch.round(-low / scales).clamp(0, _LEVELS)
+        codes = (torch.round(groups / scales[:, None]) + zeros[:, None]).clamp(0, _LEVELS)
+        return codes.to(torch.uint8), scales, zeros.to(torch.uint8)
+
+    def _error(
+        self, groups: torch.Tensor, codes: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor
+    ) -> torch.Tensor:
+        restored = (codes.to(torch.float32) - zeros[:, None].to(torch.float32)) * scales[:, None]
+        return (restored - groups).square().sum(1)
+
+
+def _filled_up(call: Call, x: Tensor, width: int) -> Tensor:
+    count, columns = x.dims
+    assert isinstance(columns, int)
+    if width == columns:
+        return x
+    pads = call.build.constant([0, 0, 0, width - columns], torch.int64)
+    return call.build.op("Pad", [x, pads], x.dtype, (count, width), mode="constant")
+
+
+def restored(block: str, zero: str) -> Int4:
+    """Return the precision of a recipe's settings."""
+    return Int4(int(block), symmetric=zero == "symmetric")
+
+
+def chosen(block: int = 64, *, symmetric: bool = False) -> Int4:
+    """Return the precision as a build asks for it."""
+    return Int4(block, symmetric=symmetric)
