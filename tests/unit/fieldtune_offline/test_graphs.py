@@ -9,9 +9,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+import packed_graphs
 from builders import layout, parameter
 from fieldtune_offline.adapted import Adapted
+from fieldtune_offline.graph import packed_weights
 from fieldtune_offline.graphs import adapted_graph, gradient_graph
+from fieldtune_offline.precisions.operators import unpacked_products
+from fieldtune_offline.precisions.packing import pack_base
+from fieldtune_offline.precisions.table import precision_of
 from fieldtune_offline.tasks.interface import Part, Traceable
 from fieldtune_offline.tracing import trace_adapted, trace_gradient
 
@@ -172,3 +177,69 @@ def test_a_part_of_what_was_traced_asks_for_nothing_that_it_does_not_need(adapte
     found, everything = run(part, {"x": feeds["x"]}), run(whole, feeds)
     assert list(found) == ["y"]
     np.testing.assert_array_equal(found["y"], everything["y"])
+
+
+# A packed base
+
+
+def packed_net(recipe):
+    adapted = packed_graphs.adapted_net()
+    pack_base(adapted.model, precision_of(recipe))
+    return adapted
+
+
+@pytest.mark.parametrize("recipe", packed_graphs.RECIPES)
+@pytest.mark.parametrize("rows", [1, 5])
+def test_with_a_packed_base_the_gradient_is_torchs(recipe, rows):
+    adapted = packed_net(recipe)
+    gradient, _ = packed_graphs.net_graphs(adapted, unpacked=True)
+    batch = {"x": packed_graphs.normal(rows, 48, seed=5), "counts": torch.arange(rows) + 1.0}
+    with unpacked_products():
+        loss, weight = packed_graphs.Loss(adapted.model)(**batch)
+        loss.backward()
+    held = dict(adapted.model.named_parameters())
+    packed = {key: held[name].detach().numpy() for key, name in adapted.names.items()}
+    feeds = {**{name: tensor.numpy() for name, tensor in batch.items()}, "theta": adapted.layout.pack(packed)}
+    session = packed_graphs.opened(gradient)
+    found = dict(zip(["loss_sum", "weight", "grad_sum"], session.run(None, feeds), strict=True))
+    assert found["loss_sum"] == pytest.approx(loss.item(), rel=1e-5)
+    assert found["weight"] == weight.item()
+    expected = adapted.layout.pack({key: held[name].grad.numpy() for key, name in adapted.names.items()})
+    np.testing.assert_allclose(found["grad_sum"], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    assert expected.any()
+
+
+@pytest.mark.parametrize("recipe", packed_graphs.RECIPES)
+def test_going_backward_parts_have_second_names_over_the_same_bytes_and_all_are_inputs_with_defaults(recipe):
+    gradient, infer = packed_graphs.net_graphs(packed_net(recipe))
+    parts = precision_of(recipe).part_names
+    forward = {f"{layer}.{part}" for layer in ("first", "middle", "last") for part in parts}
+    # Nothing is trained below the first layer, so that no gradient goes through it.
+    backward = {f"{layer}.{part}@backward" for layer in ("middle", "last") for part in parts}
+    assert {value.name for value in packed_weights(gradient.model.graph)} == forward | backward
+    assert {value.name for value in packed_weights(infer.model.graph)} == forward
+    assert set(gradient.weights) == {*forward, *(f"{layer}.bias" for layer in ("first", "middle", "last"))}
+    session = packed_graphs.opened(gradient)
+    assert {value.name for value in session.get_inputs()} == {"x", "counts", "theta"}
+    assert {value.name for value in session.get_overridable_initializers()} == forward | backward
+    bound = {value.name: value.const_value.numpy() for value in packed_weights(gradient.model.graph)}
+    for name in backward:
+        np.testing.assert_array_equal(bound[name], bound[name.removesuffix("@backward")])
+
+
+def test_no_node_of_the_forward_pass_is_made_from_what_the_backward_pass_unpacks():
+    """Else the unpacked matrix would be kept from the one to the other."""
+    gradient, _ = packed_graphs.net_graphs(packed_net("int4/64/asymmetric"))
+    unpacked = [node for node in gradient.model.graph if node.op_type == "DequantizeLinear"]
+    assert len(unpacked) == 5
+    for node in unpacked:
+        (reshaped,) = node.outputs[0].consumers()
+        assert len(reshaped.outputs[0].consumers()) == 1
+
+
+def test_graphs_with_packed_parts_run_in_order_and_others_need_not():
+    packed = packed_graphs.net_graphs(packed_net("nf4/64/single"))
+    plain = packed_graphs.net_graphs(packed_graphs.adapted_net())
+    assert [graph.spec("graphs").in_order for graph in (*packed, *plain)] == [True, True, False, False]
+    assert {node.domain for graph in plain for node in graph.model.graph} == {""}
+    assert packed[0].model.graph.opset_imports == {"": 18, "com.microsoft": 1}
