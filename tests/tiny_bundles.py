@@ -32,10 +32,12 @@ from fieldtune.errors import ExportError
 from fieldtune_offline import BuildSpec, MethodSpec, build_bundle
 from fieldtune_offline.merge import merge_adapter
 from fieldtune_offline.ort_training.export import training_python
-from fieldtune_offline.spec import MergeSpec
+from fieldtune_offline.precisions.table import NAMES
+from fieldtune_offline.spec import MergeSpec, PrecisionSpec
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROCESSES = 2
+PACKED = NAMES[1:]
 WORDS = """
     the a an it is was not film movie story plot acting cast scene good great fine best fun love moving bad poor worst
     dull boring waste hate what how do you can i to fix my your printer screen keyboard restart update
@@ -189,9 +191,17 @@ def build_all(out: Path) -> None:
                   labels=("O", "B-person", "I-person", "B-thing", "I-thing"), method=every, overwrite=True),
         BuildSpec(model=str(models_folder / "classifier"), task="question-answering", out=out / "tiny-questions",
                   method=every, overwrite=True),
+        *(
+            BuildSpec(model=str(models_folder / "classifier"), task="text-classification", out=out / f"packed-{base}",
+                      labels=labels, method=every, base=PrecisionSpec(name=base), overwrite=True)
+            for base in PACKED
+        ),
     ]  # fmt: skip
-    # Split ones have no official artifacts. What takes longest comes first, so that no process is idle at the end.
-    specs = [dataclasses.replace(spec, ort_training=official and spec.split == "none") for spec in specs]
+    # Split and packed ones have no official artifacts. What takes longest comes first, so that none is idle at the end.
+    plain = [spec.split == "none" and spec.base == PrecisionSpec() for spec in specs]
+    specs = [
+        dataclasses.replace(spec, ort_training=official and whole) for spec, whole in zip(specs, plain, strict=True)
+    ]
     specs.sort(key=lambda spec: len(spec.target), reverse=True)
     side_by_side = ProcessPoolExecutor(PROCESSES, get_context("spawn"), warnings.simplefilter, ("ignore",))
     with side_by_side:

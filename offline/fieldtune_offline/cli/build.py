@@ -43,12 +43,14 @@ def run(command: Build, console: "Console") -> int:
     """Build and print the figures of parity; return the exit code."""
     from fieldtune_offline.build import build_bundle
     from fieldtune_offline.methods.choosing import chosen_method
+    from fieldtune_offline.precisions.table import chosen_precision
     from fieldtune_offline.spec_checks import checked_spec
     from fieldtune_offline.tasks.table import task_class
 
     try:
         checked_spec(command.spec, task_class(command.spec.task))
         chosen_method(command.spec)
+        chosen_precision(command.spec.base)
     except ValueError as error:
         raise UsageError(str(error)) from error
     report = stage_printer(console)
