@@ -102,6 +102,19 @@ def test_zeros_stay_zeros_and_a_matrix_of_one_row_is_packed(symmetric):
     assert float((found - one).abs().max()) < float(one.max()) / 5
 
 
+@KINDS
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_range_of_a_block_of_one_sign_reaches_to_zero(symmetric, sign):
+    matrix = sign * (normal(4, 64).abs() + 1)
+    precision = Int4(64, symmetric=symmetric)
+    _, scales, *zeros = precision.pack(matrix)
+    largest = matrix.abs().amax(1)
+    torch.testing.assert_close(scales, largest / (7 if symmetric else 15), rtol=0.21, atol=0)
+    if zeros:
+        assert zeros[0].tolist() == [0 if sign > 0 else 15] * 4
+    assert bool(((restored(precision, matrix) - matrix).abs().amax(1) < largest / 4).all())
+
+
 @pytest.mark.parametrize("block", [0, 16, 63, 256])
 def test_another_block_is_refused_with_those_that_there_are(block):
     with pytest.raises(ValueError, match=f"^block is {block}; expected 32, 64, 128$"):
