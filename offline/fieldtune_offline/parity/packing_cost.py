@@ -44,7 +44,7 @@ def torch_answers(adapted: Adapted, task: Task, shapes: Sequence[tuple[int, int]
             with torch.no_grad():
                 served = [task.inference_reference(feeds) for feeds in task.inference_batches(batch, sequence, seed)]
             outputs = [tensor.numpy().ravel() for answer in served for tensor in answer.values()]
-            answers.append(Answers(float(loss) / float(weight), gradient, np.concatenate(outputs)))
+            answers.append(Answers(float(loss.detach()) / float(weight), gradient, np.concatenate(outputs)))
     adapted.model.zero_grad(set_to_none=True)
     return answers
 
