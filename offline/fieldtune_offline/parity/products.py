@@ -86,7 +86,8 @@ def _run(
     by_name = {str(value.name): value for node in graph.model.graph for value in node.outputs}
     if not products:
         return {}
-    wanted = list(dict.fromkeys([*products, *(product.given for product in products.values())]))
+    given = [product.given for product in products.values()]
+    wanted = [name for name in dict.fromkeys([*products, *given]) if name in by_name]
     outputs = graph.model.graph.outputs
     before = list(outputs)
     outputs.extend(by_name[name] for name in wanted if by_name[name] not in before)
@@ -94,7 +95,9 @@ def _run(
     try:
         ir.save(graph.model, path)
         session = open_on_cpu(path, lean=True)
-        return dict(zip(wanted, session.run(wanted, feeds), strict=True))
+        # What is multiplied may be an input itself.
+        fed = {name: feeds[name] for name in given if name not in by_name}
+        return {**fed, **dict(zip(wanted, session.run(wanted, feeds), strict=True))}
     finally:
         del outputs[len(before) :]
         path.unlink(missing_ok=True)

@@ -1,8 +1,13 @@
 """Settings that do not fit each other are wrong flags: exit code 2 and one line, before anything is loaded."""
 
+from pathlib import Path
+
 import pytest
 
 from fieldtune_offline.cli import main
+from fieldtune_offline.spec import BuildSpec, PrecisionSpec
+from fieldtune_offline.spec_checks import checked_spec
+from fieldtune_offline.tasks.table import task_class
 
 IMAGES, TEXTS = ("--task", "image-classification"), ("--task", "text-classification")
 
@@ -41,6 +46,48 @@ def refused(capsys, tmp_path, *arguments):
 )
 def test_flags_of_a_build(capsys, tmp_path, flags, words):
     assert words in refused(capsys, tmp_path, "build", "model", *flags)
+
+
+PACKED = pytest.mark.parametrize("base", ["int8", "int4", "nf4"])
+REFUSED = [
+    (("--ort-training",), "the official training artifacts are float32; leave --base or --ort-training out"),
+    (("--target", "kv260"), "what a target runs is quantized from float32; leave --base or --target out"),
+]
+
+
+@PACKED
+@pytest.mark.parametrize(("flags", "words"), REFUSED)
+def test_a_packed_base_excludes_what_is_made_of_float32_graphs(capsys, tmp_path, examples, base, flags, words):
+    calibration = ("--calibration", examples) if "--target" in flags else ()
+    command = ["build", "model", *IMAGES, *flags, *calibration, "--out", str(tmp_path / "out")]
+    assert main([*command, "--base", base]) == 1
+    assert capsys.readouterr().err == f"fieldtune-offline: error: --base {base}: {words}\n"
+    # In float32, what is missing is the model.
+    assert main([*command, "--base", "float32"]) == 1
+    assert "--base" not in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@PACKED
+@pytest.mark.parametrize("others", [{}, {"split": "auto", "sequence": 8}, {"batch": 4}], ids=str)
+def test_a_packed_base_fits_all_else(base, others):
+    base = PrecisionSpec(name=base)
+    spec = BuildSpec(model="m", task="text-classification", out=Path("out"), base=base, **others)
+    assert checked_spec(spec, task_class(spec.task)) == spec
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--base", "int3"), "base 'int3' is unknown; expected one of float32, int8, int4, nf4"),
+        (("--base", "int8", "--block", "64"), "--block: the base int8 has no such setting"),
+        (("--base", "int4", "--block", "48"), "block is 48; expected 32, 64, 128"),
+        (("--base", "int4", "--no-double-quant"), "--no-double-quant: the base int4 has no such setting"),
+        (("--symmetric",), "--symmetric: the base float32 has no such setting"),
+    ],
+)
+def test_flags_of_a_packed_base(capsys, tmp_path, flags, words):
+    assert words in refused(capsys, tmp_path, "build", "model", *TEXTS, *flags)
 
 
 @pytest.mark.parametrize(

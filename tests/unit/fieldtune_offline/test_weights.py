@@ -13,6 +13,8 @@ from fieldtune_offline.weights import (
     bind_weights,
     is_lifted_constant,
     program_weights,
+    read_slots,
+    stored_name,
     write_lazy_weights,
     write_weights,
 )
@@ -126,3 +128,35 @@ def test_an_initializer_refers_to_its_bytes_in_the_file_beside_the_graph(tmp_pat
     bind_weights([value], slots, path)
     assert value.const_value.location == "weights.safetensors"
     np.testing.assert_array_equal(value.const_value.numpy(), FLOATS)
+
+
+def test_twins_lie_where_what_they_are_twins_of_does(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    slots = write_weights(path, {"codes": torch.from_numpy(FLOATS), "other": torch.ones(7)})
+    values = [ir.Value(name=name) for name in ("codes", "codes@backward")]
+    bind_weights(values, slots, path)
+    one, twin = (value.const_value for value in values)
+    assert (one.offset, one.length) == (twin.offset, twin.length)
+    assert (one.name, twin.name) == ("codes", "codes@backward")
+    np.testing.assert_array_equal(twin.numpy(), FLOATS)
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"), [("q.codes@backward", "q.codes"), ("q.codes", "q.codes"), ("a@backward.b", "a@backward.b")]
+)
+def test_a_twin_has_no_name_of_its_own_in_the_file(name, stored):
+    assert stored_name(name) == stored
+
+
+def test_slots_are_read_from_a_file_as_writing_gave_them(tmp_path):
+    lazily, path = tmp_path / "lazily", tmp_path / "at once"
+    arrays = {"half": HALVES, "turned": FLOATS.T, "n": INTEGERS, "bytes": np.arange(3, dtype=np.uint8)}
+    arrays["codes"] = np.array([[-5]], np.int8)
+    written = write_lazy_weights(lazily, {name: lazy(array) for name, array in arrays.items()})
+    assert read_slots(lazily) == written
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    assert read_slots(path) == {} | write_weights(path, tensors)
+    data = path.read_bytes()
+    for name, slot in read_slots(path).items():
+        found = np.frombuffer(data[slot.offset : slot.offset + slot.length], slot.dtype.numpy()).reshape(slot.shape)
+        np.testing.assert_array_equal(found, arrays[name])

@@ -171,3 +171,14 @@ def test_what_a_bundle_has_not_is_told_by_its_name(tmp_path, root):
         images.text  # noqa: B018
     with pytest.raises(InvalidBundle, match="/m: the adapter a is merged into its weights, and nothing is left"):
         merged.check_trainable()
+
+
+def test_a_packed_base_is_refused_where_it_cannot_be_taken_with_the_reason_and_the_way_out(tmp_path, root):
+    open_bundle(root).check_float32("gold is not packed")
+    packed = write_bundle(tmp_path / "p", full_manifest(), {})
+    with pytest.raises(InvalidBundle) as caught:
+        packed.check_float32("gold is not packed")
+    assert str(caught.value) == (
+        f"{tmp_path}/p: its base is packed (int4/64/symmetric), and gold is not packed; build it with --base float32, "
+        "whose adapters are the same"
+    )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fieldtune.errors import UnsupportedModel
-from fieldtune_offline.lowering import GraphBuilder
+from fieldtune_offline.lowering import PACKED, GraphBuilder
 
 
 def source(build, name="x", dims=(2, 3)):
@@ -22,6 +22,34 @@ def test_an_equal_node_is_the_same_node():
     assert build.op("Softmax", [x], torch.float32, (2, 3), axis=0) is not softmax
     assert build.op("Softmax", [x], torch.float32, (2, 3), axis=1) is softmax
     assert [node.op_type for node in build.nodes] == ["Add", "Add", "Softmax", "Softmax"]
+
+
+def test_an_operator_of_another_domain_has_that_before_its_name():
+    build = GraphBuilder()
+    x = source(build)
+    own = build.op("Gelu", [x], torch.float32, (2, 3))
+    contributed = build.op("com.microsoft::Gelu", [x], torch.float32, (2, 3))
+    assert build.op("com.microsoft::Gelu", [x], torch.float32, (2, 3)) is contributed is not own
+    assert [(node.domain, node.op_type, node.name) for node in build.nodes] == [
+        ("", "Gelu", "Gelu_0"),
+        ("com.microsoft", "Gelu", "Gelu_1"),
+    ]
+    assert contributed.value.name == "Gelu_1_0"
+
+
+def test_what_is_made_of_a_twin_is_made_again():
+    build = GraphBuilder()
+    weight = source(build, "w")
+    weight.value.meta[PACKED] = True
+    twin = build.twin(weight)
+    assert build.twin(weight) is twin is not weight
+    assert (twin.value.name, twin.dtype, twin.dims) == ("w@backward", torch.float32, (2, 3))
+    assert twin.value.meta[PACKED]
+    assert build.twins == {"w@backward": twin}
+    once, again = (build.op("Neg", [x], torch.float32, (2, 3)) for x in (weight, twin))
+    assert once is not again
+    assert build.op("Neg", [build.twin(weight)], torch.float32, (2, 3)) is again
+    assert len(build.nodes) == 2
 
 
 def test_equal_constants_are_one_and_different_ones_are_not():
