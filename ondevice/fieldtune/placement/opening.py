@@ -39,9 +39,8 @@ def open_graph(
         return open_session(path, choice, in_order=spec.in_order), None
     table = read_node_table(bundle.root / spec.nodes)
     try:
-        session, pieces = open_recorded(
-            path, _readable(choice), {}, spec.inputs, dimension_sizes(table, batch=1, sequence=1, rank=1)
-        )
+        sizes = dimension_sizes(table, batch=1, sequence=1, rank=1)
+        session, pieces = open_recorded(path, _readable(choice), {}, spec.inputs, sizes, in_order=spec.in_order)
     except (InvalidBundle, ProviderUnavailable):
         raise
     except FieldtuneError as error:

@@ -72,6 +72,8 @@ def open_recorded(
     config: Mapping[str, str],
     inputs: Sequence[TensorSpec],
     sizes: Sizes = NO_SIZES,
+    *,
+    in_order: bool = False,
 ) -> "tuple[InferenceSession, tuple[RanPiece, ...]]":
     """Open a session and read back where its nodes run; it takes one run on zeros where ONNX Runtime records nothing.
 
@@ -81,6 +83,7 @@ def open_recorded(
         config: further entries of ONNX Runtime's session configuration.
         inputs: what the graph is fed with.
         sizes: of symbolic dimensions in that run; 1 for those that are not named.
+        in_order: as for ``open_session``.
 
     Raises:
         InvalidBundle, ProviderUnavailable: as ``open_session``.
@@ -88,10 +91,10 @@ def open_recorded(
         CompileError: the profile of that run cannot be read.
     """
     if records_placement():
-        session = open_session(path, choice, {**config, **_RECORD})
+        session = open_session(path, choice, {**config, **_RECORD}, in_order=in_order)
         return session, _recorded(session)
     with tempfile.TemporaryDirectory(prefix="fieldtune-profile-") as folder:
-        session = open_session(path, choice, config, profile_prefix=Path(folder) / "run")
+        session = open_session(path, choice, config, in_order=in_order, profile_prefix=Path(folder) / "run")
         return session, profiled_pieces(session, inputs, sizes)
 
 

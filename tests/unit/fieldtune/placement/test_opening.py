@@ -19,6 +19,7 @@ from builders import (
 )
 from fieldtune.errors import InvalidBundle, PlacementRefused, ProviderUnavailable
 from fieldtune.placement.opening import open_graph
+from fieldtune.placement.readback import open_recorded
 from fieldtune.runtime.providers import choose_provider
 
 ort = pytest.importorskip("onnxruntime")
@@ -52,6 +53,19 @@ def test_the_cpu_runs_a_graph_and_there_is_nothing_to_report(bundle):
     assert report is None
     (found,) = session.run(["y"], {"x": np.array([[-1, 0, 2]], np.float32)})
     np.testing.assert_array_equal(found, [[0, 0, 2]])
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_a_graph_whose_nodes_are_to_run_in_order_is_opened_so(bundle, in_order):
+    made, choice = bundle(in_order=in_order), choose_provider(profile(), [CPU])
+    order = ort.ExecutionOrder
+    expected = order.PRIORITY_BASED if in_order else order.DEFAULT
+    session, _ = open_graph(made, "infer", choice)
+    assert session.get_session_options().execution_order == expected
+    # So it is where what runs is read back.
+    spec = made.manifest.graphs["infer"]
+    session, _ = open_recorded(made.graph_path("infer"), choice, {}, spec.inputs, in_order=spec.in_order)
+    assert session.get_session_options().execution_order == expected
 
 
 def test_a_graph_that_needs_a_later_runtime_is_not_opened(bundle):

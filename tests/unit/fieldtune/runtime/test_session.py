@@ -1,4 +1,6 @@
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,6 +82,32 @@ def test_without_an_arena_none_is_shared(tmp_path):
     session = open_session(_scaled_product(tmp_path / "g.onnx"), dataclasses.replace(CHOICE, session_settings=settings))
     with pytest.raises(Exception, match="use_env_allocators"):
         session.get_session_options().get_session_config_entry("session.use_env_allocators")
+
+
+def _two_sides(path):
+    """y = relu(-s · 2), z = tanh(x): in the file z's node comes last, and needs nothing of the others."""
+    nodes = [("Neg", ["s"], ["a"]), ("Add", ["a", "a"], ["b"]), ("Relu", ["b"], ["y"]), ("Tanh", ["x"], ["z"])]
+    tensors = [("x", "float", ["n"]), ("s", "float", ["n"])]
+    return _save(path, nodes, tensors, [("y", "float", ["n"]), ("z", "float", ["n"])])
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_nodes_run_in_the_order_of_the_file_where_that_is_asked_for(tmp_path, in_order):
+    settings = SessionSettings(intra_op_threads=1, graph_optimization="off")
+    choice = dataclasses.replace(CHOICE, session_settings=settings)
+    path = _two_sides(tmp_path / "g.onnx")
+    session = open_session(path, choice, in_order=in_order, profile_prefix=tmp_path / "run")
+    order = type(session.get_session_options().execution_order)
+    expected = order.PRIORITY_BASED if in_order else order.DEFAULT
+    assert session.get_session_options().execution_order == expected
+    ones = np.ones(2, np.float32)
+    y, z = run_session(session, ["y", "z"], {"x": ones, "s": -ones})
+    np.testing.assert_array_equal(y, [2, 2])
+    np.testing.assert_allclose(z, np.tanh(ones), rtol=1e-6)
+    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    ran = [event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time")]
+    assert sorted(ran) == ["Add", "Neg", "Relu", "Tanh"]
+    assert (ran == ["Neg", "Add", "Relu", "Tanh"]) == in_order, ran
 
 
 def test_a_provider_that_is_not_there_is_an_error_and_not_the_cpu(tmp_path):

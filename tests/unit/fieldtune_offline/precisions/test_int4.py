@@ -82,6 +82,15 @@ def test_blocks_have_scales_of_their_own(symmetric):
 
 
 @KINDS
+@pytest.mark.parametrize("columns", [1, 63, 65])
+def test_a_last_block_that_is_not_full_is_packed_as_if_zeros_followed(symmetric, columns):
+    precision, matrix = Int4(64, symmetric=symmetric), normal(3, columns)
+    filled = torch.nn.functional.pad(matrix, (0, -columns % 64))
+    for part, other in zip(precision.pack(matrix), precision.pack(filled), strict=True):
+        assert torch.equal(part, other)
+
+
+@KINDS
 def test_zeros_stay_zeros_and_a_matrix_of_one_row_is_packed(symmetric):
     precision = Int4(64, symmetric=symmetric)
     assert not restored(precision, torch.zeros(3, 70)).any()
