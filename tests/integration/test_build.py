@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from fieldtune.bundle.opening import open_bundle
 from fieldtune.errors import OutputError, ParityError, UnsupportedModel
 from fieldtune_offline import BuildSpec, MethodSpec, build_bundle
+from fieldtune_offline.cli import main
 
 BUNDLES = ("tiny-classifier", "static-classifier", "tiny-lm")
 GRAPHS = ("gradient", "eval", "infer")
@@ -458,3 +459,14 @@ def test_a_new_adapter_starts_as_peft_starts_it(opened):
     assert len(a) == len(b) == 4
     assert all(tensor.any() for tensor in a)
     assert not any(tensor.any() for tensor in b)
+
+
+def test_programs_are_told_how_the_base_is_packed(spec, capsys):
+    asked = spec()
+    flags = ["--task", asked.task, "--labels", *asked.labels, "--rank", "2", "--target-modules", "query", "--json"]
+    assert main(["build", asked.model, *flags, "--base", "int4", "--block", "32", "--out", str(asked.out)]) == 0
+    told = json.loads(capsys.readouterr().out)["packed"]
+    held = json.loads((asked.out / "manifest.json").read_text())["base"]["packed"]
+    assert told == held
+    assert told["recipe"] == "int4/32/asymmetric"
+    assert [cost["sequence"] for cost in told["cost"]] == [17, 34]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from fieldtune.bundle import Manifest
+    from fieldtune.bundle import Manifest, PackedSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class Build:
       fieldtune-offline build ./minilm --task text-classification --sequence 128 --split 2 --out artifacts/minilm
       fieldtune-offline build ./efficientnet --task image-classification --target-modules head --split auto \
           --target vek280 kv260 --calibration photos.jsonl --out artifacts/photos
+      fieldtune-offline build ./minilm --task text-classification --base int4 --out artifacts/minilm-int4
       fieldtune-offline build ./minilm --task text-classification --adapter ./my-adapter --out artifacts/minilm-v2
     """
 
@@ -58,7 +59,7 @@ def run(command: Build, console: "Console") -> int:
     report(f"written: {command.spec.out}")
     if command.as_json:
         facts = {"parity": manifest.parity, "parameters": manifest.layout.size, "targets": manifest.targets}
-        print_json({"bundle": str(command.spec.out), **facts})
+        print_json({"bundle": str(command.spec.out), **facts, "packed": manifest.base.packed})
     else:
         print_tables(*parity_tables(manifest))
     return 0
@@ -75,8 +76,10 @@ def stage_printer(console: "Console") -> "Callable[[str], None]":
 
 
 def parity_tables(manifest: "Manifest") -> "list[Table]":
-    """Return the figures of parity as tables: of the bundle's graphs, and of its official artifacts if it has them."""
+    """Return what a build measured as tables: parity of the graphs, then what packing, artifacts and targets bring."""
     tables = [_merge_parity_table(manifest) if manifest.merged else _parity_table(manifest)]
+    if manifest.base.packed:
+        tables.append(_packing_table(manifest.base.packed))
     if manifest.ort_training:
         tables.append(ort_parity_table(manifest))
     if manifest.targets:
@@ -134,6 +137,18 @@ def _parity_table(manifest: "Manifest") -> "Table":
     vanishing = sorted({key for record in manifest.parity for key in record.vanishing_gradients})
     if vanishing:
         table.caption = f"Gradients that vanish in torch, too: {', '.join(vanishing)}"
+    return table
+
+
+def _packing_table(packed: "PackedSpec") -> "Table":
+    """Return how far the packed base is from the one in float32 as a table."""
+    columns = ("batch, sequence", ">loss in float32", ">loss packed", ">gradient cosine", ">outputs, relative")
+    table = new_table(f"What packing the base costs ({packed.recipe})", columns)
+    for cost in packed.cost:
+        losses = f"{cost.loss:.4f}", f"{cost.packed_loss:.4f}"
+        table.add_row(
+            _shape(cost.batch, cost.sequence), *losses, f"{cost.gradient_cosine:.4f}", f"{cost.outputs_relative:.1e}"
+        )
     return table
 
 

@@ -50,6 +50,7 @@ def run(command: Parity, _console: "Console") -> int:
                 "parity": manifest.parity,
                 "ort_training_parity": official,
                 "merge_parity": manifest.merged.parity if manifest.merged else None,
+                "packing_cost": manifest.base.packed.cost if manifest.base.packed else None,
                 "tools": manifest.tools,
                 "rounding": effects,
             }

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fieldtune.adapters import Adapter
-    from fieldtune.bundle import Bundle, GraphSpec, ImageSpec, Manifest, MergeParitySpec, ParitySpec, TensorSpec
+    from fieldtune.bundle import (
+        Bundle,
+        GraphSpec,
+        ImageSpec,
+        Manifest,
+        MergeParitySpec,
+        PackedSpec,
+        ParitySpec,
+        TensorSpec,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,6 +157,7 @@ def _bundle_tables(bundle: "Bundle", facts: Mapping[str, Any]) -> "list[Table]":
     top = new_table(f"Bundle {bundle.root}")
     top.add_row("base model", manifest.base.id)
     top.add_row("architecture", manifest.base.architecture)
+    top.add_row("base precision", _precision(manifest.base.packed))
     top.add_row("licence", manifest.base.licence or "not known")
     top.add_row("task", manifest.task.name)
     if manifest.task.labels:
@@ -170,6 +180,15 @@ def _bundle_tables(bundle: "Bundle", facts: Mapping[str, Any]) -> "list[Table]":
     tables = [top, _graphs_table(facts["graphs"])]
     tables += [_graph_table(name, graph, facts["graphs"][name]) for name, graph in manifest.graphs.items()]
     return [*tables, _parity_table(manifest)]
+
+
+def _precision(packed: "PackedSpec | None") -> str:
+    if packed is None:
+        return "float32"
+    counts = Counter(packed.matrices.values())
+    parts = ", ".join(f"{count} as {recipe}" for recipe, count in counts.most_common())
+    kept = f"; {len(packed.kept)} in float32" if packed.kept else ""
+    return f"{packed.recipe}; {len(packed.matrices)} matrices packed: {parts}{kept}"
 
 
 def _parity_table(manifest: "Manifest") -> "Table":

@@ -22,7 +22,7 @@ from builders import (
     write_bundle,
 )
 from fieldtune.adapters.directory import write_adapter
-from fieldtune.bundle.manifest import ParitySpec
+from fieldtune.bundle.manifest import PackedSpec, ParitySpec
 from fieldtune.cli import main
 
 
@@ -69,6 +69,7 @@ def test_a_bundle_for_texts(bundle, shown):
         f"Bundle {path}",
         "base model some/[base]",
         "licence not known",
+        "base precision float32",
         "labels [bad], good",
         "longest text 8 tokens",
         "method LoRA",
@@ -83,6 +84,21 @@ def test_a_bundle_for_texts(bundle, shown):
         "2 8 1.0e-06 2.0e-05 3.0e-07",
     ):
         assert line in lines, line
+
+
+def test_a_packed_base_says_how_its_matrices_are_packed(bundle, shown):
+    int4 = "int4/64/asymmetric"
+    packed = PackedSpec(
+        recipe=int4,
+        matrices={"words": "int8", "query": int4, "value": int4},
+        kept={"patches": "a convolution"},
+        cost=(),
+    )
+    lines = shown(bundle(manifest(base=base_model(packed=packed))))
+    assert f"base precision {int4}; 3 matrices packed: 2 as {int4}, 1 as int8; 1 in float32" in lines
+    packed = dataclasses.replace(packed, kept={})
+    lines = shown(bundle(manifest(base=base_model(packed=packed))))
+    assert f"base precision {int4}; 3 matrices packed: 2 as {int4}, 1 as int8" in lines
 
 
 def test_a_cache_of_a_decoder_is_one_line(bundle, shown):

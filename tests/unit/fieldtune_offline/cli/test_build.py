@@ -37,7 +37,7 @@ def test_gradients_that_vanish_are_named_once():
 
 
 def test_official_artifacts_and_targets_have_tables_of_their_own():
-    graphs, official, targets = parity_tables(full_manifest())
+    graphs, _, official, targets = parity_tables(full_manifest())
     assert graphs.title == "Largest differences from torch, relative"
     assert official.title.startswith("ort_training (ONNX Runtime 1.19.2): ")
     assert rows(official) == [["2, 8", "1.0e-06", "1.0e-05"]]
@@ -45,14 +45,32 @@ def test_official_artifacts_and_targets_have_tables_of_their_own():
     assert targets.caption == "board: as it is small"
 
 
+def test_what_packing_the_base_costs_is_beside_the_parity():
+    packing = parity_tables(full_manifest())[1]
+    assert packing.title == "What packing the base costs (int4/64/symmetric)"
+    assert [column.header for column in packing.columns] == [
+        "batch, sequence", "loss in float32", "loss packed", "gradient cosine", "outputs, relative",
+    ]  # fmt: skip
+    assert rows(packing) == [["2, 9", "0.5000", "0.6250", "0.8750", "1.2e-01"]]
+
+
+def test_of_images_packing_costs_no_sequence():
+    described = full_manifest()
+    cost = dataclasses.replace(described.base.packed.cost[0], sequence=0)
+    packed = dataclasses.replace(described.base.packed, cost=(cost, cost))
+    base = dataclasses.replace(described.base, packed=packed)
+    packing = parity_tables(dataclasses.replace(described, base=base))[1]
+    assert [row[0] for row in rows(packing)] == ["2, -", "2, -"]
+
+
 def test_an_accuracy_that_was_not_measured_is_a_dash():
     described = full_manifest()
     target = described.targets["board"]
     bare = dataclasses.replace(described, targets={"board": dataclasses.replace(target, accuracy=None)})
-    assert rows(parity_tables(bare)[2]) == [["board", "1", "1", *"------"]]
+    assert rows(parity_tables(bare)[3]) == [["board", "1", "1", *"------"]]
     part = dataclasses.replace(target.accuracy, after_half_up=None)
     some = dataclasses.replace(described, targets={"board": dataclasses.replace(target, accuracy=part)})
-    assert rows(parity_tables(some)[2])[0][5:8] == ["75.0%", "50.0%", "-"]
+    assert rows(parity_tables(some)[3])[0][5:8] == ["75.0%", "50.0%", "-"]
 
 
 def test_a_merge_was_compared_with_the_graphs_that_it_is_of():
@@ -76,6 +94,9 @@ def test_a_stage_is_a_line_with_the_seconds_since_the_start():
     [
         (["--task", "fill-mask"], 1, "task 'fill-mask' is known, but not supported"),
         (["--task", "text-classification", "--rank", "0"], 2, "rank is 0; expected at least 1"),
+        (["--task", "text-classification", "--base", "fp8"], 2, "base 'fp8' is unknown; expected one of float32, int8"),
+        (["--task", "text-classification", "--base", "int8", "--block", "32"], 2, "--block: the base int8 has no such"),
+        (["--task", "text-classification", "--base", "int4", "--block", "48"], 2, "block is 48; expected 32, 64, 128"),
         (["--task", "text-classification"], 1, "no such folder; expected a model directory"),
     ],
 )

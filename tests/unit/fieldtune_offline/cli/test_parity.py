@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from builders import image_spec, manifest, merged_manifest, write_bundle
-from fieldtune.bundle.manifest import ParitySpec
+from builders import base_model, image_spec, manifest, merged_manifest, write_bundle
+from fieldtune.bundle.manifest import PackedSpec, PackingCost, ParitySpec
 from fieldtune.compilation.comparison import OutputDifference
 from fieldtune_offline.accelerators.rounding_effects import RoundingEffect
 from fieldtune_offline.cli import main
@@ -31,8 +31,8 @@ def test_the_figures_of_the_build_are_those_of_the_manifest(bundle, capsys):
     assert main(["parity", path, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["parity"][0]["gradient_relative"] == 2e-5
-    assert (found["bundle"], found["tools"], found["rounding"], found["merge_parity"]) == (
-        path, {"torch": "2.13"}, None, None,
+    assert (found["bundle"], found["tools"], found["rounding"], found["merge_parity"], found["packing_cost"]) == (
+        path, {"torch": "2.13"}, None, None, None,
     )  # fmt: skip
 
 
@@ -40,6 +40,19 @@ def test_of_a_merged_bundle_those_of_the_merge(bundle, capsys):
     assert main(["parity", bundle(merged_manifest()), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["parity"], found["merge_parity"][0]["loss_relative"]) == ([], 1e-6)
+
+
+def test_of_a_packed_base_what_packing_costs_is_told(bundle, capsys):
+    cost = {
+        "batch": 3, "sequence": 17, "loss": 0.5, "packed_loss": 0.625, "gradient_cosine": 0.875,
+        "outputs_relative": 0.125,
+    }  # fmt: skip
+    packed = PackedSpec(recipe="int8", matrices={"q": "int8"}, kept={}, cost=(PackingCost(**cost),))
+    path = bundle(manifest(image=image_spec(), base=base_model(packed=packed)))
+    assert main(["parity", path]) == 0
+    assert "What packing the base costs (int8)" in capsys.readouterr().out
+    assert main(["parity", path, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["packing_cost"] == [cost]
 
 
 def test_a_file_that_was_altered_is_told_first(bundle, tmp_path, capsys):
