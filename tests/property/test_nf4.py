@@ -1,11 +1,17 @@
 """What holds of every matrix in NF4: bitsandbytes packs it the same; and of every byte of a checkpoint's settings."""
 
+import importlib.util
+
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+
+if importlib.util.find_spec("torch") is None:
+    pytest.skip("no development environment, which has both halves", allow_module_level=True)
+
+import torch
 
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.precisions.nf4_codec import CODEBOOK, dequantize, quantize, read_bitsandbytes
@@ -31,12 +37,15 @@ def test_bitsandbytes_packs_the_same(matrix: torch.Tensor, double: bool) -> None
 
 @settings(deadline=None)
 @given(MATRICES)
+@example(torch.full((1, 64), 4.9e-42))
 def test_values_stay_within_half_of_the_widest_gap_and_a_second_packing_changes_no_scale(matrix: torch.Tensor) -> None:
     parts = quantize(matrix, double=False)
     found = dequantize(parts, *matrix.shape)
     scales = parts[1].repeat_interleave(64)[: matrix.numel()].reshape(matrix.shape)
     assert bool(((found - matrix).abs() <= scales * CODEBOOK.diff().max() * 0.500001 + 1e-38).all())
-    assert torch.equal(quantize(found, double=False)[1], parts[1])
+    # A block that is smaller is divided by this and becomes zeros, as bitsandbytes has it.
+    kept = parts[1] >= 1e-38
+    assert torch.equal(quantize(found, double=False)[1][kept], parts[1][kept])
 
 
 @needs_bitsandbytes
