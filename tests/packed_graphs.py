@@ -128,6 +128,8 @@ class Net(nn.Module):
 
 
 class Loss(nn.Module):
+    """The sum of squares of what counts, and how many count."""
+
     def __init__(self, model):
         super().__init__()
         self.model = model
@@ -178,13 +180,14 @@ class Squares(Task):
         return {}
 
 
-def adapted_net():
-    """``Net`` with LoRA of rank 2 on the first layer, its B not zero; the same each time."""
+def adapted_net(kind=Net):
+    """A network with LoRA of rank 2 on its layer ``first``, its B not zero; the same each time."""
     torch.manual_seed(0)
-    model = get_peft_model(Net(), LoraConfig(r=2, lora_alpha=4, target_modules=["first"])).eval()
+    model = get_peft_model(kind(), LoraConfig(r=2, lora_alpha=4, target_modules=["first"])).eval()
+    layer = model.get_submodule(f"{PREFIX}first")
     with torch.no_grad():
-        model.get_submodule(f"{PREFIX}first").lora_B["default"].weight.normal_()
-    shapes = {"A": {"rank": 2, "in_features": 48}, "B": {"out_features": 32, "rank": 2}}
+        layer.lora_B["default"].weight.normal_()
+    shapes = {"A": {"rank": 2, "in_features": layer.in_features}, "B": {"out_features": layer.out_features, "rank": 2}}
     parameters = layout(
         *(
             parameter(f"{PREFIX}first.lora_{part}.weight", axes, module="first", transposed=True, scaled=part == "B")

@@ -58,7 +58,7 @@ from fieldtune_offline.tasks.interface import GRADIENT, Part, Task
 from fieldtune_offline.tasks.table import task_class
 from fieldtune_offline.tracing import TracedForward, TracedGradient, trace_adapted, trace_gradient
 from fieldtune_offline.versions import tool_version
-from fieldtune_offline.weights import Slot, bind_weights, read_slots, write_weights
+from fieldtune_offline.weights import Slot, bind_weights, write_weights
 
 _TRACE_SHAPE = (3, 10)
 _PARITY_SHAPES = ((3, 17), (2, 34))
@@ -113,13 +113,14 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         split = _split(spec, graphs, report)
         graphs += split.graphs if split else ()
         report("writing weights and graphs")
-        _write(staging, graphs, adapted)
+        slots = _write(staging, graphs, adapted)
         manifest = _manifest(task_spec, base, packed, adapted, text, graphs, split, staging)
         report("comparing with torch on stock ONNX Runtime")
         initial = read_adapter(staging / ADAPTER_NAME)
         made = Bundle(staging, manifest)
         if any(products_of(graph) for graph in graphs):
-            parity = _compared_unpacked(made, traced, adapted, task, initial, shapes)
+            unpacked = _lowered(traced, adapted, unpacked=True)
+            parity = _compared_unpacked(made, slots, unpacked, adapted, task, initial, shapes)
             check_products(made, graphs, adapted, task, initial, shapes[0])
         else:
             parity = _compared(made, adapted, task, initial, shapes)
@@ -183,7 +184,7 @@ def _packed(
     kept = ", ".join(f"{name} ({reason})" for name, reason in packing.kept.items())
     report(f"packed: {len(packing.matrices)} matrices" + (f"; in float32 stay {kept}" if kept else ""))
     cost = packing_cost(shapes, before, torch_answers(adapted, task, shapes))
-    return PackedSpec(recipe=precision.recipe, matrices=packing.matrices, kept=packing.kept, cost=cost)
+    return PackedSpec(recipe=packing.recipe, matrices=packing.matrices, kept=packing.kept, cost=cost)
 
 
 _Traced: TypeAlias = "dict[str, TracedGradient | TracedForward | Part]"
@@ -237,15 +238,19 @@ def _compared(
 
 
 def _compared_unpacked(
-    made: Bundle, traced: _Traced, adapted: Adapted, task: Task, initial: Adapter, shapes: list[tuple[int, int]]
+    made: Bundle,
+    slots: Mapping[str, Slot],
+    graphs: list[Graph],
+    adapted: Adapted,
+    task: Task,
+    initial: Adapter,
+    shapes: list[tuple[int, int]],
 ) -> tuple[ParitySpec, ...]:
-    """Compare the graphs with products of unpacked matrices in place of those of integers."""
+    """Compare graphs that have products of unpacked matrices in place of those of integers."""
     folder = made.root / "unpacked"
     folder.mkdir()
     # A second name in the same folder: ONNX Runtime refuses weights outside the graph's own.
     os.link(made.root / WEIGHTS_NAME, folder / Path(WEIGHTS_NAME).name)
-    graphs = _lowered(traced, adapted, unpacked=True)
-    slots = read_slots(folder / Path(WEIGHTS_NAME).name)
     for graph in graphs:
         _save(graph, slots, folder)
     with unpacked_products():
@@ -261,7 +266,8 @@ def _parity_shapes(spec: BuildSpec, base: BaseModel) -> list[tuple[int, int]]:
     return list(dict.fromkeys(shapes))
 
 
-def _write(staging: Path, graphs: list[Graph], adapted: Adapted) -> None:
+def _write(staging: Path, graphs: list[Graph], adapted: Adapted) -> dict[str, Slot]:
+    """Write weights, graphs and adapter; return where each weight lies."""
     folder = staging / "graphs"
     folder.mkdir()
     weights_path = staging / WEIGHTS_NAME
@@ -275,6 +281,7 @@ def _write(staging: Path, graphs: list[Graph], adapted: Adapted) -> None:
     for name in ("README.md",):
         # PEFT's card is a form to fill in; the manifest says what there is to say.
         (staging / ADAPTER_NAME / name).unlink(missing_ok=True)
+    return slots
 
 
 def _save(graph: Graph, slots: Mapping[str, Slot], folder: Path) -> None:

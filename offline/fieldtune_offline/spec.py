@@ -1,12 +1,26 @@
 """What a build is asked for. Every default is here and nowhere else; the docs of the fields are the command line's."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 CALIBRATION_EXAMPLES = 256
+
+
+def changed(spec: Any) -> dict[str, Any]:
+    """Return the fields of a spec that are not at their defaults, by name."""
+    return {
+        field.name: value for field in dataclasses.fields(spec) if (value := getattr(spec, field.name)) != field.default
+    }
+
+
+def flags(spec: Any, names: Iterable[str]) -> str:
+    """Return the flags of fields of a spec as messages list them; one that is on by default is taken away."""
+    defaults = {field.name: field.default for field in dataclasses.fields(spec)}
+    return ", ".join(f"--{'no-' if defaults[name] is True else ''}{name.replace('_', '-')}" for name in names)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,7 +3,8 @@
 import dataclasses
 
 from fieldtune.errors import ExportError, UnsupportedModel
-from fieldtune_offline.spec import BuildSpec, MergeSpec, PrecisionSpec
+from fieldtune_offline.precisions.table import FLOAT32
+from fieldtune_offline.spec import BuildSpec, MergeSpec, changed, flags
 from fieldtune_offline.tasks.interface import Task
 
 _FOR_TARGETS = ("calibration", "calibration_examples", "quantizer")
@@ -24,7 +25,7 @@ def checked_spec(spec: BuildSpec, task: type[Task]) -> BuildSpec:
     if spec.method.rank is not None and spec.method.rank < 1:
         raise ValueError(f"rank is {spec.method.rank}; expected at least 1")
     check_calibration(spec)
-    if spec.base.name != PrecisionSpec().name:
+    if spec.base.name != FLOAT32:
         _check_packed(spec)
     if spec.target:
         spec = dataclasses.replace(spec, split="auto") if spec.split == "none" else spec
@@ -43,11 +44,9 @@ def check_calibration(spec: BuildSpec | MergeSpec) -> None:
     if spec.calibration_examples < 1:
         raise ValueError(f"calibration_examples is {spec.calibration_examples}; expected at least 1")
     if not spec.target:
-        defaults = {field.name: field.default for field in dataclasses.fields(spec)}
-        given = [name for name in _FOR_TARGETS if getattr(spec, name) != defaults[name]]
+        given = [name for name in _FOR_TARGETS if name in changed(spec)]
         if given:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise ValueError(f"{flags}: of targets only; name one with --target, or leave it out")
+            raise ValueError(f"{flags(spec, given)}: of targets only; name one with --target, or leave it out")
         return
     if spec.calibration is None:
         raise ValueError(

@@ -1,14 +1,12 @@
 """Which method a build is asked for, and whether the settings that come with it are its own."""
 
-import dataclasses
-
 from fieldtune.adapters import methods as device
 from fieldtune.adapters import read_adapter
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.methods.interface import Method
 from fieldtune_offline.methods.peft_config import read_config
 from fieldtune_offline.methods.table import method_named
-from fieldtune_offline.spec import BuildSpec, MethodSpec
+from fieldtune_offline.spec import BuildSpec, MethodSpec, changed, flags
 
 _OF_ALL = frozenset({"name", "target_modules", "modules_to_save", "peft_config"})
 
@@ -47,11 +45,8 @@ def _chosen(spec: BuildSpec) -> Method:
 
 
 def _check_settings(spec: MethodSpec, method: Method) -> None:
-    defaults = {field.name: field.default for field in dataclasses.fields(spec)}
-    known = _OF_ALL | method.settings
-    foreign = [name for name, default in defaults.items() if name not in known and getattr(spec, name) != default]
+    foreign = [name for name in changed(spec) if name not in _OF_ALL | method.settings]
     if foreign:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
-        raise ValueError(f"{flags}: {method.title} has no such setting; leave it out")
+        raise ValueError(f"{flags(spec, foreign)}: {method.title} has no such setting; leave it out")
     if spec.bias is not None and spec.bias not in method.biases:
         raise ValueError(f"bias is {spec.bias!r}; {method.title} knows {', '.join(method.biases)}")

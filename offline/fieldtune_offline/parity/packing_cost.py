@@ -8,7 +8,7 @@ import torch
 
 from fieldtune.bundle import FloatArray, PackingCost
 from fieldtune_offline.adapted import Adapted
-from fieldtune_offline.parity.whole import perturbed
+from fieldtune_offline.parity.whole import perturbed, torch_gradients
 from fieldtune_offline.tasks.interface import Task
 
 
@@ -30,17 +30,12 @@ class Answers:
 def torch_answers(adapted: Adapted, task: Task, shapes: Sequence[tuple[int, int]]) -> list[Answers]:
     """Return torch's answers at each (batch, sequence), at a perturbed adapter."""
     answers = []
-    tensors = dict(adapted.model.named_parameters())
     with perturbed(adapted):
         for seed, (batch, sequence) in enumerate(shapes):
             adapted.model.zero_grad(set_to_none=True)
             loss, weight = task.reference_loss(task.batch(batch, sequence, seed))
             loss.backward()  # type: ignore[no-untyped-call]
-            gradients = {key: tensors[name].grad for key, name in adapted.names.items()}
-            zeros = {key: torch.zeros_like(tensors[name]) for key, name in adapted.names.items()}
-            gradient = adapted.layout.pack(
-                {key: (zeros[key] if held is None else held).numpy() for key, held in gradients.items()}
-            )
+            gradient = adapted.layout.pack(torch_gradients(adapted))
             with torch.no_grad():
                 served = [task.inference_reference(feeds) for feeds in task.inference_batches(batch, sequence, seed)]
             outputs = [tensor.numpy().ravel() for answer in served for tensor in answer.values()]

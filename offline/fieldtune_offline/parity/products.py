@@ -11,15 +11,15 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from fieldtune.adapters import Adapter, from_theta, inference_inputs
+from fieldtune.adapters import Adapter
 from fieldtune.bundle import WEIGHTS_NAME, Bundle
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.graph import Graph
-from fieldtune_offline.parity.whole import open_on_cpu, perturbed, relative_difference
+from fieldtune_offline.parity.whole import arrays_of, moved_inputs, open_on_cpu, perturbed, relative_difference
 from fieldtune_offline.precisions.operators import PRODUCT, Product
 from fieldtune_offline.precisions.table import precision_of
-from fieldtune_offline.tasks.interface import Batch, Task
+from fieldtune_offline.tasks.interface import Task
 from fieldtune_offline.weights import stored_name
 
 TOLERANCE = 1e-4
@@ -50,11 +50,13 @@ def check_products(
 
     worst, faults = 0.0, list[str]()
     with perturbed(adapted) as theta, safe_open(made.root / WEIGHTS_NAME, framework="pt") as held:
-        adapter = inference_inputs(from_theta(theta, made.manifest, initial, made.manifest.task.labels, None), made)
-        batch = {**_arrays(task.batch(*shape, 0)), **adapter, "theta": theta}
-        served = [{**_arrays(feeds), **adapter} for feeds in task.inference_batches(*shape, 0)]
+        adapter = moved_inputs(theta, initial, made)
+        batch = {**arrays_of(task.batch(*shape, 0)), **adapter, "theta": theta}
+        served = [{**arrays_of(feeds), **adapter} for feeds in task.inference_batches(*shape, 0)]
         for graph in graphs:
             products = products_of(graph)
+            if not products:
+                continue
             names = {spec.name for spec in (*graph.inputs, *graph.adapter_inputs)}
             for feeds in [batch] if names <= batch.keys() else served:
                 values = _run(made, graph, products, {name: feeds[name] for name in names})
@@ -69,10 +71,6 @@ def check_products(
     return worst
 
 
-def _arrays(batch: Batch) -> dict[str, np.ndarray[Any, Any]]:
-    return {name: tensor.numpy() for name, tensor in batch.items()}
-
-
 def products_of(graph: Graph) -> dict[str, Product]:
     """Return the products of integers of a graph by the names of their values."""
     made = (value for node in graph.model.graph for value in node.outputs)
@@ -84,8 +82,6 @@ def _run(
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Return products and what they were computed from, by name, of one run of the graph."""
     by_name = {str(value.name): value for node in graph.model.graph for value in node.outputs}
-    if not products:
-        return {}
     given = [product.given for product in products.values()]
     wanted = [name for name in dict.fromkeys([*products, *given]) if name in by_name]
     outputs = graph.model.graph.outputs

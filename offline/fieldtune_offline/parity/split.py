@@ -6,11 +6,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldtune.adapters import Adapter, from_theta, inference_inputs
+from fieldtune.adapters import Adapter
 from fieldtune.bundle import PREFIX_GRAPH, SUFFIX_GRAPHS, Bundle, Manifest
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.adapted import Adapted
-from fieldtune_offline.parity.whole import compare_gradients, open_on_cpu, perturbed, relative_difference
+from fieldtune_offline.parity.whole import (
+    arrays_of,
+    compare_gradients,
+    moved_inputs,
+    open_on_cpu,
+    perturbed,
+    relative_difference,
+)
 from fieldtune_offline.tasks.interface import Task
 
 SPLIT_TOLERANCE = 1e-5
@@ -45,9 +52,9 @@ def check_split(
     faults: list[str] = []
     manifest = bundle.manifest
     with perturbed(adapted) as theta:
-        fed = inference_inputs(from_theta(theta, manifest, initial, manifest.task.labels, None), bundle)
+        fed = moved_inputs(theta, initial, bundle)
         for seed, (batch, sequence) in enumerate(shapes):
-            arrays = {name: tensor.numpy() for name, tensor in task.batch(batch, sequence, seed).items()}
+            arrays = arrays_of(task.batch(batch, sequence, seed))
             boundary = _run(sessions[PREFIX_GRAPH], arrays)
             differences = [*_mixed_rows(sessions[PREFIX_GRAPH], arrays, boundary)]
             for name, behind in SUFFIX_GRAPHS.items():

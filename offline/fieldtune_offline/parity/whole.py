@@ -121,8 +121,7 @@ def check_parity(
     faults: list[str] = []
     records: list[ParitySpec] = []
     with perturbed(adapted) as theta:
-        moved = from_theta(theta, bundle.manifest, initial, bundle.manifest.task.labels, None)
-        adapter = inference_inputs(moved, bundle)
+        adapter = moved_inputs(theta, initial, bundle)
         for seed, (batch, sequence) in enumerate(shapes):
             where = f"batch {batch}, sequence {sequence}"
             comparison = _Comparison(sessions, adapted, task, theta, adapter, where, faults)
@@ -163,6 +162,32 @@ def perturbed(adapted: Adapted) -> Iterator[FloatArray]:
                 tensor.copy_(before[key])
 
 
+def moved_inputs(theta: FloatArray, initial: Adapter, bundle: Bundle) -> Mapping[str, FloatArray]:
+    """Return what feeds the adapter's inputs of the forward graphs, as a device prepares it, where theta has moved.
+
+    Args:
+        theta: the adapter as the training graph takes it.
+        initial: the bundle's adapter, as read back from its folder.
+        bundle: what is being built, as far as it is written.
+    """
+    return inference_inputs(from_theta(theta, bundle.manifest, initial, bundle.manifest.task.labels, None), bundle)
+
+
+def arrays_of(batch: Batch) -> dict[str, npt.NDArray[Any]]:
+    """Return a batch as ONNX Runtime takes it."""
+    return {name: tensor.numpy() for name, tensor in batch.items()}
+
+
+def torch_gradients(adapted: Adapted) -> dict[str, FloatArray]:
+    """Return the gradients that torch has computed, by PEFT key; zeros where nothing reached a tensor."""
+    tensors = dict(adapted.model.named_parameters())
+    gradients: dict[str, FloatArray] = {}
+    for key, name in adapted.names.items():
+        gradient = tensors[name].grad
+        gradients[key] = np.zeros(tensors[name].shape, np.float32) if gradient is None else gradient.numpy()
+    return gradients
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Comparison:
     """The comparisons at one shape; faults are added to the list they share."""
@@ -184,7 +209,7 @@ class _Comparison:
         model.zero_grad(set_to_none=True)
         expected, weight = self.task.reference_loss(feeds)
         expected.backward()  # type: ignore[no-untyped-call]
-        arrays = {name: tensor.numpy() for name, tensor in feeds.items()}
+        arrays = arrays_of(feeds)
         names = ["loss_sum", "weight", "grad_sum"]
         loss_sum, weight_sum, grad_sum = self.sessions.gradient.run(names, {**arrays, "theta": self.theta})
         loss = self._loss("gradient.onnx", loss_sum, weight_sum, float(expected.detach()), float(weight))
@@ -196,7 +221,7 @@ class _Comparison:
         """Compare eval.onnx's loss."""
         with torch.no_grad():
             expected, weight = self.task.reference_loss(feeds)
-        arrays = {name: tensor.numpy() for name, tensor in feeds.items()}
+        arrays = arrays_of(feeds)
         loss_sum, weight_sum = self.sessions.evaluation.run(["loss_sum", "weight"], {**arrays, **self.adapter})
         return self._loss("eval.onnx", loss_sum, weight_sum, float(expected), float(weight))
 
@@ -204,7 +229,7 @@ class _Comparison:
         """Compare infer.onnx's outputs."""
         with torch.no_grad():
             expected = self.task.inference_reference(feeds)
-        arrays = {name: tensor.numpy() for name, tensor in feeds.items()}
+        arrays = arrays_of(feeds)
         outputs = self.sessions.inference.run(list(expected), {**arrays, **self.adapter})
         worst = 0.0
         for name, output in zip(expected, outputs, strict=True):
@@ -225,12 +250,8 @@ class _Comparison:
         return difference
 
     def _gradients(self, grad_sum: FloatArray) -> tuple[float, tuple[str, ...]]:
-        tensors = dict(self.adapted.model.named_parameters())
-        expected: dict[str, FloatArray] = {}
-        for key, name in self.adapted.names.items():
-            gradient = tensors[name].grad
-            expected[key] = np.zeros(tensors[name].shape, np.float32) if gradient is None else gradient.numpy()
-        comparison = compare_gradients(self.adapted.layout.views(grad_sum), expected, GRADIENT_TOLERANCE)
+        gradients = self.adapted.layout.views(grad_sum)
+        comparison = compare_gradients(gradients, torch_gradients(self.adapted), GRADIENT_TOLERANCE)
         for fault in comparison.faults:
             self._fault(fault)
         return comparison.worst, comparison.vanishing

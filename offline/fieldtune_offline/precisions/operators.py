@@ -58,13 +58,16 @@ def unpacked_products() -> Iterator[None]:
         _unpacked.reset(before)
 
 
+def _multiplying(precision: Precision, *, unpacked: bool) -> type[Precision]:
+    """Return the class whose products are taken: the precision's own, or that of products with unpacked matrices."""
+    return Precision if unpacked and precision.integer else type(precision)
+
+
 @torch.library.custom_op("fieldtune::packed_product", mutates_args=())
 def packed_product(x: torch.Tensor, parts: Sequence[torch.Tensor], recipe: str, rows: int) -> torch.Tensor:
     """Return x (…, columns) times a packed matrix transposed: (…, rows)."""
     precision = precision_of(recipe)
-    if _unpacked.get():
-        return Precision.product(precision, x, parts, rows)
-    return precision.product(x, parts, rows)
+    return _multiplying(precision, unpacked=_unpacked.get()).product(precision, x, parts, rows)
 
 
 @torch.library.custom_op("fieldtune::packed_input_gradient", mutates_args=())
@@ -73,9 +76,7 @@ def packed_input_gradient(
 ) -> torch.Tensor:
     """Return a gradient (…, rows) times a packed matrix: (…, columns)."""
     precision = precision_of(recipe)
-    if _unpacked.get():
-        return Precision.input_gradient(precision, gradient, parts, columns)
-    return precision.input_gradient(gradient, parts, columns)
+    return _multiplying(precision, unpacked=_unpacked.get()).input_gradient(precision, gradient, parts, columns)
 
 
 @torch.library.custom_op("fieldtune::packed_rows", mutates_args=())
@@ -127,35 +128,31 @@ def lowerings(*, unpacked: bool) -> Lowerings:
 
 
 def _lower_product(call: Call, *, unpacked: bool) -> Tensor:
-    x, precision = _flat(call, "x"), precision_of(call.raw("recipe"))
+    x = _flat(call, "x")
     columns = x.dims[1]
     assert isinstance(columns, int)
     packed = PackedInputs(_parts(call), int(call.number("rows")), columns)
-    if precision.integer and unpacked:
-        return call.shapes.reshape(Precision.lower_product(precision, call, x, packed), call.dims)
-    product = precision.lower_product(call, x, packed)
-    return call.shapes.reshape(_recorded(product, x, packed, precision, backward=False), call.dims)
+    return _lowered(call, x, packed, backward=False, unpacked=unpacked)
 
 
 def _lower_gradient(call: Call, *, unpacked: bool) -> Tensor:
-    gradient, precision = _flat(call, "gradient"), precision_of(call.raw("recipe"))
+    gradient = _flat(call, "gradient")
     rows = gradient.dims[1]
     assert isinstance(rows, int)
     parts = [call.build.twin(part) for part in _parts(call)]
     packed = PackedInputs(parts, rows, int(call.number("columns")))
-    if precision.integer and unpacked:
-        return call.shapes.reshape(Precision.lower_input_gradient(precision, call, gradient, packed), call.dims)
-    product = precision.lower_input_gradient(call, gradient, packed)
-    return call.shapes.reshape(_recorded(product, gradient, packed, precision, backward=True), call.dims)
+    return _lowered(call, gradient, packed, backward=True, unpacked=unpacked)
 
 
-def _recorded(product: Tensor, given: Tensor, packed: PackedInputs, precision: Precision, *, backward: bool) -> Tensor:
-    if precision.integer:
-        parts = tuple(str(part.value.name) for part in packed.parts)
-        rows, columns = packed.rows, packed.columns
-        name = str(given.value.name)
-        product.value.meta[PRODUCT] = Product(precision.recipe, name, parts, rows, columns, backward)
-    return product
+def _lowered(call: Call, given: Tensor, packed: PackedInputs, *, backward: bool, unpacked: bool) -> Tensor:
+    precision = precision_of(call.raw("recipe"))
+    kind = _multiplying(precision, unpacked=unpacked)
+    product = (kind.lower_input_gradient if backward else kind.lower_product)(precision, call, given, packed)
+    if kind.integer:
+        names = tuple(str(part.value.name) for part in packed.parts)
+        made_of = Product(precision.recipe, str(given.value.name), names, packed.rows, packed.columns, backward)
+        product.value.meta[PRODUCT] = made_of
+    return call.shapes.reshape(product, call.dims)
 
 
 def _lower_rows(call: Call) -> Tensor:

@@ -1,13 +1,12 @@
 """The precisions of the frozen base: a line each, loaded when it is asked for."""
 
-import dataclasses
 import functools
 import importlib
 import inspect
 from typing import Any
 
 from fieldtune_offline.precisions.interface import Precision
-from fieldtune_offline.spec import PrecisionSpec
+from fieldtune_offline.spec import PrecisionSpec, changed, flags
 
 _MODULES = {
     "int8": "fieldtune_offline.precisions.int8",
@@ -34,13 +33,11 @@ def chosen_precision(spec: PrecisionSpec) -> Precision | None:
     Raises:
         ValueError: there is none of the name, or it does not have a setting.
     """
-    defaults = {field.name: field.default for field in dataclasses.fields(spec)}
-    given = {name: value for name in defaults if name != "name" and (value := getattr(spec, name)) != defaults[name]}
+    given = {name: value for name, value in changed(spec).items() if name != "name"}
     known = [] if spec.name == FLOAT32 else list(inspect.signature(_module(spec.name).chosen).parameters)
     foreign = [name for name in given if name not in known]
     if foreign:
-        flags = ", ".join("--no-double-quant" if name == "double_quant" else f"--{name}" for name in foreign)
-        raise ValueError(f"{flags}: the base {spec.name} has no such setting; leave it out")
+        raise ValueError(f"{flags(spec, foreign)}: the base {spec.name} has no such setting; leave it out")
     if spec.name == FLOAT32:
         return None
     precision: Precision = _module(spec.name).chosen(**given)

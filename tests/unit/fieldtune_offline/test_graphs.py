@@ -6,12 +6,9 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import nn
 
 import packed_graphs
-from builders import layout, parameter
-from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.graph import packed_weights
 from fieldtune_offline.graphs import adapted_graph, gradient_graph
 from fieldtune_offline.precisions.operators import unpacked_products
@@ -19,6 +16,7 @@ from fieldtune_offline.precisions.packing import pack_base
 from fieldtune_offline.precisions.table import precision_of
 from fieldtune_offline.tasks.interface import Part, Traceable
 from fieldtune_offline.tracing import trace_adapted, trace_gradient
+from packed_graphs import Loss
 
 PREFIX = "base_model.model."
 STATIC = frozenset()
@@ -34,17 +32,6 @@ class Net(nn.Module):
         return self.head(torch.relu(self.first(x)))
 
 
-class Loss(nn.Module):
-    """The sum of squares of what counts, and how many count."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, x, counts):
-        return (self.model(x).square().sum(-1) * counts).sum(), counts.sum()
-
-
 class Answer(nn.Module):
     def __init__(self, model):
         super().__init__()
@@ -58,19 +45,7 @@ class Answer(nn.Module):
 @pytest.fixture(scope="module")
 def adapted():
     """LoRA of rank 2 on the first layer, its B not zero."""
-    torch.manual_seed(0)
-    model = get_peft_model(Net(), LoraConfig(r=2, lora_alpha=4, target_modules=["first"])).eval()
-    with torch.no_grad():
-        model.get_submodule(f"{PREFIX}first").lora_B["default"].weight.normal_()
-    shapes = {"A": {"rank": 2, "in_features": 3}, "B": {"out_features": 5, "rank": 2}}
-    parameters = layout(
-        *(
-            parameter(f"{PREFIX}first.lora_{part}.weight", axes, module="first", transposed=True, scaled=part == "B")
-            for part, axes in shapes.items()
-        )
-    )
-    names = {p.key: p.key.replace(".weight", ".default.weight") for p in parameters.parameters}
-    return Adapted(model, model.peft_config["default"], "lora", names, parameters)
+    return packed_graphs.adapted_net(Net)
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +176,7 @@ def test_with_a_packed_base_the_gradient_is_torchs(recipe):
         batch = {"x": packed_graphs.normal(rows, 48, seed=5), "counts": torch.arange(rows) + 1.0}
         adapted.model.zero_grad()
         with unpacked_products():
-            loss, weight = packed_graphs.Loss(adapted.model)(**batch)
+            loss, weight = Loss(adapted.model)(**batch)
             loss.backward()
         feeds = {name: tensor.numpy() for name, tensor in batch.items()}
         loss_sum, weight_sum, grad_sum = session.run(["loss_sum", "weight", "grad_sum"], {**feeds, "theta": theta})
