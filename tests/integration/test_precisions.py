@@ -21,6 +21,7 @@ PAIRS = {"target_modules": ("q_proj", "down_proj"), "rank": 4}
 CASES = {
     "int8-lora": (PrecisionSpec(name="int8"), MethodSpec(target_modules=("embed_tokens", "lm_head", "q_proj"))),
     "int4-dora": (PrecisionSpec(name="int4", block=32, symmetric=True), MethodSpec(name="dora", **PAIRS)),
+    "int8-dora": (PrecisionSpec(name="int8"), MethodSpec(name="dora", target_modules=("embed_tokens", "q_proj"))),
     "nf4-miss": (PrecisionSpec(name="nf4", double_quant=False), MethodSpec(name="miss", **PAIRS)),
 }
 
@@ -56,8 +57,12 @@ def test_a_language_model_computes_what_torch_computes_with_the_unpacked_matrice
     assert {held[f"model.layers.0.mlp.up_proj.{part}"].dtype for part in ("codes", "scales")} <= {
         *(torch.uint8, torch.int8, torch.float32),
     }
-    assert "model.layers.0.mlp.up_proj.weight" not in held
+    assert not [name for name in held if name.endswith(("proj.weight", "head.weight", "tokens.weight"))]
     assert held["model.norm.weight"].dtype == torch.float32
+    # What DoRA's magnitudes are fed with is found by the names of the parts.
+    for weight in filter(None, (parameter.weight for parameter in manifest.layout.parameters)):
+        assert weight.packed.recipe in packed.matrices.values()
+        assert held[f"{weight.name}.codes"].shape[0] == weight.packed.rows
 
 
 def test_what_is_stored_is_what_the_checkpoints_matrix_packs_to(encoder, tiny_models):

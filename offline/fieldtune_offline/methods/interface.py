@@ -153,6 +153,12 @@ class Method(abc.ABC):
         del model
         yield
 
+    @contextlib.contextmanager
+    def reference(self, model: nn.Module) -> Iterator[None]:
+        """Let PEFT's own forward pass compute with a packed base, for as long as the context lasts."""
+        del model
+        yield
+
     def serving_inputs(self, adapted: Adapted) -> list[ServingInput]:
         """Return what eval.onnx and infer.onnx take of the adapter, in order; called within ``serving``.
 

@@ -18,6 +18,7 @@ from fieldtune.adapters import Adapter, from_theta, inference_inputs
 from fieldtune.bundle import Bundle, FloatArray, ParitySpec
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.adapted import Adapted
+from fieldtune_offline.methods.table import method_named
 from fieldtune_offline.tasks.interface import Batch, Task
 
 LOSS_TOLERANCE = 1e-5
@@ -146,7 +147,10 @@ def check_parity(
 
 @contextlib.contextmanager
 def perturbed(adapted: Adapted) -> Iterator[FloatArray]:
-    """Move the adapter away from its initialization, by torch's generator with a fixed seed, and back afterwards."""
+    """Move the adapter away from its initialization, by torch's generator with a fixed seed, and back afterwards.
+
+    For as long as that lasts, the model answers with a packed base, too.
+    """
     tensors = dict(adapted.model.named_parameters())
     parameters = {key: tensors[name] for key, name in adapted.names.items()}
     before = {key: tensor.detach().clone() for key, tensor in parameters.items()}
@@ -155,7 +159,8 @@ def perturbed(adapted: Adapted) -> Iterator[FloatArray]:
         for tensor in parameters.values():
             tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.02)
     try:
-        yield adapted.layout.pack({key: tensor.detach().numpy() for key, tensor in parameters.items()})
+        with method_named(adapted.method).reference(adapted.model):
+            yield adapted.layout.pack({key: tensor.detach().numpy() for key, tensor in parameters.items()})
     finally:
         with torch.no_grad():
             for key, tensor in parameters.items():

@@ -2,7 +2,7 @@
 
 import dataclasses
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from fieldtune_offline.precisions.interface import Precision
 
 _GATHERED = Int8()
 """Of embeddings, whose rows are gathered, and of the head of a language model, which is often the same matrix."""
+_HELD = "packed_as"
+"""The attribute of a packed module that holds precision, rows and columns."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,6 +33,45 @@ class Packing:
     matrices: dict[str, str]
     kept: dict[str, str]
     integer: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PackedMatrix:
+    """The packed matrix of a module: one row an output feature, or a token.
+
+    Attributes:
+        precision: of it.
+        parts: the module's buffers, in the order of ``Precision.part_names``.
+        rows: of the matrix.
+        columns: of the matrix.
+    """
+
+    precision: Precision
+    parts: tuple[torch.Tensor, ...]
+    rows: int
+    columns: int
+
+    def unpacked(self) -> torch.Tensor:
+        """Return the float32 matrix (rows, columns)."""
+        return self.precision.unpack(self.parts, self.rows, self.columns)
+
+
+def packed_matrix(module: nn.Module) -> PackedMatrix | None:
+    """Return the packed matrix of a module, whose ``weight`` is not to be read then; None of one that is not packed."""
+    held: tuple[Precision, int, int] | None = getattr(module, _HELD, None)
+    if held is None:
+        return None
+    precision, rows, columns = held
+    return PackedMatrix(precision, tuple(getattr(module, name) for name in precision.part_names), rows, columns)
+
+
+def weight_of(module: Any) -> torch.Tensor:
+    """Return the float32 weight of a module as its class has it, made anew where it is packed."""
+    packed = packed_matrix(module)
+    if packed is None:
+        weight: torch.Tensor = module.weight
+        return weight
+    return packed.unpacked().T if _is_transposed(module) else packed.unpacked()
 
 
 def pack_base(model: Any, precision: Precision, report: Callable[[int, int], None] = lambda *_: None) -> Packing:
@@ -66,8 +107,9 @@ def pack_base(model: Any, precision: Precision, report: Callable[[int, int], Non
             weight.data.copy_(restored.T if transposed else restored)
         for part, tensor in zip(used.part_names, done[id(weight)], strict=True):
             module.register_buffer(part, tensor, persistent=False)
+        setattr(module, _HELD, (used, *matrix.shape))
         # The module stays what it is: PEFT and the model's own code know it by its class.
-        module.forward = types.MethodType(_forward(module, used, matrix.shape), module)
+        module.forward = types.MethodType(_gather if isinstance(module, nn.Embedding) else _multiply, module)
         packed[_title(name)] = used.recipe
         integer = integer or (used.integer and not isinstance(module, nn.Embedding))
     return Packing(precision.recipe, packed, kept, integer)
@@ -102,16 +144,15 @@ def _title(name: str) -> str:
     return name.removeprefix("base_model.model.").replace(".base_layer", "")
 
 
-def _forward(module: nn.Module, precision: Precision, shape: Sequence[int]) -> Callable[..., torch.Tensor]:
-    names, recipe = precision.part_names, precision.recipe
-    rows = shape[0]
+def _gather(self: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    packed = packed_matrix(self)
+    assert packed is not None
+    rows: torch.Tensor = operators.packed_rows(ids, *packed.parts)
+    return rows
 
-    def gather(self: Any, ids: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = operators.packed_rows(ids, *(getattr(self, name) for name in names))
-        return result
 
-    def multiply(self: Any, x: torch.Tensor) -> torch.Tensor:
-        product: torch.Tensor = operators.packed_product(x, [getattr(self, name) for name in names], recipe, rows)
-        return product if self.bias is None else product + self.bias
-
-    return gather if isinstance(module, nn.Embedding) else multiply
+def _multiply(self: Any, x: torch.Tensor) -> torch.Tensor:
+    packed = packed_matrix(self)
+    assert packed is not None
+    product: torch.Tensor = operators.packed_product(x, list(packed.parts), packed.precision.recipe, packed.rows)
+    return product if self.bias is None else product + self.bias

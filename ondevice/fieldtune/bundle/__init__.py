@@ -9,7 +9,7 @@ from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fieldtune.bundle.dimensions import dimension_sizes
-    from fieldtune.bundle.layout import RANK, BaseWeight, Batch, FloatArray, Layout, ParameterSpec
+    from fieldtune.bundle.layout import RANK, BaseWeight, Batch, FloatArray, Layout, PackedWeight, ParameterSpec
     from fieldtune.bundle.manifest import (
         ADAPTER_NAME,
         IGNORE_INDEX,
@@ -95,6 +95,7 @@ __all__ = [
     "OrtParitySpec",
     "OrtTrainingSpec",
     "PackedSpec",
+    "PackedWeight",
     "PackingCost",
     "ParameterSpec",
     "ParitySpec",
@@ -132,6 +133,7 @@ if not TYPE_CHECKING:  # to a type checker a module with it has every name
                 "Batch",
                 "FloatArray",
                 "Layout",
+                "PackedWeight",
                 "ParameterSpec",
                 "RANK",
             ),

@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from fieldtune.bundle.layout import BaseWeight, Layout, ParameterSpec
+from fieldtune.bundle.layout import BaseWeight, Layout, PackedWeight, ParameterSpec
 from fieldtune.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -161,7 +161,21 @@ def _layout(tables: list[Fields], where: str) -> Layout:
 
 
 def _base_weight(table: Fields | None) -> BaseWeight | None:
-    return None if table is None else BaseWeight(name=table.text("name"), axes=table.texts("axes"))
+    if table is None:
+        return None
+    return BaseWeight(
+        name=table.text("name"),
+        axes=table.texts("axes"),
+        packed=_packed_weight(table.optional_table("packed")),
+    )
+
+
+def _packed_weight(table: Fields | None) -> PackedWeight | None:
+    if table is None:
+        return None
+    return PackedWeight(
+        recipe=table.text("recipe"), rows=table.integer("rows", least=1), columns=table.integer("columns", least=1)
+    )
 
 
 def _check_axes(parameter: ParameterSpec, where: str) -> None:
