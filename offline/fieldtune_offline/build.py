@@ -109,7 +109,7 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         shapes = _parity_shapes(spec, base)
         packed = _packed(spec, adapted, task, shapes, precision, report) if precision else None
         traced = _trace(spec, adapted, task, report)
-        graphs = _lowered(traced, adapted, unpacked=False)
+        graphs = _lowered(spec, traced, adapted, unpacked=False)
         split = _split(spec, graphs, report)
         graphs += split.graphs if split else ()
         report("writing weights and graphs")
@@ -119,7 +119,7 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         initial = read_adapter(staging / ADAPTER_NAME)
         made = Bundle(staging, manifest)
         if any(products_of(graph) for graph in graphs):
-            unpacked = _lowered(traced, adapted, unpacked=True)
+            unpacked = _lowered(spec, traced, adapted, unpacked=True)
             parity = _compared_unpacked(made, slots, unpacked, adapted, task, initial, shapes)
             check_products(made, graphs, adapted, task, initial, shapes[0])
         else:
@@ -204,8 +204,10 @@ def _trace(spec: BuildSpec, adapted: Adapted, task: Task, report: Report) -> _Tr
     return traced
 
 
-def _lowered(traced: _Traced, adapted: Adapted, *, unpacked: bool) -> list[Graph]:
+def _lowered(spec: BuildSpec, traced: _Traced, adapted: Adapted, *, unpacked: bool) -> list[Graph]:
     graphs: list[Graph] = []
+    # A graph that is cut has to compute the frozen part as the training graph does.
+    serves = spec.split == "none"
     for name, program in traced.items():
         if isinstance(program, TracedGradient):
             graphs.append(gradient_graph(program, adapted, unpacked=unpacked))
@@ -213,7 +215,7 @@ def _lowered(traced: _Traced, adapted: Adapted, *, unpacked: bool) -> list[Graph
             part = program if isinstance(program, Part) else None
             whole = program if part is None else traced[part.of]
             assert isinstance(whole, TracedForward)
-            graphs.append(adapted_graph(name, whole, part, unpacked=unpacked))
+            graphs.append(adapted_graph(name, whole, part, serving=serves and name != "eval", unpacked=unpacked))
     return graphs
 
 

@@ -15,7 +15,19 @@ from fieldtune_offline.precisions.operators import (
     unpacked_products,
 )
 from fieldtune_offline.precisions.table import precision_of
-from packed_graphs import EXACT, RECIPES, Products, furthest, normal, opened, products_graph, run, traced_graph
+from packed_graphs import (
+    EXACT,
+    RECIPES,
+    Products,
+    Served,
+    furthest,
+    normal,
+    opened,
+    products_graph,
+    run,
+    served_graph,
+    traced_graph,
+)
 
 EVERY = pytest.mark.parametrize("recipe", RECIPES)
 
@@ -145,3 +157,16 @@ def test_exact_products_are_with_the_unpacked_matrix_in_torch_and_in_a_graph(rec
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
     torch.library.opcheck(exact_product, (x, module.held.parts, recipe, 8, 48, True))
+
+
+@EVERY
+@pytest.mark.parametrize("columns", [32, 48, 64, 112, 128, 208, 320])
+@pytest.mark.parametrize("count", [1, 7])
+def test_what_serves_has_constants_and_computes_the_same(recipe, columns, count):
+    matrix = normal(24, columns) + normal(24, 1, seed=3)  # so that zero points differ
+    module = Served(recipe, matrix)
+    graph = served_graph(module)
+    assert not any(value.meta.get(PACKED) for value in graph.model.graph.initializers.values())
+    x = normal(count, columns, seed=1)
+    (found,) = run(opened(graph), x)
+    assert furthest(found, packed_product(x, module.parts, recipe, 24)) < 1e-5
