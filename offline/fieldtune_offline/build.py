@@ -25,7 +25,7 @@ from fieldtune.bundle import (
     TextSpec,
     file_spec,
 )
-from fieldtune.errors import UnsupportedModel
+from fieldtune.errors import ParityError, UnsupportedModel
 from fieldtune.files import output_folder
 from fieldtune.tasks import Task as DeviceTask
 from fieldtune.tasks import new_task
@@ -107,7 +107,7 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         adapted = adapt(base, spec, kind)
         task = kind(adapted.model, base.image)
         shapes = _parity_shapes(spec, base)
-        packed = _packed(spec, adapted, task, shapes, precision, report) if precision else None
+        packed = _packed(adapted, task, shapes, precision, report) if precision else None
         traced = _trace(spec, adapted, task, report)
         graphs = _lowered(spec, traced, adapted, unpacked=False)
         split = _split(spec, graphs, report)
@@ -120,6 +120,7 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         made = Bundle(staging, manifest)
         if any(products_of(graph) for graph in graphs):
             unpacked = _lowered(spec, traced, adapted, unpacked=True)
+            unpacked += _cut_alike(unpacked, split) if split else ()
             parity = _compared_unpacked(made, slots, unpacked, adapted, task, initial, shapes)
             check_products(made, graphs, adapted, task, initial, shapes[0])
         else:
@@ -169,18 +170,13 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def _packed(
-    spec: BuildSpec, adapted: Adapted, task: Task, shapes: list[tuple[int, int]], precision: Precision, report: Report
+    adapted: Adapted, task: Task, shapes: list[tuple[int, int]], precision: Precision, report: Report
 ) -> PackedSpec:
     """Pack the frozen base, and say what that costs."""
     report("computing with the base in float32")
     before = torch_answers(adapted, task, shapes)
     report(f"packing the base ({precision.recipe})")
     packing = pack_base(adapted.model, precision)
-    if packing.integer and spec.split != "none":
-        raise UnsupportedModel(
-            f"--base {precision.name} multiplies integers, and a split cannot be compared with torch then; take "
-            "another base, or build without --split"
-        )
     kept = ", ".join(f"{name} ({reason})" for name, reason in packing.kept.items())
     report(f"packed: {len(packing.matrices)} matrices" + (f"; in float32 stay {kept}" if kept else ""))
     cost = packing_cost(shapes, before, torch_answers(adapted, task, shapes))
@@ -230,6 +226,18 @@ def _split(spec: BuildSpec, graphs: Sequence[Graph], report: Report) -> Split | 
     return split
 
 
+def _cut_alike(graphs: Sequence[Graph], split: Split) -> tuple[Graph, ...]:
+    """Return the parts of graphs with unpacked matrices, which are cut where those that were written are."""
+    gradient, *others = graphs
+    found = split_prefix(gradient, others)
+    if found.spec != split.spec or found.computed_by != split.computed_by:
+        raise ParityError(
+            "with unpacked matrices the frozen part would be cut off elsewhere, so that it cannot be compared with "
+            "torch; build without --split"
+        )
+    return found.graphs
+
+
 def _compared(
     bundle: Bundle, adapted: Adapted, task: Task, initial: Adapter, shapes: list[tuple[int, int]]
 ) -> tuple[ParitySpec, ...]:
@@ -257,6 +265,8 @@ def _compared_unpacked(
         _save(graph, slots, folder)
     with unpacked_products():
         parity = check_parity(open_sessions(folder), adapted, task, made, initial, shapes)
+        if made.manifest.split is not None:
+            check_split(made, adapted, task, initial, shapes, folder)
     shutil.rmtree(folder)
     return parity
 

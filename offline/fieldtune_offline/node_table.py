@@ -16,6 +16,8 @@ from fieldtune.bundle import UNKNOWN_DTYPE, UNKNOWN_SHAPE, UNKNOWN_SIZE, NodeTab
 from fieldtune.bundle.node_tables import FORMAT_VERSION
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+_PACKED_PRODUCTS = ("MatMulBnb4", "MatMulNBits")
+"""Of ONNX Runtime's own domain."""
 _PLAIN_ATTRIBUTES = (
     ir.AttributeType.FLOAT,
     ir.AttributeType.FLOATS,
@@ -132,7 +134,9 @@ def _shape(value: ir.Value) -> list[int | str]:
 
 def multiply_accumulates(node: ir.Node) -> list[int | str]:
     """Return the factors of a product's multiply-accumulate count; none for other operators."""
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+    if node.op_type in _PACKED_PRODUCTS:  # its matrix lies in some packed form, and its columns are an attribute
+        return [*_shape(node.outputs[0]), node.attributes["K"].as_int()]
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "MatMulIntegerToFloat"):
         return []
     left, right = node.inputs[:2]
     assert left is not None

@@ -2,15 +2,18 @@
 
 import dataclasses
 
+import onnx_ir as ir
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from fieldtune.bundle.node_tables import read_node_table
 from fieldtune.bundle.opening import open_bundle
-from fieldtune.errors import InvalidBundle, ParityError, UnsupportedModel
+from fieldtune.errors import InvalidBundle, ParityError
 from fieldtune_offline import BuildSpec, MethodSpec, build_bundle
 from fieldtune_offline.merge import merge_adapter
 from fieldtune_offline.ort_training.export import export_ort_training
+from fieldtune_offline.passes.split_prefix import split_prefix
 from fieldtune_offline.precisions.int8 import Int8
 from fieldtune_offline.precisions.table import precision_of
 from fieldtune_offline.spec import MergeSpec, PrecisionSpec
@@ -75,10 +78,43 @@ def test_what_is_stored_is_what_the_checkpoints_matrix_packs_to(encoder, tiny_mo
         assert torch.equal(held[f"bert.{name}.{part}"], expected)
 
 
-def test_the_frozen_part_is_cut_off_a_packed_base(encoder):
-    manifest = build_bundle(dataclasses.replace(encoder, base=PrecisionSpec(name="nf4"), split=1, sequence=16))
+@pytest.mark.parametrize("base", ["int8", "nf4"])
+def test_the_frozen_part_is_cut_off_a_packed_base(encoder, base):
+    manifest = build_bundle(dataclasses.replace(encoder, base=PrecisionSpec(name=base), split=1, sequence=16))
     assert {"prefix", "suffix_gradient", "suffix_eval", "suffix_infer"} <= manifest.graphs.keys()
     assert manifest.graphs["prefix"].in_order
+    opened = open_bundle(encoder.out)
+    # The last block alone is trained: the products of the first one are all in the prefix.
+    prefix, suffix = (
+        {node.module for node in read_node_table(encoder.out / opened.manifest.graphs[name].nodes).nodes if node.macs}
+        for name in ("prefix", "suffix_infer")
+    )
+    assert {name for name in prefix if "layer.0." in name}
+    assert not {name for name in suffix if "layer.0." in name}
+    assert {name for name in suffix if "layer.1." in name}
+    assert not (encoder.out / "unpacked").exists()
+
+
+@pytest.mark.parametrize("wrong", ["prefix", "suffix_gradient"])
+def test_a_part_whose_products_of_integers_are_not_torchs_is_not_written(encoder, monkeypatch, wrong):
+    def split(gradient, others):
+        cut = split_prefix(gradient, others)
+        for graph in cut.graphs:
+            for node in graph.model.graph if graph.name == wrong else ():
+                if node.op_type == "QuantizeLinear":  # a scale that is not that of the rows
+                    node.replace_input_with(1, bent(node))
+        return cut
+
+    def bent(node):
+        doubled = ir.node("Add", [node.inputs[1], node.inputs[1]])
+        doubled.outputs[0].type, doubled.outputs[0].shape = node.inputs[1].type, node.inputs[1].shape
+        node.graph.insert_before(node, doubled)
+        return doubled.outputs[0]
+
+    monkeypatch.setattr("fieldtune_offline.build.split_prefix", split)
+    with pytest.raises(ParityError, match=rf"products of integers are not those of torch.*\n.*{wrong}\.onnx"):
+        build_bundle(dataclasses.replace(encoder, base=PrecisionSpec(name="int8"), split=1, sequence=16))
+    assert not encoder.out.exists()
 
 
 @pytest.mark.parametrize(
@@ -88,7 +124,6 @@ def test_the_frozen_part_is_cut_off_a_packed_base(encoder):
         ({"base": PrecisionSpec(name="int4", block=48)}, ValueError, "block is 48; expected 32, 64, 128"),
         ({"base": PrecisionSpec(name="int8", block=32)}, ValueError, "--block: the base int8 has no such setting"),
         ({"base": PrecisionSpec(symmetric=True)}, ValueError, "--symmetric: the base float32 has no such setting"),
-        ({"base": PrecisionSpec(name="int8"), "split": 1, "sequence": 16}, UnsupportedModel, "multiplies integers"),
     ],
 )
 def test_what_does_not_go_together_is_refused(encoder, changes, error, message):

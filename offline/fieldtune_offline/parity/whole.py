@@ -74,6 +74,15 @@ def open_on_cpu(path: Path, *, lean: bool = False) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
+def run_named(session: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Run a graph with those arrays that it takes; return all outputs by name."""
+    wanted = {value.name for value in session.get_inputs()}
+    wanted |= {value.name for value in session.get_overridable_initializers()}
+    outputs = [value.name for value in session.get_outputs()]
+    feeds = {name: array for name, array in arrays.items() if name in wanted}
+    return dict(zip(outputs, session.run(outputs, feeds), strict=True))
+
+
 def compare_gradients(
     gradients: Mapping[str, FloatArray], expected: Mapping[str, FloatArray], tolerance: float
 ) -> GradientComparison:
