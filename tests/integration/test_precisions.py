@@ -11,12 +11,11 @@ from fieldtune.bundle.node_tables import read_node_table
 from fieldtune.bundle.opening import open_bundle
 from fieldtune.errors import InvalidBundle, ParityError
 from fieldtune_offline import BuildSpec, MethodSpec, build_bundle
-from fieldtune_offline.merge import merge_adapter
 from fieldtune_offline.ort_training.export import export_ort_training
 from fieldtune_offline.passes.split_prefix import split_prefix
 from fieldtune_offline.precisions.int8 import Int8
 from fieldtune_offline.precisions.table import precision_of
-from fieldtune_offline.spec import MergeSpec, PrecisionSpec
+from fieldtune_offline.spec import PrecisionSpec
 
 pytestmark = pytest.mark.slow
 
@@ -148,10 +147,8 @@ def test_a_product_of_integers_that_is_not_torchs_is_not_written(encoder, monkey
     assert not encoder.out.exists()
 
 
-def test_what_is_made_of_float32_says_so(tmp_path, tiny_bundles):
-    bundle = tiny_bundles / "packed-int4"
-    adapter = bundle / "adapter"
-    with pytest.raises(InvalidBundle, match=r"packed \(int4/64/asymmetric\), and an adapter is merged.*--base float32"):
-        merge_adapter(MergeSpec(bundle=bundle, adapter=adapter, out=tmp_path / "merged"))
-    with pytest.raises(InvalidBundle, match="the official training artifacts are in float32"):
-        export_ort_training(bundle)
+def test_what_is_made_of_float32_says_so(tiny_bundles):
+    with pytest.raises(
+        InvalidBundle, match=r"packed \(int4/64/asymmetric\), and the official training artifacts are in"
+    ):
+        export_ort_training(tiny_bundles / "packed-int4")

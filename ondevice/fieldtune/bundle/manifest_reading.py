@@ -13,6 +13,7 @@ from fieldtune.bundle.manifest import (
     GraphSpec,
     ImageSpec,
     Manifest,
+    MergeCost,
     MergedSpec,
     MergeParitySpec,
     OrtParitySpec,
@@ -296,6 +297,16 @@ def _merged(table: Fields | None) -> MergedSpec | None:
                 inference_relative=record.number("inference_relative"),
             )
             for record in table.tables("parity")
+        ),
+        cost=tuple(
+            MergeCost(
+                batch=record.integer("batch"),
+                sequence=record.integer("sequence"),
+                loss=record.number("loss"),
+                merged_loss=record.number("merged_loss"),
+                outputs_relative=record.number("outputs_relative"),
+            )
+            for record in (table.tables("cost") if "cost" in table else ())
         ),
     )
 
