@@ -164,9 +164,10 @@ def release(model: nn.Module, modules: Iterable[Any]) -> None:
     """
     freed = {id(module.weight) for module in modules}
     weights: dict[int, nn.Parameter] = {}
-    for _, module in list(matrix_layers(model)):
+    held = [layer for _, layer in matrix_layers(model) if held_matrix(layer) is not None]
+    for module in held:
         key = id(module.weight)
-        if not isinstance(module, _Held) or key not in freed:
+        if key not in freed:
             continue
         if key not in weights:
             weights[key] = nn.Parameter(weight_of(module).clone(), requires_grad=module.weight.requires_grad)
