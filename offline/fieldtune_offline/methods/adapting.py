@@ -20,7 +20,7 @@ from fieldtune_offline.methods.last_blocks import last_blocks
 from fieldtune_offline.methods.peft_config import check_config, check_names, check_targeted, new_config, stored_config
 from fieldtune_offline.methods.table import method_named
 from fieldtune_offline.models import BaseModel
-from fieldtune_offline.precisions.packing import packed_matrix
+from fieldtune_offline.precisions.holding import held_matrix
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 from fieldtune_offline.tasks.interface import Task
@@ -272,7 +272,7 @@ def with_weights_named(adapted: Adapted, held: Mapping[str, torch.Tensor]) -> La
 
 def _named_weight(base: nn.Module, weight: BaseWeight, names: Mapping[int, str]) -> BaseWeight | None:
     """Return a weight by its name in the file, given the names of all tensors by where they lie; None for none."""
-    packed = packed_matrix(base)
+    packed = held_matrix(base)
     if packed is None:
         name = names.get(base.get_parameter("weight").data_ptr())
         return None if name is None else dataclasses.replace(weight, name=name)

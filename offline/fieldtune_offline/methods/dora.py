@@ -18,7 +18,7 @@ from fieldtune_offline.methods.lora import Lora
 from fieldtune_offline.passes.fold_factors import fold_dora
 from fieldtune_offline.passes.merged_tensor import Fold
 from fieldtune_offline.precisions import operators
-from fieldtune_offline.precisions.packing import packed_matrix, weight_of
+from fieldtune_offline.precisions.holding import held_matrix, weight_of
 from fieldtune_offline.spec import MethodSpec
 
 _MAGNITUDE = "lora_magnitude_vector"
@@ -50,6 +50,16 @@ class Dora(Lora):
         # Decay would draw a magnitude to 0; it starts at the length of the base's.
         return Facts(axes=axes.get(_outputs(weight), ("out_features",)), decay=False, weight_axes=weight)
 
+    def start(self, model: nn.Module) -> None:
+        """Set each magnitude to ‖W + s · B A‖, so that the adapter changes nothing while B is 0."""
+        for layer in self.layers(model).values():
+            base = layer.get_base_layer()
+            if not isinstance(base, nn.Conv2d):  # has its weight, and its magnitude of PEFT
+                a, b = (tensor.detach() for tensor in _pair(layer))
+                magnitude = layer.lora_magnitude_vector["default"].weight
+                lengths = torch.linalg.norm(_rows(base).detach() + layer.scaling["default"] * (b @ a), dim=1)
+                magnitude.data.copy_(lengths.reshape(magnitude.shape))
+
     @contextlib.contextmanager
     def training(self, model: nn.Module) -> Iterator[None]:
         """Give the layers the form above."""
@@ -75,7 +85,7 @@ class Dora(Lora):
         """Have PEFT find the weights of packed layers, which it reads for their norms: one layer's at a time."""
         with contextlib.ExitStack() as stack:
             for layer in self.layers(model).values():
-                if packed_matrix(layer.get_base_layer()) is not None:
+                if held_matrix(layer.get_base_layer()) is not None:
                     stack.enter_context(_weight_while_called(layer))
             yield
 
@@ -138,7 +148,7 @@ def _crossed(base: Any, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
     No weight is transposed in a graph: A goes to the side that W's inputs are on.
     """
-    packed = packed_matrix(base)
+    packed = held_matrix(base)
     if packed is not None:
         parts, recipe, transposed = list(packed.parts), packed.precision.recipe, not isinstance(base, nn.Embedding)
         product = operators.exact_product(a, parts, recipe, packed.rows, packed.columns, transposed)
@@ -209,7 +219,7 @@ def _forward(layer: Any, scale_of: Callable[[Any], torch.Tensor]) -> Callable[..
 
 def _product(base: Any, x: torch.Tensor) -> torch.Tensor:
     """Return W x."""
-    packed = packed_matrix(base)
+    packed = held_matrix(base)
     if packed is not None:
         product: torch.Tensor = operators.packed_product(x, list(packed.parts), packed.precision.recipe, packed.rows)
         return product

@@ -1,21 +1,19 @@
 """Packing the frozen base of a model: linear layers in the precision asked for, embeddings and heads in int8."""
 
 import dataclasses
-import types
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
-from fieldtune_offline.precisions import operators
+from fieldtune_offline.precisions.holding import Matrix, exchange, held_matrix, hold_base, release
 from fieldtune_offline.precisions.int8 import Int8
-from fieldtune_offline.precisions.interface import Precision
+from fieldtune_offline.precisions.interface import Parts, Precision
 
 _GATHERED = Int8()
 """Of embeddings, whose rows are gathered, and of the head of a language model, which is often the same matrix."""
-_HELD = "packed_as"
-"""The attribute of a packed module that holds precision, rows and columns."""
+_OWN_CODE = "its weight is read by code of its own"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,81 +33,50 @@ class Packing:
     integer: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class PackedMatrix:
-    """The packed matrix of a module: one row an output feature, or a token.
+def pack_base(
+    model: Any,
+    precision: Precision,
+    report: Callable[[int, int], None] = lambda *_: None,
+    keep: Callable[[Parts], Parts] = lambda parts: parts,
+) -> Packing:
+    """Pack the frozen matrices of a model in place, one at a time; from then on it computes with what they stand for.
 
-    Attributes:
-        precision: of it.
-        parts: the module's buffers, in the order of ``Precision.part_names``.
-        rows: of the matrix.
-        columns: of the matrix.
-    """
-
-    precision: Precision
-    parts: tuple[torch.Tensor, ...]
-    rows: int
-    columns: int
-
-    def unpacked(self) -> torch.Tensor:
-        """Return the float32 matrix (rows, columns)."""
-        return self.precision.unpack(self.parts, self.rows, self.columns)
-
-
-def packed_matrix(module: nn.Module) -> PackedMatrix | None:
-    """Return the packed matrix of a module, whose ``weight`` is not to be read then; None of one that is not packed."""
-    held: tuple[Precision, int, int] | None = getattr(module, _HELD, None)
-    if held is None:
-        return None
-    precision, rows, columns = held
-    return PackedMatrix(precision, tuple(getattr(module, name) for name in precision.part_names), rows, columns)
-
-
-def weight_of(module: Any) -> torch.Tensor:
-    """Return the float32 weight of a module as its class has it, made anew where it is packed."""
-    packed = packed_matrix(module)
-    if packed is None:
-        weight: torch.Tensor = module.weight
-        return weight
-    return packed.unpacked().T if _is_transposed(module) else packed.unpacked()
-
-
-def pack_base(model: Any, precision: Precision, report: Callable[[int, int], None] = lambda *_: None) -> Packing:
-    """Pack the frozen matrices of a model in place; from then on it computes with what they stand for.
+    A matrix that the checkpoint has packed in the same way is taken as it is.
 
     Args:
         model: a peft.PeftModel, or any module; what requires a gradient stays as it is.
         precision: of linear layers.
         report: called with how many matrices are packed and how many there are.
+        keep: takes the parts of a matrix and returns them, written to a file, say, and mapped from there.
     """
-    matrices = _frozen(model)
+    hold_base(model)
+    frozen = _frozen(model)
     head = _head(model)
-    gathered = {id(layer.weight) for _, layer in matrices if layer is head or isinstance(layer, nn.Embedding)}
+    gathered = {id(layer.weight) for _, layer in frozen if layer is head or isinstance(layer, nn.Embedding)}
     packed: dict[str, str] = {}
     integer = False
     kept: dict[str, str] = {}
-    done: dict[int, tuple[torch.Tensor, ...]] = {}
-    for number, (name, module) in enumerate(matrices):
-        report(number, len(matrices))
-        weight: torch.Tensor = module.weight
-        reason = "a convolution" if weight.ndim != 2 else None
-        if reason is None:
-            used = _GATHERED if id(weight) in gathered else precision
-            transposed = _is_transposed(module)
-            matrix = weight.detach().T.contiguous() if transposed else weight.detach()
-            reason = used.refusal(*matrix.shape)
-        if reason is not None:
+    done: dict[int, Matrix] = {}
+    for number, (name, module) in enumerate(frozen):
+        report(number, len(frozen))
+        held = held_matrix(module)
+        used = _GATHERED if id(module.weight) in gathered else precision
+        reason = _OWN_CODE if isinstance(module, nn.Linear | nn.Embedding) else "a convolution"
+        if held is not None:
+            refused = used.refusal(held.rows, held.columns)
+            if refused is not None:
+                release(model, [module])
+                held, reason = None, refused
+        if held is None:
             kept[_title(name)] = reason
             continue
-        if id(weight) not in done:
-            done[id(weight)] = used.pack(matrix)
-            restored = used.unpack(done[id(weight)], *matrix.shape)
-            weight.data.copy_(restored.T if transposed else restored)
-        for part, tensor in zip(used.part_names, done[id(weight)], strict=True):
-            module.register_buffer(part, tensor, persistent=False)
-        setattr(module, _HELD, (used, *matrix.shape))
-        # The module stays what it is: PEFT and the model's own code know it by its class.
-        module.forward = types.MethodType(_gather if isinstance(module, nn.Embedding) else _multiply, module)
+        key = id(module.weight)
+        if key not in done:
+            parts = held.parts
+            if held.precision.recipe != used.recipe:
+                parts = tuple(keep(used.pack(held.unpacked())))
+            done[key] = Matrix(used, parts, held.rows, held.columns)
+        exchange(module, done[key])
         packed[_title(name)] = used.recipe
         integer = integer or (used.integer and not isinstance(module, nn.Embedding))
     return Packing(precision.recipe, packed, kept, integer)
@@ -117,8 +84,6 @@ def pack_base(model: Any, precision: Precision, report: Callable[[int, int], Non
 
 def _frozen(model: Any) -> list[tuple[str, Any]]:
     """Return the layers whose weights are multiplied with or gathered from and are not trained, by their names."""
-    from transformers.pytorch_utils import Conv1D
-
     layers: list[tuple[str, Any]] = []
     for name, module in model.named_modules():
         if not isinstance(module, nn.Linear | Conv1D | nn.Embedding | nn.Conv2d) or module.weight.requires_grad:
@@ -134,25 +99,5 @@ def _head(model: Any) -> Any:
     return getattr(head, "base_layer", head)
 
 
-def _is_transposed(module: nn.Module) -> bool:
-    from transformers.pytorch_utils import Conv1D
-
-    return isinstance(module, Conv1D)
-
-
 def _title(name: str) -> str:
     return name.removeprefix("base_model.model.").replace(".base_layer", "")
-
-
-def _gather(self: nn.Module, ids: torch.Tensor) -> torch.Tensor:
-    packed = packed_matrix(self)
-    assert packed is not None
-    rows: torch.Tensor = operators.packed_rows(ids, *packed.parts)
-    return rows
-
-
-def _multiply(self: Any, x: torch.Tensor) -> torch.Tensor:
-    packed = packed_matrix(self)
-    assert packed is not None
-    product: torch.Tensor = operators.packed_product(x, list(packed.parts), packed.precision.recipe, packed.rows)
-    return product if self.bias is None else product + self.bias
