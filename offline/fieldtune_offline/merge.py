@@ -45,6 +45,7 @@ from fieldtune_offline.methods.table import method_named
 from fieldtune_offline.node_table import node_table
 from fieldtune_offline.ort_training.export import FOLDER as ORT_TRAINING
 from fieldtune_offline.parity.merge import check_merge, check_packed, merge_cost
+from fieldtune_offline.parity.unpacked import write_unpacked
 from fieldtune_offline.passes.drop_adapter import drop_adapter
 from fieldtune_offline.passes.merged_tensor import Fold, MergedTensor, held_tensor
 from fieldtune_offline.passes.split_at_logits import check_cut, split_at_logits
@@ -191,13 +192,7 @@ def _compared(
 
 def _write_unpacked(packed: Bundle, root: Path) -> None:
     """Write the forward graphs of a packed bundle with products of the unpacked matrices, beside a tokenizer."""
-    graphs: list[Graph] = []
-    sources: dict[str, MergedTensor] = {}
-    for name, model in _forward_models(packed):
-        leave_out(model, stand_in(model, _recipes(packed.manifest)))
-        graphs.append(_taken(packed.manifest, name, model, sources))
-    _write_weights(graphs, root / WEIGHTS_NAME, {name: _lazy(tensor, {}) for name, tensor in sources.items()})
-    _write_graphs(graphs, root / WEIGHTS_NAME)
+    write_unpacked(packed, forward_graphs(packed.manifest), root)
     if packed.manifest.text is not None:
         shutil.copy2(packed.tokenizer_path, root)
 

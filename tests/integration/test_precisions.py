@@ -65,6 +65,14 @@ def test_a_language_model_computes_what_torch_computes_with_the_unpacked_matrice
     for weight in filter(None, (parameter.weight for parameter in manifest.layout.parameters)):
         assert weight.packed.recipe in packed.matrices.values()
         assert held[f"{weight.name}.codes"].shape[0] == weight.packed.rows
+    # A new adapter starts with the lengths of the unpacked matrices, so that it changes nothing.
+    adapter = load_file(open_bundle(decoder.out).adapter_path / "adapter_model.safetensors")
+    for p in (p for p in manifest.layout.parameters if p.weight is not None):
+        precision = precision_of(p.weight.packed.recipe)
+        parts = [held[f"{p.weight.name}.{part}"] for part in precision.part_names]
+        matrix = precision.unpack(parts, p.weight.packed.rows, p.weight.packed.columns)
+        lengths = torch.linalg.norm(matrix, dim=0 if p.weight.axes[0] == "num_embeddings" else 1)
+        torch.testing.assert_close(adapter[p.key].reshape(-1), lengths, rtol=1e-5, atol=0)
 
 
 def test_what_is_stored_is_what_the_checkpoints_matrix_packs_to(encoder, tiny_models):
