@@ -189,14 +189,17 @@ def _held(value: ir.Value) -> ir.TensorProtocol:
 
 def _readers(graph: ir.Graph, parts: Iterable[ir.Value]) -> tuple[list[ir.Node], list[ir.Node]]:
     """Return the nodes that depend on parts and constants alone, and those that bring them together with the rest."""
-    own = {id(part) for part in parts}
+    held = {id(part) for part in parts}
+    own = set(held)
     constants: set[int] = set()
     readers: list[ir.Node] = []
     cores: list[ir.Node] = []
     for node in graph:
         read = [value for value in node.inputs if value is not None]
         fixed = all(id(value) in own or id(value) in constants or value.const_value is not None for value in read)
-        if not any(id(value) in own for value in read):
+        if node.op_type == "Gather" and id(read[0]) in held:
+            cores.append(node)  # whose ids may be constants: positions of a fixed length
+        elif not any(id(value) in own for value in read):
             constants.update(id(value) for value in node.outputs if fixed)
         elif fixed:
             own.update(id(value) for value in node.outputs)

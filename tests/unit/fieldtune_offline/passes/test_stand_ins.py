@@ -154,6 +154,25 @@ def test_of_a_tied_matrix_the_use_that_changes_comes_apart():
     assert furthest(answers(graph.model)[0], rows.sum(-1, keepdim=True).expand(-1, -1, 20)) < 0.03
 
 
+def test_rows_at_places_that_are_fixed_are_gathered_by_a_stand_in_too():
+    class Positions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words = Products("int8", normal(20, 80, seed=3))
+            self.register_buffer("places", torch.arange(3))
+
+        def forward(self, ids):
+            return (packed_rows(self.places, *self.words.parts) + ids.unsqueeze(-1),)
+
+    graph = traced_graph(Positions(), IDS, axes=((),))
+    for value in graph.unbound:
+        value.const_value = ir.tensor(graph.weights[value.name].detach().numpy(), name=value.name)
+    model = ir.from_proto(ir.to_proto(graph.model))
+    leave_out(model, stand_in(model, {"words": "int8"}))
+    rows = Int8().unpack(Positions().words.parts, 20, 80)[:3]
+    assert furthest(answers(model)[0], rows + IDS.unsqueeze(-1)) < 1e-6
+
+
 def test_a_matrix_that_goes_into_something_else_is_named():
     model, recipes = loaded("nf4/64/single", serving=True)
     product = next(node for node in model.graph if node.op_type == "MatMulBnb4")
