@@ -8,8 +8,8 @@
 Each row is a run of ``fieldtune train``, ``evaluate`` or ``run`` in a process of its own; its peak is VmHWM of
 /proc/self/status (Linux), the largest resident set. The data are random words of the model's vocabulary, or random
 images, all as long as --max-length allows, so that whole embeddings are read. Of a split bundle the float32 prefix and
-the suffix are run, with an activation cache that is empty. Of a model with the name of a precision behind it the base is
-packed. The profiles:
+the suffix are run, with an activation cache that is empty. Where a precision is named behind a model, its base
+is packed. The profiles:
 
 * generic: cpu-generic with arena_extend = "as-requested" (kSameAsRequested);
 * lean: prepacking and memory_pattern off, arena_extend = "as-requested";

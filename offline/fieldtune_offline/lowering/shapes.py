@@ -144,7 +144,7 @@ class Shapes:
         return build.op("Reshape", [x, self.shape(wanted)], x.dtype, dims)
 
     def held(self, x: Tensor, flag: Tensor, dims: Sequence[Dim]) -> Tensor:
-        """Reshape once a flag (bool, shape (1,)) is there, whatever it says; what is reshaped again waits for it, too."""
+        """Reshape once a flag (bool, shape (1,)) is there, whatever it says; a later reshape of it waits, too."""
         shape = self.shape(dims)
         chosen = self._builder.op("Where", [flag, shape, shape], INT64, shape.dims)
         waiting = self._builder.op("Reshape", [x, chosen], x.dtype, dims)

@@ -165,8 +165,9 @@ def _lowered(call: Call, given: Tensor, packed: PackedInputs, how: str, *, unpac
 def _held_back(call: Call, part: Tensor, given: Tensor) -> Tensor:
     """Return a packed part that is no constant as one that is not there before what is multiplied with it.
 
-    ONNX Runtime counts what a fusion has made as the last of the graph's nodes, and runs before it whatever is ready: all
-    matrices would be unpacked by then. So the part gets its own shape once more, chosen by a number of the other factor.
+    ONNX Runtime counts what a fusion has made as the last of the graph's nodes, and runs before it whatever is ready:
+    all matrices would be unpacked by then. So the part gets its own shape once more, chosen by a number of the other
+    factor.
     """
     if PACKED not in part.value.meta:
         return part

@@ -205,8 +205,8 @@ def _integer_kernels() -> str:
     """Return what this machine does with products of integers."""
     from fieldtune.hardware import CpuSpec, instruction_sets, integer_kernels, kernel_advice, machine_facts
 
-    architecture = "aarch64" if machine_facts().architecture == "aarch64" else "any"
-    kernels = integer_kernels(CpuSpec(architecture=architecture, features=instruction_sets()))
+    arm = machine_facts().architecture == "aarch64"
+    kernels = integer_kernels(CpuSpec(architecture="aarch64" if arm else "any", features=instruction_sets()))
     return kernel_advice(kernels) or f"fast kernels here: this CPU {kernels.why}"
 
 

@@ -2,8 +2,8 @@
 
 ``specs`` holds what a profile says, ``reading`` turns TOML into it, ``stacks`` knows the options of the Vitis AI
 provider's software stacks, ``fit`` checks the parts against each other, ``finding`` knows where profiles lie,
-``kernels`` knows what a CPU does with products of integers, ``machine`` looks at a machine, ``detection`` proposes a profile for it, and ``installed`` finds ONNX Runtime.
-``hw_profiles/README.md`` lists every key.
+``kernels`` knows what a CPU does with products of integers, ``machine`` looks at a machine, ``detection`` proposes a
+profile for it, and ``installed`` finds ONNX Runtime. ``hw_profiles/README.md`` lists every key.
 
 The names below are what other rooms use of it; they are loaded on first use.
 """

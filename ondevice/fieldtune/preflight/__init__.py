@@ -1,8 +1,8 @@
 """What a bundle will need on a device, from its manifest and node tables alone: nothing is run, no model is read.
 
 ``workload`` says which graphs a command opens and how much goes into them, ``sessions`` what a session of ONNX Runtime
-takes, ``packed_products`` what operators do with packed matrices, ``memory`` adds it all up; ``placing`` tells what would run where, ``step_time`` about how long it takes, and
-``storage`` what lies on the disk.
+takes, ``packed_products`` what operators do with packed matrices, ``memory`` adds it all up; ``placing`` tells what
+would run where, ``step_time`` about how long it takes, and ``storage`` what lies on the disk.
 
 The names below are what other rooms use of it; they are loaded on first use.
 """

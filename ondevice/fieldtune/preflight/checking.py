@@ -91,7 +91,7 @@ def check_bundle(
     prefix = next((work.prefix for work in works if work.prefix), None)
     return Preflight(
         refusals=tuple(dict.fromkeys(refusals)),
-        warnings=tuple([*_kernel_warnings(works, profile), *_warnings(profile, memory, limit)]),
+        warnings=(*_kernel_warnings(works, profile), *_warnings(profile, memory, limit)),
         batch=batch,
         sequence=sequence,
         placements=placements,

@@ -23,8 +23,8 @@ EFFICIENCY = 0.5
 """Of the peak rate. The steps of docs/benchmarks.md took 0.6 to 0.7 of it, on two cores with AVX-512 that show 2.6 GHz;
 no board was measured, so it is lower."""
 UNPACKED_MACS = 100
-"""What unpacking one weight takes: int4 and NF4 steps of MiniLM took 2.2 to 2.8 ns longer a weight that they unpack, at 34
-multiply-accumulates a nanosecond (8 × 64 tokens, one thread, AVX-512)."""
+"""What unpacking one weight takes: steps of MiniLM with 4 bits took 2.2 to 2.8 ns longer for each weight that they
+unpack, at 34 multiply-accumulates a nanosecond (8 texts of 64 tokens, one thread, AVX-512)."""
 _MACS_A_CYCLE: Mapping[str, int] = {"avx512f": 32, "avx2": 16, "asimd": 4, "neon": 4}
 
 

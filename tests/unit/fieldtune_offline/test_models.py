@@ -116,9 +116,7 @@ def test_a_checkpoint_of_several_dtypes_is_held_in_float32(folder, load):
 def test_a_checkpoint_that_is_quantized_otherwise_is_refused_by_the_schemes_name(folder, load, settings, title):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "quantization_config": settings}))
-    with pytest.raises(
-        UnsupportedModel, match=rf"are quantized: {title} \(quantization_config.*--base int4"
-    ):
+    with pytest.raises(UnsupportedModel, match=rf"are quantized: {title} \(quantization_config.*--base int4"):
         load(folder)
 
 

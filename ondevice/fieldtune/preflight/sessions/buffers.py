@@ -46,8 +46,8 @@ class BufferEvent:
         buffer: named for the first tensor in it.
         size_bytes: of the buffer.
         taken: or given back.
-        planned: whether the memory pattern has a place for it: not for a graph's outputs, nor for what a kernel takes for
-            itself.
+        planned: whether the memory pattern has a place for it: not for a graph's outputs, nor for what a kernel takes
+            for itself.
     """
 
     buffer: str
