@@ -75,6 +75,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 SHARD_BYTES = 10**9
 LEAN = """
+format_version = "1.1"
 name = "lean"
 description = "the settings for little memory"
 [runtime]

@@ -3,11 +3,13 @@
     python benchmarks/preflight_memory.py --cache .cache
     python benchmarks/preflight_memory.py --cache .cache --models minilm --quick
     python benchmarks/preflight_memory.py --cache .cache --models minilm-split efficientnet-lite0-split
+    python benchmarks/preflight_memory.py --cache .cache --models minilm-int8 smollm2-int4
 
 Each row is a run of ``fieldtune train``, ``evaluate`` or ``run`` in a process of its own; its peak is VmHWM of
 /proc/self/status (Linux), the largest resident set. The data are random words of the model's vocabulary, or random
 images, all as long as --max-length allows, so that whole embeddings are read. Of a split bundle the float32 prefix and
-the suffix are run, with an activation cache that is empty. The profiles:
+the suffix are run, with an activation cache that is empty. Where a precision is named behind a model, its base
+is packed. The profiles:
 
 * generic: cpu-generic with arena_extend = "as-requested" (kSameAsRequested);
 * lean: prepacking and memory_pattern off, arena_extend = "as-requested";
@@ -35,6 +37,7 @@ from common import REPOSITORY, THREADS, asset, bundle, machine_line, parser, sav
 from splits import LABELS, SPLITS, split_bundle
 
 from fieldtune_offline import BuildSpec, MethodSpec
+from fieldtune_offline.spec import PrecisionSpec
 
 BASE = "tiny-classifier"
 TOKENS = 4096
@@ -53,34 +56,49 @@ JUDGED = ("generic", "lean")
 class Subject:
     """What a bundle of whole graphs is built of."""
 
+    model: str
     task: str
     labels: tuple[str, ...]
     method: MethodSpec
+    base: PrecisionSpec = dataclasses.field(default_factory=PrecisionSpec)
 
 
-GENERATOR = "smollm2"
+GENERATES = "text-generation"
 SPLIT = "-split"
-SUBJECTS = {
+BASES = ("int8", "int4", "nf4")
+WHOLE = {
     "minilm": Subject(
+        model="minilm",
         task="text-classification",
         labels=LABELS,
         method=MethodSpec(target_modules=("query", "value")),
     ),
     "smollm2": Subject(
-        task="text-generation",
+        model="smollm2",
+        task=GENERATES,
         labels=(),
         method=MethodSpec(target_modules=("q_proj", "v_proj")),
     ),
     "efficientnet-lite0": Subject(
+        model="efficientnet-lite0",
         task="image-classification",
         labels=LABELS,
         method=MethodSpec(target_modules=("blocks\\.1[345]\\.(expand|project)|head",)),
     ),
 }
-SIZES = {
+PACKED = {
+    f"{name}-{base}": dataclasses.replace(WHOLE[name], base=PrecisionSpec(name=base))
+    for name in ("minilm", "smollm2")
+    for base in BASES
+}
+SUBJECTS = {**WHOLE, **PACKED}
+WHOLE_SIZES = {
     "minilm": ((1, 32), (8, 64), (16, 128)),
     "smollm2": ((1, 64), (2, 128), (4, 128)),
     "efficientnet-lite0": ((1, 0), (8, 0), (16, 0)),
+}
+SIZES = {
+    **{name: WHOLE_SIZES[subject.model] for name, subject in SUBJECTS.items()},
     **{f"{name}{SPLIT}": tuple((batch, split.sequence or 0) for batch in (1, 8, 32)) for name, split in SPLITS.items()},
 }
 """What each bundle is measured at: batch, and tokens of a row (0 for images)."""
@@ -107,15 +125,21 @@ def rows(names: Sequence[str]) -> Iterator[Row]:
                 uses += ["training with evaluation", "inference"]
             for use in uses:
                 # An answer is written for one prompt at a time.
-                batch = 1 if use == "inference" and name == GENERATOR else size[0]
+                batch = 1 if use == "inference" and generates(name) else size[0]
                 yield Row(model=name, profile=profile, use=use, batch=batch, sequence=size[1])
+
+
+def generates(name: str) -> bool:
+    """Return whether a bundle is of a language model."""
+    return name in SUBJECTS and SUBJECTS[name].task == GENERATES
 
 
 def built(name: str, cache: Path) -> Path:
     """Return a bundle that is measured."""
     if name.endswith(SPLIT):
         return split_bundle(name.removesuffix(SPLIT), cache)
-    subject, model = SUBJECTS[name], asset(name, cache)
+    subject = SUBJECTS[name]
+    model = asset(subject.model, cache)
     if name == "efficientnet-lite0":
         # PEFT reads one string as a pattern, which the fields of MethodSpec cannot say.
         config = cache.resolve() / "benchmarks" / f"{name}-lora.json"
@@ -129,6 +153,7 @@ def built(name: str, cache: Path) -> Path:
         task=subject.task,
         labels=subject.labels,
         method=method,
+        base=subject.base,
         trust_remote_code=name == "efficientnet-lite0",
         out=cache / "bundles" / f"memory-{name}",
     )
@@ -144,12 +169,15 @@ def write_data(folder: Path, root: Path, row: Row) -> Path:
         return write_images(folder, root, count)
     vocabulary = json.loads((root / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
     words = sorted({word.lstrip("Ġ") for word in vocabulary if re.fullmatch("Ġ?[A-Za-z]{3,}", word)})
-    generates = row.model == GENERATOR
     file = folder / "data.jsonl"
     with file.open("w", encoding="utf-8") as lines:
         for number in range(count):
             text = " ".join(rng.choices(words, k=row.sequence))
-            example = {"prompt": "Go on:", "completion": text} if generates else {"text": text, "label": number % 2}
+            example = (
+                {"prompt": "Go on:", "completion": text}
+                if generates(row.model)
+                else {"text": text, "label": number % 2}
+            )
             lines.write(json.dumps(example) + "\n")
     return file
 
@@ -177,7 +205,7 @@ def command(row: Row, root: Path, data: Path, profile: Path, out: Path) -> list[
         return ["train", *common, *sizes, *held_out, "--out", str(out), "--epochs", "1", "--backend", "portable"]
     if row.use == "evaluation":
         return ["evaluate", *common, *sizes]
-    if row.model != GENERATOR:
+    if not generates(row.model):
         return ["run", *common, *sizes]
     prompt = json.loads(data.read_text().splitlines()[0])["completion"]
     return ["run", *common[:3], "--raw", "--max-new-tokens", "1", prompt]
@@ -198,7 +226,7 @@ def measured(row: Row, root: Path) -> tuple[int, int]:
         done = subprocess.run(me, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             raise SystemExit(f"fieldtune {' '.join(arguments)} failed:\n{done.stderr}")
-        generated = row.model == GENERATOR and row.use == "inference"
+        generated = generates(row.model) and row.use == "inference"
         count = sum(1 for _ in (data.rglob("*.npy") if data.is_dir() else data.open()))
         return int(done.stderr.splitlines()[-1]), 0 if generated else count * (1 + row.use.count("with"))
 

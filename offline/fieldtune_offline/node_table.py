@@ -7,6 +7,7 @@ shape of unknown rank ``UNKNOWN_SHAPE``, an unknown dtype ``UNKNOWN_DTYPE``.
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def node_table(model: ir.Model) -> str:
     """Return the text of a graph's node table."""
     graph = model.graph
     values: dict[str, Any] = {}
+    fed = {id(value) for value in graph.inputs}
     for value in (*graph.inputs, *graph.initializers.values(), *(out for node in graph for out in node.outputs)):
         if not value.name:  # an optional output that is left out
             continue
@@ -57,7 +59,7 @@ def node_table(model: ir.Model) -> str:
             "outputs": [value.name or "" for value in node.outputs],
             "attributes": {name: _attribute(attribute) for name, attribute in node.attributes.items()},
             "macs": multiply_accumulates(node),
-            "quantization": _quantization(node),
+            "quantization": _quantization(node, fed),
         }
         for node in graph
     ]
@@ -101,12 +103,15 @@ def _scalar(tensor: ir.TensorProtocol) -> float | int | bool | str:
     return value if isinstance(value, (float, int, bool, str)) else float(value)
 
 
-def _quantization(node: ir.Node) -> dict[str, Any] | None:
-    """Return the parameters of a QuantizeLinear or DequantizeLinear whose scale is a constant."""
+def _quantization(node: ir.Node, fed: Collection[int]) -> dict[str, Any] | None:
+    """Return the parameters of a QuantizeLinear or DequantizeLinear whose scale is a constant.
+
+    One that can be fed, as the scales of packed matrices, is none.
+    """
     if node.op_type not in _QUANTIZERS:
         return None
     _, scale, zero_point = (*node.inputs, None)[:3]
-    if scale is None or scale.const_value is None:
+    if scale is None or scale.const_value is None or id(scale) in fed:
         return None
     scales = scale.const_value.numpy()
     zeros = None if zero_point is None or zero_point.const_value is None else zero_point.const_value.numpy()

@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from fieldtune.bundle.node_tables import read_node_table
-from fieldtune.bundle.opening import open_bundle
+from fieldtune.bundle.opening import open_bundle, open_tables
 from fieldtune.errors import InvalidBundle, ParityError
+from fieldtune.hardware import load_profile
+from fieldtune.preflight import check_bundle
 from fieldtune_offline import BuildSpec, MethodSpec, build_bundle
 from fieldtune_offline.ort_training.export import export_ort_training
 from fieldtune_offline.passes.split_prefix import split_prefix
@@ -189,3 +191,18 @@ def test_a_checkpoint_that_bitsandbytes_wrote_is_taken_bit_for_bit(decoder, tiny
     )
     assert other.base.packed is None
     assert other.base.sha256 == manifest.base.sha256
+
+
+def test_what_a_device_needs_of_a_packed_base_is_told_from_its_node_tables(encoder):
+    checks = []
+    for name in ("float32", "int8"):
+        build_bundle(dataclasses.replace(encoder, base=PrecisionSpec(name=name), overwrite=True))
+        checks.append(check_bundle(open_tables(encoder.out), load_profile("kr260"), max_length=16))
+    plain, packed = checks
+    by_use = [{time.use: time.macs for time in checked.times} for checked in (plain, packed)]
+    assert by_use[1] == by_use[0]
+    assert [any("products of integers" in line for line in checked.warnings) for checked in (plain, packed)] == [
+        False,
+        True,
+    ]
+    assert all(prediction.unknown_tensors == 0 for prediction in packed.memory)

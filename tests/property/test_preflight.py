@@ -15,7 +15,7 @@ def runs(draw):
     sizes = draw(st.lists(st.integers(1, 64), min_size=1, max_size=30))
     events, held = [], []
     for number, size in enumerate(sizes):
-        event = BufferEvent(buffer=f"b{number}", size_bytes=size * GRAIN, taken=True, output=False)
+        event = BufferEvent(buffer=f"b{number}", size_bytes=size * GRAIN, taken=True, planned=True)
         events.append(event)
         held.append(event)
         events += [
@@ -25,7 +25,7 @@ def runs(draw):
 
 
 def _given(event):
-    return BufferEvent(buffer=event.buffer, size_bytes=event.size_bytes, taken=False, output=False)
+    return BufferEvent(buffer=event.buffer, size_bytes=event.size_bytes, taken=False, planned=True)
 
 
 def _bounds(events):
@@ -52,7 +52,7 @@ def test_what_was_given_back_serves_a_buffer_that_fits(events, extend):
     arena.run(events)
     before = arena.written_bytes
     largest = max(events, key=lambda event: event.size_bytes)
-    arena.run((BufferEvent(buffer="again", size_bytes=largest.size_bytes, taken=True, output=False),))
+    arena.run((BufferEvent(buffer="again", size_bytes=largest.size_bytes, taken=True, planned=True),))
     assert arena.written_bytes == before
 
 

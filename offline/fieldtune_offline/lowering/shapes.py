@@ -56,6 +56,7 @@ class Shapes:
         self._builder = builder
         self._origins: dict[sympy.Symbol, tuple[Tensor, int]] = {}
         self._names = names
+        self._held: dict[Tensor, Tensor] = {}
 
     def learn(self, tensor: Tensor) -> None:
         """Remember a tensor as the place where its sizes can be read, unless an earlier one has them."""
@@ -124,6 +125,8 @@ class Shapes:
         """Reshape, seen through earlier reshapes and left out where nothing changes."""
         build = self._builder
         before = build.producer(x, "Reshape")
+        if before is not None and x in self._held:
+            return self.held(build.tensor_of(before.inputs[0]), self._held[x], dims)
         if before is not None:
             x = build.tensor_of(before.inputs[0])
         if tuple(dims) == x.dims:
@@ -139,6 +142,14 @@ class Shapes:
         if len(computed) == 1:
             wanted[computed[0]] = -1
         return build.op("Reshape", [x, self.shape(wanted)], x.dtype, dims)
+
+    def held(self, x: Tensor, flag: Tensor, dims: Sequence[Dim]) -> Tensor:
+        """Reshape once a flag (bool, shape (1,)) is there, whatever it says; a later reshape of it waits, too."""
+        shape = self.shape(dims)
+        chosen = self._builder.op("Where", [flag, shape, shape], INT64, shape.dims)
+        waiting = self._builder.op("Reshape", [x, chosen], x.dtype, dims)
+        self._held[waiting] = flag
+        return waiting
 
     def expand(self, x: Tensor, dims: Sequence[Dim]) -> Tensor:
         """Broadcast to a shape, where it is another."""

@@ -56,6 +56,7 @@ class StandIn:
         output: what the packed product gives.
         given: what it multiplies until it is put back.
         readers: the nodes of the packed product that read parts.
+        waiting: those of them that wait for what is multiplied, until they are stood in for.
     """
 
     node: ir.Node
@@ -66,6 +67,7 @@ class StandIn:
     output: ir.Value
     given: ir.Value
     readers: Sequence[ir.Node]
+    waiting: Sequence[ir.Node]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ def stand_in(model: ir.Model, recipes: Mapping[str, str]) -> list[StandIn]:
     for value in [value for value in graph.inputs if _matrix_of(value, recipes) is not None]:
         graph.inputs.remove(value)
         value.meta[PACKED] = True
+    waiting = _stopped_waiting(graph)
     made: list[StandIn] = []
     cut: dict[int, tuple[ir.Value, ir.Value]] = {}
     for name in [name.removesuffix(_CODES) for name in graph.initializers if name.endswith(_CODES)]:
@@ -112,7 +115,7 @@ def stand_in(model: ir.Model, recipes: Mapping[str, str]) -> list[StandIn]:
         shape = (_size(parts["codes"], 0) if rows is None else rows, found[0].columns)
         weight = _unpacked(f"{name}.weight", precision, parts, shape)
         graph.register_initializer(weight)
-        made += [_placed(graph, product, precision, weight, parts, readers, cut) for product in found]
+        made += [_placed(graph, product, precision, weight, parts, readers, waiting, cut) for product in found]
     return made
 
 
@@ -134,6 +137,7 @@ def put_back(model: ir.Model, stand_ins: Sequence[StandIn]) -> list[Repacked]:
         source = reader.inputs[index]
         assert source is not None
         held.given.replace_all_uses_with(source)
+        _wait_again(held, source)
         graph.outputs.remove(held.output)
         result = _with_bias(held)
         _take_place(held.node.outputs[0], result)
@@ -163,6 +167,62 @@ def _drop(graph: ir.Graph, values: Iterable[ir.Value]) -> None:
         name = str(value.name)
         if graph.initializers.get(name) is value and not value.uses() and not value.is_graph_output():
             del graph.initializers[name]
+
+
+def _stopped_waiting(graph: ir.Graph) -> list[ir.Node]:
+    """Let parts wait no more for what they are multiplied with; return the nodes that did."""
+    waiting: list[ir.Node] = []
+    for node in list(graph):
+        chosen = _producer(node.inputs[1], "Where") if node.op_type == "Reshape" else None
+        flag = None if chosen is None else _producer(chosen.inputs[0], "Cast")
+        if chosen is None or chosen.inputs[1] is not chosen.inputs[2] or flag is None:
+            continue
+        if _producer(flag.inputs[0], "GatherND") is not None:
+            node.replace_input_with(1, chosen.inputs[1])
+            waiting.append(node)
+    for node in reversed(list(graph)):
+        idle = not any(value.uses() or value.is_graph_output() for value in node.outputs)
+        if idle and node.op_type in ("Where", "Cast", "GatherND"):
+            graph.remove(node, safe=True)
+    return waiting
+
+
+def _wait_again(held: StandIn, source: ir.Value) -> None:
+    """Let parts wait for what they are multiplied with, as lowering has them do."""
+    if not held.waiting:
+        return
+    assert source.shape is not None
+    graph, stem = held.waiting[0].graph, f"{held.output.name}.waiting"
+    assert graph is not None
+    place = ir.Value(name=f"{stem}.place", type=ir.TensorType(ir.DataType.INT64))
+    place.shape = ir.Shape([1, len(source.shape)])
+    place.const_value = ir.tensor(np.zeros((1, len(source.shape)), np.int64), name=place.name)
+    graph.register_initializer(place)
+    number = _node(graph, held.waiting[0], f"{stem}.number", "GatherND", [source, place], source.type)
+    flag = _node(graph, held.waiting[0], f"{stem}.flag", "Cast", [number], ir.TensorType(ir.DataType.BOOL), to=9)
+    for count, reshape in enumerate(held.waiting):
+        shape = reshape.inputs[1]
+        assert shape is not None
+        chosen = _node(graph, reshape, f"{stem}.{count}", "Where", [flag, shape, shape], shape.type)
+        chosen.shape = shape.shape
+        reshape.replace_input_with(1, chosen)
+
+
+def _node(
+    graph: ir.Graph,
+    before: ir.Node,
+    name: str,
+    operator: str,
+    inputs: Sequence[ir.Value],
+    kind: ir.TypeProtocol | None,
+    **attributes: int,
+) -> ir.Value:
+    node = ir.node(operator, inputs, attributes)
+    node.name, node.metadata_props["module"] = name, before.metadata_props.get("module", "")
+    (made,) = node.outputs
+    made.name, made.type, made.shape = name, kind, ir.Shape([1])
+    graph.insert_before(before, node)
+    return made
 
 
 def _matrix_of(value: ir.Value, recipes: Mapping[str, str]) -> str | None:
@@ -314,6 +374,7 @@ def _placed(
     weight: ir.Value,
     parts: Mapping[str, ir.Value],
     readers: Sequence[ir.Node],
+    waiting: Sequence[ir.Node],
     cut: dict[int, tuple[ir.Value, ir.Value]],
 ) -> StandIn:
     """Put a stand-in behind a product; return it.
@@ -348,7 +409,8 @@ def _placed(
         _take_bias(graph, node)
     own = _ancestors([found.core, *(entry for entry, _ in found.entries)], readers)
     place = next(index for index, value in enumerate(reader.inputs) if value is source)
-    return StandIn(node, (reader, place), precision, weight, parts, found.output, given, own)
+    held = [reshape for reshape in own if reshape in waiting]
+    return StandIn(node, (reader, place), precision, weight, parts, found.output, given, own, held)
 
 
 def _flat(graph: ir.Graph, source: ir.Value, found: _Found) -> ir.Value:

@@ -170,7 +170,8 @@ def _lowered(call: Call, given: Tensor, packed: PackedInputs, how: str, *, unpac
     backward = how == "lower_input_gradient"
     if kind is not type(precision) and not backward:
         how = "lower_product"  # whose own form of the class multiplies with the unpacked matrix
-    product: Tensor = getattr(kind, how)(precision, call, given, packed)
+    held = dataclasses.replace(packed, parts=[_held_back(call, part, given) for part in packed.parts])
+    product: Tensor = getattr(kind, how)(precision, call, given, held)
     if kind.integer:
         names = tuple(str(part.value.name) for part in packed.parts)
         made_of = Product(precision.recipe, str(given.value.name), names, packed.rows, packed.columns, backward)
@@ -183,9 +184,24 @@ def _lower_exact(call: Call) -> Tensor:
     parts = _marked(call.tensors("parts"))
     packed = PackedInputs(parts, int(call.number("rows")), int(call.number("columns")))
     precision, x = precision_of(call.raw("recipe")), _flat(call, "x")
+    packed = dataclasses.replace(packed, parts=[_held_back(call, part, x) for part in packed.parts])
     kind = _multiplying(precision, unpacked=True)
     lower = kind.lower_product if call.raw("transposed") else kind.lower_input_gradient
     return call.shapes.reshape(lower(precision, call, x, packed), call.dims)
+
+
+def _held_back(call: Call, part: Tensor, given: Tensor) -> Tensor:
+    """Return a packed part that is no constant as one that is not there before what is multiplied with it.
+
+    ONNX Runtime counts what a fusion has made as the last of the graph's nodes, and runs before it whatever is ready:
+    all matrices would be unpacked by then. So the part gets its own shape once more, chosen by a number of the other
+    factor.
+    """
+    if PACKED not in part.value.meta:
+        return part
+    place = call.build.constant([[0, 0]], torch.int64)
+    number = call.build.op("GatherND", [given, place], given.dtype, (1,))
+    return call.shapes.held(part, call.build.cast(number, torch.bool), part.dims)
 
 
 def _lower_rows(call: Call, *, serving: bool) -> Tensor:

@@ -158,6 +158,8 @@ def _bundle_tables(bundle: "Bundle", facts: Mapping[str, Any]) -> "list[Table]":
     top.add_row("base model", manifest.base.id)
     top.add_row("architecture", manifest.base.architecture)
     top.add_row("base precision", _precision(manifest.base.packed))
+    if manifest.base.packed and _multiplies_integers(bundle):
+        top.add_row("products of integers", _integer_kernels())
     top.add_row("licence", manifest.base.licence or "not known")
     top.add_row("task", manifest.task.name)
     if manifest.task.labels:
@@ -189,6 +191,23 @@ def _precision(packed: "PackedSpec | None") -> str:
     parts = ", ".join(f"{count} as {recipe}" for recipe, count in counts.most_common())
     kept = f"; {len(packed.kept)} in float32" if packed.kept else ""
     return f"{packed.recipe}; {len(packed.matrices)} matrices packed: {parts}{kept}"
+
+
+def _multiplies_integers(bundle: "Bundle") -> bool:
+    from fieldtune.bundle import read_node_table
+    from fieldtune.preflight import multiplies_integers
+
+    tables = (read_node_table(bundle.root / graph.nodes) for graph in bundle.manifest.graphs.values())
+    return any(multiplies_integers(table, node) for table in tables for node in table.nodes)
+
+
+def _integer_kernels() -> str:
+    """Return what this machine does with products of integers."""
+    from fieldtune.hardware import CpuSpec, instruction_sets, integer_kernels, kernel_advice, machine_facts
+
+    arm = machine_facts().architecture == "aarch64"
+    kernels = integer_kernels(CpuSpec(architecture="aarch64" if arm else "any", features=instruction_sets()))
+    return kernel_advice(kernels) or f"fast kernels here: this CPU {kernels.why}"
 
 
 def _parity_table(manifest: "Manifest") -> "Table":

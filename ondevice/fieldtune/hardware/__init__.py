@@ -2,8 +2,8 @@
 
 ``specs`` holds what a profile says, ``reading`` turns TOML into it, ``stacks`` knows the options of the Vitis AI
 provider's software stacks, ``fit`` checks the parts against each other, ``finding`` knows where profiles lie,
-``machine`` looks at a machine, ``detection`` proposes a profile for it, and ``installed`` finds ONNX Runtime.
-``hw_profiles/README.md`` lists every key.
+``kernels`` knows what a CPU does with products of integers, ``machine`` looks at a machine, ``detection`` proposes a
+profile for it, and ``installed`` finds ONNX Runtime. ``hw_profiles/README.md`` lists every key.
 
 The names below are what other rooms use of it; they are loaded on first use.
 """
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         load_runtime,
         release,
     )
+    from fieldtune.hardware.kernels import IntegerKernels, integer_kernels, kernel_advice
     from fieldtune.hardware.machine import (
         MachineFacts,
         environment,
@@ -69,6 +70,7 @@ __all__ = [
     "ExecutionSpec",
     "GraphOptimization",
     "HardwareProfile",
+    "IntegerKernels",
     "MachineFacts",
     "MemorySpec",
     "OnMissing",
@@ -82,6 +84,8 @@ __all__ = [
     "features",
     "installed_runtimes",
     "instruction_sets",
+    "integer_kernels",
+    "kernel_advice",
     "load_profile",
     "load_profiles",
     "load_runtime",
@@ -117,6 +121,11 @@ if not TYPE_CHECKING:  # to a type checker a module with it has every name
                 "installed_runtimes",
                 "load_runtime",
                 "release",
+            ),
+            "kernels": (
+                "IntegerKernels",
+                "integer_kernels",
+                "kernel_advice",
             ),
             "machine": (
                 "MachineFacts",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from fieldtune.bundle import Bundle
 from fieldtune.errors import InvalidBundle
-from fieldtune.hardware import CPU_PROVIDER, HardwareProfile, release
+from fieldtune.hardware import CPU_PROVIDER, HardwareProfile, integer_kernels, kernel_advice, release
 from fieldtune.preflight.memory import MemoryPrediction, predict_memory
 from fieldtune.preflight.placing import GraphPlacement, place_graph
 from fieldtune.preflight.step_time import TimeEstimate, estimate_time
@@ -91,7 +91,7 @@ def check_bundle(
     prefix = next((work.prefix for work in works if work.prefix), None)
     return Preflight(
         refusals=tuple(dict.fromkeys(refusals)),
-        warnings=tuple(_warnings(profile, memory, limit)),
+        warnings=(*_kernel_warnings(works, profile), *_warnings(profile, memory, limit)),
         batch=batch,
         sequence=sequence,
         placements=placements,
@@ -133,6 +133,12 @@ def _memory_fault(prediction: MemoryPrediction, limit: int | None) -> str:
         f"{_megabytes(limit)}: take a smaller --batch-size or --max-length, or a profile with prepacking and "
         "memory_pattern off"
     )
+
+
+def _kernel_warnings(works: Sequence[Workload], profile: HardwareProfile) -> list[str]:
+    multiplied = any(part.integer_macs for work in works for part in work.parts if not part.on_accelerator)
+    told = kernel_advice(integer_kernels(profile.cpu)) if multiplied else ""
+    return [told] if told else []
 
 
 def _warnings(profile: HardwareProfile, memory: Sequence[MemoryPrediction], limit: int | None) -> list[str]:

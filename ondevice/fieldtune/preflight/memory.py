@@ -113,15 +113,18 @@ def predict_memory(work: Workload) -> MemoryPrediction:
 
 def _session(work: Workload, index: int) -> _Session:
     part, runtime = work.parts[index], work.profile.runtime
-    steps = run_steps(part.table, runtime.graph_optimization)
+    spec = work.bundle.manifest.graphs[part.graph]
+    steps = run_steps(part.table, runtime.graph_optimization, in_order=spec.in_order)
     weights = weight_memory(
         part.table,
         steps,
+        fed={fed.name for fed in (*spec.inputs, *spec.adapter_inputs)},
         prepacking=runtime.prepacking,
         optimization=runtime.graph_optimization,
         architecture=work.profile.cpu.architecture,
     )
-    return _Session(table=part.table, plan=plan_buffers(part.table, steps, part.sizes()), weights=weights)
+    plan = plan_buffers(part.table, steps, part.sizes(), prepacking=runtime.prepacking)
+    return _Session(table=part.table, plan=plan, weights=weights)
 
 
 def _activations(sessions: Sequence[_Session], work: Workload) -> tuple[int, int]:
@@ -148,7 +151,7 @@ def _activations(sessions: Sequence[_Session], work: Workload) -> tuple[int, int
 
 
 def _block(size_bytes: int) -> tuple[BufferEvent, ...]:
-    block = BufferEvent(buffer="memory pattern", size_bytes=size_bytes, taken=True, output=False)
+    block = BufferEvent(buffer="memory pattern", size_bytes=size_bytes, taken=True, planned=True)
     return (block, dataclasses.replace(block, taken=False))
 
 

@@ -14,7 +14,7 @@ graph is the CPU's.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from fieldtune.hardware import Accelerator, CpuSpec
+from fieldtune.hardware import Accelerator, CpuSpec, integer_kernels
 from fieldtune.placement import OPERATIONS_OF_A_MAC, ProviderShare, estimate_run_s
 from fieldtune.preflight.placing import GraphPlacement
 from fieldtune.preflight.workload import Use, Workload
@@ -22,6 +22,9 @@ from fieldtune.preflight.workload import Use, Workload
 EFFICIENCY = 0.5
 """Of the peak rate. The steps of docs/benchmarks.md took 0.6 to 0.7 of it, on two cores with AVX-512 that show 2.6 GHz;
 no board was measured, so it is lower."""
+UNPACKED_MACS = 100
+"""What unpacking one weight takes: steps of MiniLM with 4 bits took 2.2 to 2.8 ns longer for each weight that they
+unpack, at 34 multiply-accumulates a nanosecond (8 texts of 64 tokens, one thread, AVX-512)."""
 _MACS_A_CYCLE: Mapping[str, int] = {"avx512f": 32, "avx2": 16, "asimd": 4, "neon": 4}
 
 
@@ -33,7 +36,9 @@ class TimeEstimate:
         use: what for.
         batch: samples of the run.
         macs: multiply-accumulates on the CPU, the prefix's not among them.
-        seconds: that they take; None where the profile does not tell how fast the CPU is.
+        integer_macs: those of them that are of integers.
+        unpacked_weights: weights of packed matrices that are unpacked, each time that they are.
+        seconds: that all of it takes; None where the profile does not tell how fast the CPU is.
         prefix_macs: those of the prefix, which later epochs find in the activation cache; 0 without a split.
         prefix_s: seconds that they take: at the accelerator's peak rate for what its plan gives it, at the CPU's for
             the rest; None where that is unknown.
@@ -43,6 +48,8 @@ class TimeEstimate:
     use: Use
     batch: int
     macs: int
+    integer_macs: int
+    unpacked_weights: int
     seconds: float | None
     prefix_macs: int
     prefix_s: float | None
@@ -58,13 +65,16 @@ def estimate_time(work: Workload, placements: Sequence[GraphPlacement]) -> TimeE
     """
     accelerator = work.profile.accelerator
     rate, basis = cpu_rate(work.profile.cpu)
-    macs = prefix_macs = 0
+    kernels = integer_kernels(work.profile.cpu)
+    macs = integer_macs = unpacked = prefix_macs = 0
     prefix_s: float | None = 0.0
     for part in work.parts:
         runs = -(-work.batch // part.batch)  # a prefix's batch is fixed, and the last one is filled up
         part_macs = runs * part.macs
         if not part.is_prefix:
             macs += part_macs
+            integer_macs += runs * part.integer_macs
+            unpacked += runs * part.unpacked_weights(prepacking=work.profile.runtime.prepacking)
             continue
         prefix_macs += part_macs
         if part.on_accelerator and accelerator is not None:
@@ -72,11 +82,16 @@ def estimate_time(work: Workload, placements: Sequence[GraphPlacement]) -> TimeE
             prefix_s = _split_s(runs, shares, accelerator, rate)
         else:
             prefix_s = None if rate is None else part_macs / rate
+    equal_macs = macs - integer_macs + integer_macs / (kernels.rate or 1) + UNPACKED_MACS * unpacked
+    if integer_macs and kernels.rate:
+        basis += f" · {kernels.rate:g} of integers"
     return TimeEstimate(
         use=work.use,
         batch=work.batch,
         macs=macs,
-        seconds=None if rate is None else macs / rate,
+        integer_macs=integer_macs,
+        unpacked_weights=unpacked,
+        seconds=None if rate is None else equal_macs / rate,
         prefix_macs=prefix_macs,
         prefix_s=prefix_s,
         basis=basis,

@@ -17,6 +17,7 @@ from fieldtune.bundle import (
 from fieldtune.data import batch_limit, length_limit, prefix_batch
 from fieldtune.hardware import HardwareProfile
 from fieldtune.placement import find_target
+from fieldtune.preflight.packed_products import multiplies_integers, unpacked_weights
 
 Use: TypeAlias = Literal["training", "training with evaluation", "evaluation", "inference"]
 """fieldtune train, with --eval, fieldtune evaluate, and fieldtune run."""
@@ -60,6 +61,16 @@ class Part:
         """Multiply-accumulates of one run."""
         sizes = self.sizes()
         return sum(self.table.macs(node, sizes) for node in self.table.nodes)
+
+    @property
+    def integer_macs(self) -> int:
+        """Those of them that are of integers."""
+        sizes, table = self.sizes(), self.table
+        return sum(table.macs(node, sizes) for node in table.nodes if multiplies_integers(table, node))
+
+    def unpacked_weights(self, *, prepacking: bool) -> int:
+        """Return how many weights of packed matrices one run unpacks."""
+        return sum(unpacked_weights(self.table, node, prepacking=prepacking) for node in self.table.nodes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

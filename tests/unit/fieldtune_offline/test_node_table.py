@@ -92,3 +92,26 @@ def test_bytes_of_a_tensor(table_of, dtype, expected):
     assert tensor_bytes(table.values["x"], {"n": 4}) == expected
     with pytest.raises(KeyError):
         tensor_bytes(table.values["x"])
+
+
+@pytest.mark.parametrize("op", ["MatMulNBits", "MatMulBnb4"])
+def test_a_product_with_packed_codes_is_counted_by_the_columns_that_it_states(table_of, op):
+    codes = info("codes", TensorProto.UINT8, (160,))
+    made = helper.make_node(op, ["x", "codes", "scales"], ["y"], domain="com.microsoft", K=64, N=5, block_size=64)
+    table = table_of([made], [info("x", shape=(3, 64)), codes, info("scales", shape=(5,))], [info("y", shape=(3, 5))])
+    assert table.macs(table.nodes[0]) == 3 * 5 * 64
+
+
+def test_a_product_of_integers_is_counted(table_of):
+    inputs = [info("x", TensorProto.UINT8, (3, 4)), info("w", TensorProto.INT8, (4, 5)), info("one", shape=())]
+    made = helper.make_node("MatMulIntegerToFloat", ["x", "w", "one", "one"], ["y"], domain="com.microsoft")
+    assert table_of([made], inputs, [info("y", shape=(3, 5))]).nodes[0].macs == (3, 5, 4)
+
+
+@pytest.mark.parametrize("fed", [False, True])
+def test_scales_that_can_be_fed_are_no_parameters_of_the_table(table_of, fed):
+    dequantize = helper.make_node("DequantizeLinear", ["codes", "scales"], ["y"], axis=0)
+    scales = helper.make_tensor("scales", FLOAT, (2,), [0.5, 0.25])
+    inputs = [info("codes", TensorProto.UINT8, (2, 3)), *([info("scales", shape=(2,))] if fed else [])]
+    (node,) = table_of([dequantize], inputs, [info("y", shape=(2, 3))], [scales]).nodes
+    assert (node.quantization is None) == fed

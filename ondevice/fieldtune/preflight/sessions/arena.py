@@ -119,7 +119,7 @@ def pattern_bytes(events: Sequence[BufferEvent]) -> int:
     blocks: list[tuple[int, int, str]] = []
     end = 0
     for event in events:
-        if event.output or not event.size_bytes:
+        if not event.planned or not event.size_bytes:
             continue
         if not event.taken:
             blocks.pop(next(index for index, block in enumerate(blocks) if block[2] == event.buffer))

@@ -8,6 +8,7 @@ operator with ONNX Runtime 1.16.3 and 1.31.1:
 3. Any other tensor takes the newest free buffer of a tensor of the same shape and size of elements; dimensions are
    compared as they are written. A buffer that is taken again later is not given back in between.
 4. A graph's outputs have buffers of their own, held to the end of the run; its inputs and weights take none.
+5. A product that unpacks its matrix whole takes a buffer for it, for as long as it runs.
 """
 
 import dataclasses
@@ -15,8 +16,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from fieldtune.bundle import NodeTable, Sizes, tensor_bytes
+from fieldtune.preflight.packed_products import unpacked_inside
 from fieldtune.preflight.sessions.runtime_graph import Step
 
+_FLOAT_BYTES = 4
 _VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 _IN_PLACE = frozenset(
     {
@@ -43,13 +46,14 @@ class BufferEvent:
         buffer: named for the first tensor in it.
         size_bytes: of the buffer.
         taken: or given back.
-        output: whether a graph's output is in it.
+        planned: whether the memory pattern has a place for it: not for a graph's outputs, nor for what a kernel takes
+            for itself.
     """
 
     buffer: str
     size_bytes: int
     taken: bool
-    output: bool
+    planned: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,14 +78,20 @@ class BufferPlan:
         return most
 
 
-def plan_buffers(table: NodeTable, steps: Sequence[Step], sizes: Sizes) -> BufferPlan:
+def plan_buffers(table: NodeTable, steps: Sequence[Step], sizes: Sizes, *, prepacking: bool = True) -> BufferPlan:
     """Return the buffers of one run.
 
     Args:
         table: of the graph.
         steps: in the order of the run.
         sizes: of every symbolic dimension.
+        prepacking: whether kernels keep packed copies of weights.
     """
+    unpacked = {
+        node.outputs[0]: _FLOAT_BYTES * weights
+        for node in table.nodes
+        if (weights := unpacked_inside(table, node, prepacking=prepacking))
+    }
     first, last = _lifetimes(table, steps)
     known = {buffer: size for buffer in first if (size := _bytes(table, buffer, sizes)) is not None}
     outputs = set(table.outputs)
@@ -90,13 +100,17 @@ def plan_buffers(table: NodeTable, steps: Sequence[Step], sizes: Sizes) -> Buffe
     for buffer in known:
         taken[first[buffer]].append(buffer)
         given[-1 if buffer in outputs else last[buffer]].append(buffer)
-    events = [
-        BufferEvent(buffer=buffer, size_bytes=known[buffer], taken=taking, output=buffer in outputs)
-        for took, gave in zip(taken, given, strict=True)
-        for taking, buffers in ((True, took), (False, gave))
-        for buffer in buffers
-    ]
+    events: list[BufferEvent] = []
+    for step, took, gave in zip(steps, taken, given, strict=True):
+        events += [_event(buffer, known[buffer], taken=True, planned=buffer not in outputs) for buffer in took]
+        own = unpacked.get(step.outputs[0], 0)
+        events += [_event("unpacked", own, taken=taking, planned=False) for taking in (True, False) if own]
+        events += [_event(buffer, known[buffer], taken=False, planned=buffer not in outputs) for buffer in gave]
     return BufferPlan(events=tuple(events), unknown_tensors=len(first) - len(known))
+
+
+def _event(buffer: str, size_bytes: int, *, taken: bool, planned: bool) -> BufferEvent:
+    return BufferEvent(buffer=buffer, size_bytes=size_bytes, taken=taken, planned=planned)
 
 
 def _lifetimes(table: NodeTable, steps: Sequence[Step]) -> tuple[dict[str, int], dict[str, int]]:

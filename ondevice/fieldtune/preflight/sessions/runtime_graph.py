@@ -9,16 +9,21 @@ profiles of ONNX Runtime 1.31:
    counts as a new node, behind all others.
 4. Nodes run in depth-first order from the last output on: a node's inputs come right before it, those of its later
    producers first (``Graph::ReverseDFSFrom`` with ``NodeCompare`` in ONNX Runtime's sources).
+5. In the order of the file (``GraphSpec.in_order``), of what has all its inputs the first in the file runs next, a
+   ``Shape`` or ``Size`` before all others; what a fusion has made counts as last (``Graph::KahnsTopologicalSort`` with
+   ``PriorityNodeCompare`` there).
 """
 
 import dataclasses
-from collections import Counter
+import heapq
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from fieldtune.bundle import Node, NodeTable
 from fieldtune.hardware import GraphOptimization
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
+_AT_ONCE = ("Shape", "Size")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,12 +47,13 @@ class Step:
     place: int
 
 
-def run_steps(table: NodeTable, optimization: GraphOptimization) -> tuple[Step, ...]:
+def run_steps(table: NodeTable, optimization: GraphOptimization, *, in_order: bool = False) -> tuple[Step, ...]:
     """Return the kernels of one run, in the order in which ONNX Runtime's CPU provider runs them.
 
     Args:
         table: of the graph.
         optimization: how far the graph is rewritten when it is loaded.
+        in_order: whether the session runs nodes in the order of the file.
     """
     steps = [_step(node, place) for place, node in enumerate(table.nodes)]
     if optimization != "off":
@@ -55,7 +61,7 @@ def run_steps(table: NodeTable, optimization: GraphOptimization) -> tuple[Step, 
         steps = _without_normalizations(steps, table)
     if optimization in ("extended", "all"):
         steps = _without_transposes(steps, table)
-    return _ordered(steps)
+    return _as_in_the_file(steps) if in_order else _ordered(steps)
 
 
 def _step(node: Node, place: int) -> Step:
@@ -130,4 +136,29 @@ def _ordered(steps: Sequence[Step]) -> tuple[Step, ...]:
         elif place not in seen:
             seen.add(place)
             waiting += [(place, True), *((earlier, False) for earlier in before[place] if earlier not in seen)]
+    return tuple(ordered)
+
+
+def _as_in_the_file(steps: Sequence[Step]) -> tuple[Step, ...]:
+    producers = {name: step.place for step in steps for name in step.outputs if name}
+    by_place = {step.place: step for step in steps}
+    waits = {step.place: {producers[name] for name in step.reads if name in producers} for step in steps}
+    readers: dict[int, list[int]] = defaultdict(list)
+    for place, before in waits.items():
+        for producer in before:
+            readers[producer].append(place)
+
+    def rank(place: int) -> tuple[bool, int]:
+        return by_place[place].op not in _AT_ONCE, place
+
+    ready = [rank(place) for place, before in waits.items() if not before]
+    heapq.heapify(ready)
+    ordered = []
+    while ready:
+        _, place = heapq.heappop(ready)
+        ordered.append(by_place[place])
+        for reader in readers[place]:
+            waits[reader].discard(place)
+            if not waits[reader]:
+                heapq.heappush(ready, rank(reader))
     return tuple(ordered)

@@ -87,3 +87,16 @@ def test_batches_and_examples_that_are_asked_for(split):
 def test_a_length_in_tokens_of_images_is_a_mistake(whole):
     with pytest.raises(ValueError, match="takes images, which have no length in tokens"):
         check_bundle(whole(), PI, max_length=16)
+
+
+def test_products_of_integers_on_a_cpu_without_fast_kernels_are_a_warning(bundle, graph):
+    def of_integers(name):
+        made = graph()
+        inputs = [made.input("x", "batch", 16, dtype="uint8"), made.constant("codes", 16, 8, dtype="int8")]
+        out = made.add("MatMulIntegerToFloat", inputs, ("batch", 8), macs=("batch", 8, 16))
+        return made.table(out, name=name)
+
+    made = bundle(*(of_integers(name) for name in ("gradient", "eval", "infer")))
+    told = check_bundle(made, load_profile("kr260")).warnings
+    assert [line for line in told if "neither asimddp nor i8mm" in line]
+    assert not [line for line in check_bundle(made, PI).warnings if "integers" in line]

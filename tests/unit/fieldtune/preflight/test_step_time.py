@@ -3,7 +3,7 @@ import pytest
 from builders import altered
 from fieldtune.hardware import CpuSpec, load_profile
 from fieldtune.preflight.placing import place_graph
-from fieldtune.preflight.step_time import EFFICIENCY, cpu_rate, estimate_time
+from fieldtune.preflight.step_time import EFFICIENCY, UNPACKED_MACS, cpu_rate, estimate_time
 from fieldtune.preflight.workload import Part, Workload
 
 
@@ -99,3 +99,19 @@ def test_a_prefix_on_the_cpu_counts_at_its_rate(graph):
     found = estimate(profile, [prefix])
     assert found.prefix_s == 4e6 / (4 * 2.4e9 * 4 * EFFICIENCY)
     assert (found.macs, found.seconds) == (0, 0.0)
+
+
+def test_products_of_integers_take_less_and_unpacked_weights_take_more(graph):
+    made = graph()
+    given, codes = made.input("x", "batch", 1000, dtype="uint8"), made.constant("codes", 1000, 1000, dtype="int8")
+    integers = made.add("MatMulIntegerToFloat", [given, codes], ("batch", 1000), macs=("batch", 1000, 1000))
+    weights = made.add("DequantizeLinear", [made.input("packed", 100, 10, dtype="uint8")], (100, 10))
+    profile = altered(load_profile("raspberry-pi-5"), cpu={"gflops": 2.0, "features": ("avx512_vnni",)})
+    made_of = part(made.table(integers, weights), 4)
+    found = estimate(profile, [made_of])
+    assert (found.macs, found.integer_macs, found.unpacked_weights) == (4_000_000, 4_000_000, 1000)
+    assert found.seconds == pytest.approx((4_000_000 / 3.4 + UNPACKED_MACS * 1000) / 1e9)
+    assert found.basis == "cpu.gflops of the profile · 3.4 of integers"
+    # Nobody measured them there: they count as those of float32.
+    plain = estimate(altered(profile, cpu={"features": ("asimd", "asimddp")}), [made_of])
+    assert plain.seconds == pytest.approx((4_000_000 + UNPACKED_MACS * 1000) / 1e9)

@@ -170,3 +170,34 @@ def test_what_serves_has_constants_and_computes_the_same(recipe, columns, count)
     x = normal(count, columns, seed=1)
     (found,) = run(opened(graph), x)
     assert furthest(found, packed_product(x, module.parts, recipe, 24)) < 1e-5
+
+
+class Chain(nn.Module):
+    """Two packed products, the second of what the first gives."""
+
+    def __init__(self, recipe):
+        super().__init__()
+        self.recipe = recipe
+        for number in range(2):
+            for name, part in zip(
+                precision_of(recipe).part_names, precision_of(recipe).pack(normal(64, 64)), strict=True
+            ):
+                self.register_buffer(f"{name}{number}", part + 0)
+
+    def forward(self, x):
+        for number in range(2):
+            parts = [getattr(self, f"{name}{number}") for name in precision_of(self.recipe).part_names]
+            x = packed_product(x, parts, self.recipe, 64)
+        return (x,)
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int4/64/asymmetric", "nf4/64/double"])
+def test_nothing_of_a_packed_matrix_is_computed_before_what_it_is_multiplied_with(recipe):
+    graph = traced_graph(Chain(recipe), torch.ones(3, 64), axes=(("n",),)).model.graph
+    waiting = {value.name for value in graph.inputs if value.name.startswith("x")}
+    for node in graph:
+        needs = {value.name for value in node.inputs if value is not None}
+        if needs & waiting:
+            waiting |= {value.name for value in node.outputs}
+        packed = [value for value in node.inputs if value is not None and value.meta.get(PACKED)]
+        assert not packed or needs & waiting, node

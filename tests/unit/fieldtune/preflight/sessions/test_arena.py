@@ -7,7 +7,7 @@ KIB = 1024
 def events(text, **sizes):
     """``+a +b -a`` → events; a capital letter is a graph's output."""
     return tuple(
-        BufferEvent(buffer=word[1:], size_bytes=sizes[word[1:]], taken=word[0] == "+", output=word[1:].isupper())
+        BufferEvent(buffer=word[1:], size_bytes=sizes[word[1:]], taken=word[0] == "+", planned=not word[1:].isupper())
         for word in text.split()
     )
 

@@ -94,3 +94,17 @@ def test_another_permutation_stays(graph):
     turned = made.add("Transpose", [x], (4, 2, 8), perm=[1, 0, 2])
     out = made.add("MatMul", [turned, made.input("y", 4, 8, 2)], (4, 2, 2))
     assert ops(run_steps(made.table(out), "all")) == ["Transpose", "MatMul"]
+
+
+def test_in_the_order_of_the_file_a_fused_product_is_the_last_and_shapes_come_first(graph):
+    made = graph()
+    product = attention(made)
+    codes = made.constant("codes", 4, bytes_=16)
+    made.inputs.append(codes)
+    unpacked = made.add("Exp", [codes], (4,), name="unpack")
+    size = made.add("Shape", [made.inputs[0]], (3,), dtype="int64", name="size")
+    table = made.table(made.add("Mul", [product, unpacked], (2, 4, 4), name="out"), size)
+    order = ops(run_steps(table, "all", in_order=True))
+    assert order == ["Shape", "Neg", "Neg", "Exp", "FusedMatMul", "Mul"]
+    assert ops(run_steps(table, "off", in_order=True)) == ["Shape", "Neg", "Neg", "Transpose", "MatMul", "Exp", "Mul"]
+    assert ops(run_steps(table, "all"))[0] != "Shape"

@@ -4,10 +4,11 @@ from fieldtune.preflight.sessions.runtime_graph import run_steps
 from fieldtune.preflight.sessions.weights import weight_memory
 
 
-def weights(made, *outputs, prepacking=True, optimization="all", architecture="x86_64"):
+def weights(made, *outputs, fed=("lora_A",), prepacking=True, optimization="all", architecture="x86_64"):
     table = made.table(*outputs)
     steps = run_steps(table, optimization)
-    found = weight_memory(table, steps, prepacking=prepacking, optimization=optimization, architecture=architecture)
+    settings = {"prepacking": prepacking, "optimization": optimization, "architecture": architecture}
+    found = weight_memory(table, steps, fed=fed, **settings)
     return found.mapped_bytes, found.packed_bytes, found.copied_bytes
 
 
@@ -75,3 +76,36 @@ def test_what_nothing_reads_any_more_takes_nothing(graph):
     made = graph()
     made.constant("unused", 16, bytes_=64)
     assert weights(made, made.add("Neg", [made.input("x", 4)], (4,))) == (0, 0, 0)
+
+
+def integer_product(made, codes):
+    """The product of activations in bytes with transposed codes."""
+    turned = made.add("Transpose", [codes], (16, 32), dtype="int8", perm=[1, 0])
+    given = made.input("x", 4, 16, dtype="uint8")
+    return made.add("MatMulIntegerToFloat", [given, turned], (4, 32), macs=(4, 32, 16))
+
+
+def test_parts_that_could_be_fed_and_are_not_stay_mapped_under_each_of_their_names(graph):
+    made = graph()
+    for name in ("codes", "codes@backward"):
+        made.inputs.append(made.constant(name, 32, 16, dtype="int8", bytes_=512))
+    back = made.add("MatMulIntegerToFloat", [made.input("g", 4, 32, dtype="uint8"), "codes@backward"], (4, 16))
+    assert weights(made, integer_product(made, "codes"), back) == (1024, 0, 0)
+    made = graph()
+    made.inputs.append(made.constant("codes", 32, 16, dtype="int8", bytes_=512))
+    assert weights(made, integer_product(made, "codes"), fed=("codes",)) == (0, 0, 0)
+
+
+def test_constant_codes_are_transposed_once_and_no_longer_mapped(graph):
+    made = graph()
+    codes = made.constant("codes", 32, 16, dtype="int8", bytes_=512)
+    assert weights(made, integer_product(made, codes)) == (0, 0, 512)
+
+
+def test_a_product_that_unpacks_its_codes_packs_them_in_as_many_bytes(graph):
+    made = graph()
+    codes = made.constant("codes", 32, 1, 32, dtype="uint8", bytes_=1024)
+    scales = made.constant("scales", 32, bytes_=128)
+    out = made.add("MatMulNBits", [made.input("x", 4, 64), codes, scales], (4, 32), K=64, N=32)
+    assert weights(made, out) == (128, 1024, 0)
+    assert weights(made, out, prepacking=False) == (1152, 0, 0)
