@@ -145,26 +145,44 @@ def _lower_gradient(call: Call, *, unpacked: bool) -> Tensor:
 
 
 def _lowered(call: Call, given: Tensor, packed: PackedInputs, *, backward: bool, unpacked: bool) -> Tensor:
-    precision = precision_of(call.raw("recipe"))
+    product = lowered_product(call, call.raw("recipe"), given, packed, backward=backward, unpacked=unpacked)
+    return call.shapes.reshape(product, call.dims)
+
+
+def lowered_product(
+    call: Call, recipe: str, given: Tensor, packed: PackedInputs, *, backward: bool = False, unpacked: bool
+) -> Tensor:
+    """Emit a product, or the gradient of its input, and mark it where it is one of integers.
+
+    Args:
+        call: what to build with.
+        recipe: of the precision.
+        given: of shape (n, columns), or going backward (n, rows).
+        packed: the matrix.
+        backward: whether it is the gradient of the input.
+        unpacked: whether a product of integers gives way to one of the unpacked matrix.
+    """
+    precision = precision_of(recipe)
     kind = _multiplying(precision, unpacked=unpacked)
     product = (kind.lower_input_gradient if backward else kind.lower_product)(precision, call, given, packed)
     if kind.integer:
         names = tuple(str(part.value.name) for part in packed.parts)
         made_of = Product(precision.recipe, str(given.value.name), names, packed.rows, packed.columns, backward)
         product.value.meta[PRODUCT] = made_of
-    return call.shapes.reshape(product, call.dims)
+    return product
 
 
 def _lower_rows(call: Call) -> Tensor:
-    codes, scales = (_marked(call.tensor(name)) for name in ("codes", "scales"))
+    codes, scales = (marked(call.tensor(name)) for name in ("codes", "scales"))
     return lower_rows(call, call.tensor("ids"), codes, scales)
 
 
 def _parts(call: Call) -> list[Tensor]:
-    return [_marked(part) for part in call.tensors("parts")]
+    return [marked(part) for part in call.tensors("parts")]
 
 
-def _marked(part: Tensor) -> Tensor:
+def marked(part: Tensor) -> Tensor:
+    """Mark a weight as a part of a packed matrix, and return it."""
     part.value.meta[PACKED] = True
     return part
 

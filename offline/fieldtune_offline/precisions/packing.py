@@ -11,7 +11,10 @@ from torch import nn
 from fieldtune_offline.precisions import operators
 from fieldtune_offline.precisions.int8 import Int8
 from fieldtune_offline.precisions.interface import Precision
+from fieldtune_offline.precisions.table import precision_of
 
+_RECIPE = "fieldtune_recipe"
+"""Attribute of a packed layer."""
 _GATHERED = Int8()
 """Of embeddings, whose rows are gathered, and of the head of a language model, which is often the same matrix."""
 
@@ -31,6 +34,27 @@ class Packing:
     matrices: dict[str, str]
     kept: dict[str, str]
     integer: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PackedForm:
+    """How a layer's matrix is packed.
+
+    Attributes:
+        recipe: of its precision.
+        parts: the tensors that it is packed into.
+    """
+
+    recipe: str
+    parts: tuple[torch.Tensor, ...]
+
+
+def packed_form(module: nn.Module) -> PackedForm | None:
+    """Return how a layer is packed; None where it is in float32."""
+    recipe = getattr(module, _RECIPE, None)
+    if recipe is None:
+        return None
+    return PackedForm(recipe, tuple(getattr(module, name) for name in precision_of(recipe).part_names))
 
 
 def pack_base(model: Any, precision: Precision, report: Callable[[int, int], None] = lambda *_: None) -> Packing:
@@ -67,6 +91,7 @@ def pack_base(model: Any, precision: Precision, report: Callable[[int, int], Non
         for part, tensor in zip(used.part_names, done[id(weight)], strict=True):
             module.register_buffer(part, tensor, persistent=False)
         # The module stays what it is: PEFT and the model's own code know it by its class.
+        setattr(module, _RECIPE, used.recipe)
         module.forward = types.MethodType(_forward(module, used, matrix.shape), module)
         packed[_title(name)] = used.recipe
         integer = integer or (used.integer and not isinstance(module, nn.Embedding))

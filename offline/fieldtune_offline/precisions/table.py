@@ -8,14 +8,15 @@ from typing import Any
 from fieldtune_offline.precisions.interface import Precision
 from fieldtune_offline.spec import PrecisionSpec, changed, flags
 
+FLOAT32 = "float32"
+"""The base as it is: nothing is packed."""
 _MODULES = {
+    FLOAT32: "fieldtune_offline.precisions.float32",
     "int8": "fieldtune_offline.precisions.int8",
     "int4": "fieldtune_offline.precisions.int4",
     "nf4": "fieldtune_offline.precisions.nf4",
 }
-FLOAT32 = "float32"
-"""The base as it is: nothing is packed."""
-NAMES = (FLOAT32, *_MODULES)
+NAMES = tuple(_MODULES)
 """As ``--base`` has them."""
 
 
