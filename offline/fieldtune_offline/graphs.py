@@ -115,9 +115,11 @@ def _close(
         [tensor.value for tensor in results.values()],
         nodes=nodes,
         initializers=[*constants, *lifted, *defaults, *unbound],
-        opset_imports={node.domain: CONTRIBUTED_OPSET if node.domain else OPSET for node in nodes} | {"": OPSET},
+        opset_imports={"": OPSET},
         name=name,
     )
+    for node in graph.all_nodes():
+        graph.opset_imports.setdefault(node.domain, CONTRIBUTED_OPSET)
     model = ir.Model(graph, ir_version=IR_VERSION, producer_name="fieldtune")
     return Graph(
         name=name,
