@@ -94,6 +94,7 @@ bench: venv ## training steps and whole runs beside torch and PEFT, methods, mem
 	$(RUN) benchmarks/int8_prefix.py --cache $(CACHE) $(ARGS)
 	$(RUN) benchmarks/entities.py --cache $(CACHE) $(ARGS)
 	$(RUN) benchmarks/questions.py --cache $(CACHE) $(ARGS)
+	$(RUN) benchmarks/decoding.py --cache $(CACHE) $(ARGS)
 
 .PHONY: tiny-bundles
 tiny-bundles: venv

@@ -61,7 +61,19 @@ class Products(nn.Module):
         )
 
 
-def traced_graph(module, *arguments, axes, unpacked=False):
+class Served(Products):
+    """The product alone, as graphs that serve have it."""
+
+    def forward(self, x):
+        return (packed_product(x, self.parts, self.recipe, self.rows),)
+
+
+def served_graph(module):
+    """Lower ``Served`` for inputs of the axes n and one more."""
+    return traced_graph(module, torch.ones(3, module.columns), axes=(("n",),), serving=True)
+
+
+def traced_graph(module, *arguments, axes, **settings):
     """Lower a module that returns a tuple: inputs x0, x1, … whose ``axes`` vary by name, outputs y0, y1, …"""
     varying = tuple(dict.fromkeys(range(len(names)), torch.export.Dim.DYNAMIC) for names in axes)
     inputs = [
@@ -71,7 +83,7 @@ def traced_graph(module, *arguments, axes, unpacked=False):
     with quiet_tracing():
         program = torch.export.export(module, arguments, dynamic_shapes=varying, strict=False).run_decompositions()
     weights, build = program_weights(program, ""), GraphBuilder()
-    more = _lowerings(unpacked=unpacked)
+    more = _lowerings(**settings)
     lowered = lower_program(program, inputs, build, given={}, names=weights.names, more=more)
     outputs = {f"y{index}": result for index, result in enumerate(lowered.outputs)}
     return _close("test", build, lowered.inputs, [], outputs, lowered, weights.tensors, {})

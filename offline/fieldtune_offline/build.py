@@ -45,11 +45,13 @@ from fieldtune_offline.ort_training.export import add_ort_training, check_method
 from fieldtune_offline.parity.packing_cost import packing_cost, torch_answers
 from fieldtune_offline.parity.products import check_products, products_of
 from fieldtune_offline.parity.split import check_split
-from fieldtune_offline.parity.whole import check_parity, open_sessions
+from fieldtune_offline.parity.whole import Sessions, check_parity
 from fieldtune_offline.passes.split_prefix import Split, split_prefix
+from fieldtune_offline.precisions.holding import exchange, held_matrix, matrix_layers, release_all, release_trained
 from fieldtune_offline.precisions.interface import Precision
 from fieldtune_offline.precisions.operators import unpacked_products
 from fieldtune_offline.precisions.packing import pack_base
+from fieldtune_offline.precisions.quantized_checkpoints import quantized_recipe
 from fieldtune_offline.precisions.table import chosen_precision
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
@@ -58,8 +60,9 @@ from fieldtune_offline.tasks.interface import GRADIENT, Part, Task
 from fieldtune_offline.tasks.table import task_class
 from fieldtune_offline.tracing import TracedForward, TracedGradient, trace_adapted, trace_gradient
 from fieldtune_offline.versions import tool_version
-from fieldtune_offline.weights import Slot, bind_weights, write_weights
+from fieldtune_offline.weights import Scratch, Slot, bind_weights, mapped_tensor, write_weights
 
+_SCRATCH_NAME = ".packed"
 _TRACE_SHAPE = (3, 10)
 _PARITY_SHAPES = ((3, 17), (2, 34))
 _MOST_LABELS_SHOWN = 10
@@ -87,17 +90,19 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         OutputError: ``out`` exists, or cannot be written.
     """
     kind = task_class(spec.task)
+    precision = chosen_precision(spec.base, quantized_recipe(Path(spec.model)))
+    if precision is not None:
+        spec = dataclasses.replace(spec, base=dataclasses.replace(spec.base, name=precision.name))
     spec = checked_spec(spec, kind)
     targets = load_targets(spec.target)
     method = chosen_method(spec)
-    precision = chosen_precision(spec.base)
     if spec.ort_training:
         check_method(method, spec.model)
     # What could be missing on this machine shows before the minutes of a build.
     training = training_python(report) if spec.ort_training else None
     quantizer = choose_quantizer(spec.quantizer, report)
     with output_folder(spec.out, overwrite=spec.overwrite, marks=(MANIFEST_NAME,)) as staging:
-        base = _load(spec, kind, report)
+        base = _load(spec, kind, report, held=precision is not None)
         text = _text(base, spec)
         task_spec = TaskSpec(name=kind.name, labels=kind.labels_of(base.model.config))
         if base.tokenizer is not None:
@@ -105,11 +110,12 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         told = new_task(task_spec, text=text, image=base.image, tokenizer_path=staging / TOKENIZER_NAME)
         calibration = _calibration(spec, told, report)
         adapted = adapt(base, spec, kind)
+        (release_trained if precision else release_all)(adapted.model)
         task = kind(adapted.model, base.image)
         shapes = _parity_shapes(spec, base)
-        packed = _packed(spec, adapted, task, shapes, precision, report) if precision else None
+        packed = _packed(spec, adapted, task, shapes, precision, staging, report) if precision else None
         traced = _trace(spec, adapted, task, report)
-        graphs = _lowered(traced, adapted, unpacked=False)
+        graphs = _lowered(spec, traced, adapted, unpacked=False)
         split = _split(spec, graphs, report)
         graphs += split.graphs if split else ()
         report("writing weights and graphs")
@@ -119,7 +125,7 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         initial = read_adapter(staging / ADAPTER_NAME)
         made = Bundle(staging, manifest)
         if any(products_of(graph) for graph in graphs):
-            unpacked = _lowered(traced, adapted, unpacked=True)
+            unpacked = _lowered(spec, traced, adapted, unpacked=True)
             parity = _compared_unpacked(made, slots, unpacked, adapted, task, initial, shapes)
             check_products(made, graphs, adapted, task, initial, shapes[0])
         else:
@@ -137,9 +143,9 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
     return manifest
 
 
-def _load(spec: BuildSpec, task: type[Task], report: Report) -> BaseModel:
+def _load(spec: BuildSpec, task: type[Task], report: Report, *, held: bool) -> BaseModel:
     report(f"loading {spec.model}")
-    base = load_base(spec, task)
+    base = load_base(spec, task, held=held)
     if base.new_modules:
         report(f"new, saved with the adapter: {', '.join(base.new_modules)}")
     if task.labelled:
@@ -169,13 +175,19 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def _packed(
-    spec: BuildSpec, adapted: Adapted, task: Task, shapes: list[tuple[int, int]], precision: Precision, report: Report
+    spec: BuildSpec,
+    adapted: Adapted,
+    task: Task,
+    shapes: list[tuple[int, int]],
+    precision: Precision,
+    staging: Path,
+    report: Report,
 ) -> PackedSpec:
     """Pack the frozen base, and say what that costs."""
     report("computing with the base in float32")
     before = torch_answers(adapted, task, shapes)
     report(f"packing the base ({precision.recipe})")
-    packing = pack_base(adapted.model, precision)
+    packing = pack_base(adapted.model, precision, keep=Scratch(staging / _SCRATCH_NAME).keep)
     if packing.integer and spec.split != "none":
         raise UnsupportedModel(
             f"--base {precision.name} multiplies integers, and a split cannot be compared with torch then; take "
@@ -204,8 +216,10 @@ def _trace(spec: BuildSpec, adapted: Adapted, task: Task, report: Report) -> _Tr
     return traced
 
 
-def _lowered(traced: _Traced, adapted: Adapted, *, unpacked: bool) -> list[Graph]:
+def _lowered(spec: BuildSpec, traced: _Traced, adapted: Adapted, *, unpacked: bool) -> list[Graph]:
     graphs: list[Graph] = []
+    # A graph that is cut has to compute the frozen part as the training graph does.
+    serves = spec.split == "none"
     for name, program in traced.items():
         if isinstance(program, TracedGradient):
             graphs.append(gradient_graph(program, adapted, unpacked=unpacked))
@@ -213,7 +227,7 @@ def _lowered(traced: _Traced, adapted: Adapted, *, unpacked: bool) -> list[Graph
             part = program if isinstance(program, Part) else None
             whole = program if part is None else traced[part.of]
             assert isinstance(whole, TracedForward)
-            graphs.append(adapted_graph(name, whole, part, unpacked=unpacked))
+            graphs.append(adapted_graph(name, whole, part, serving=serves and name != "eval", unpacked=unpacked))
     return graphs
 
 
@@ -231,10 +245,17 @@ def _split(spec: BuildSpec, graphs: Sequence[Graph], report: Report) -> Split | 
 def _compared(
     bundle: Bundle, adapted: Adapted, task: Task, initial: Adapter, shapes: list[tuple[int, int]]
 ) -> tuple[ParitySpec, ...]:
-    parity = check_parity(open_sessions(bundle.root / "graphs"), adapted, task, bundle, initial, shapes)
+    parity = check_parity(_sessions(bundle, bundle.root / "graphs"), adapted, task, bundle, initial, shapes)
     if bundle.manifest.split is not None:
         check_split(bundle, adapted, task, initial, shapes)
     return parity
+
+
+def _sessions(bundle: Bundle, folder: Path) -> Sessions:
+    """Open the graphs of a folder as the bundle has them; those of a packed base need little memory for it."""
+    manifest = bundle.manifest
+    in_order = [name for name, graph in manifest.graphs.items() if graph.in_order]
+    return Sessions(folder, in_order, lean=manifest.base.packed is not None)
 
 
 def _compared_unpacked(
@@ -254,7 +275,7 @@ def _compared_unpacked(
     for graph in graphs:
         _save(graph, slots, folder)
     with unpacked_products():
-        parity = check_parity(open_sessions(folder), adapted, task, made, initial, shapes)
+        parity = check_parity(_sessions(made, folder), adapted, task, made, initial, shapes)
     shutil.rmtree(folder)
     return parity
 
@@ -273,6 +294,8 @@ def _write(staging: Path, graphs: list[Graph], adapted: Adapted) -> dict[str, Sl
     weights_path = staging / WEIGHTS_NAME
     tensors = {name: tensor for graph in graphs for name, tensor in graph.weights.items()}
     slots = write_weights(weights_path, tensors)
+    _map_from(weights_path, adapted, {tensor.data_ptr(): slots[name] for name, tensor in tensors.items()})
+    (staging / _SCRATCH_NAME).unlink(missing_ok=True)
     for graph in graphs:
         _save(graph, slots, folder)
         (folder / f"{graph.name}.nodes.json").write_text(node_table(graph.model), encoding="utf-8")
@@ -282,6 +305,15 @@ def _write(staging: Path, graphs: list[Graph], adapted: Adapted) -> dict[str, Sl
         # PEFT's card is a form to fill in; the manifest says what there is to say.
         (staging / ADAPTER_NAME / name).unlink(missing_ok=True)
     return slots
+
+
+def _map_from(path: Path, adapted: Adapted, slots: Mapping[int, Slot]) -> None:
+    """Let packed layers map their parts from the bundle, where ONNX Runtime does, too; others are not in it."""
+    for _, layer in matrix_layers(adapted.model):
+        matrix = held_matrix(layer)
+        if matrix is not None and all(part.data_ptr() in slots for part in matrix.parts):
+            parts = tuple(mapped_tensor(path, slots[part.data_ptr()]) for part in matrix.parts)
+            exchange(layer, dataclasses.replace(matrix, parts=parts))
 
 
 def _save(graph: Graph, slots: Mapping[str, Slot], folder: Path) -> None:

@@ -47,7 +47,9 @@ def gradient_graph(traced: TracedGradient, adapted: Adapted, *, unpacked: bool =
     return _close("gradient", build, [*lowered.inputs, theta], [], outputs, lowered, weights.tensors, source.pads)
 
 
-def adapted_graph(name: str, traced: TracedForward, part: Part | None = None, *, unpacked: bool = False) -> Graph:
+def adapted_graph(
+    name: str, traced: TracedForward, part: Part | None = None, *, serving: bool = False, unpacked: bool = False
+) -> Graph:
     """Return a forward graph that takes the adapter as named inputs with defaults and a symbolic rank.
 
     The defaults are the base alone, with the initial head: zeros of rank 1, or what the method says.
@@ -56,13 +58,13 @@ def adapted_graph(name: str, traced: TracedForward, part: Part | None = None, *,
         name: of the graph.
         traced: what it computes.
         part: what it leaves of that; all of it if None.
+        serving: whether it is kept open for many small products, and not beside the training graph.
         unpacked: as for ``gradient_graph``.
     """
     source, build = traced.source, GraphBuilder()
     weights = program_weights(traced.program, f"module.{source.model_path}")
-    lowered = lower_program(
-        traced.program, traced.inputs, build, given={}, names=weights.names, more=_lowerings(unpacked=unpacked)
-    )
+    more = _lowerings(serving=serving, unpacked=unpacked)
+    lowered = lower_program(traced.program, traced.inputs, build, given={}, names=weights.names, more=more)
     count = len(source.inputs)
     held = dict(weights.tensors)
     adapter = list(lowered.inputs[count:])
@@ -80,8 +82,9 @@ def adapted_graph(name: str, traced: TracedForward, part: Part | None = None, *,
     return _close(name, build, list(inputs.values()), adapter, outputs, lowered, held, source.pads)
 
 
-def _lowerings(*, unpacked: bool) -> Lowerings:
-    return {**operators.lowerings(unpacked=unpacked), **cross_entropy.lowerings(unpacked=unpacked)}
+def _lowerings(*, serving: bool = False, unpacked: bool = False) -> Lowerings:
+    own = operators.lowerings(serving=serving, unpacked=unpacked)
+    return {**own, **cross_entropy.lowerings(unpacked=unpacked)}
 
 
 def _close(

@@ -1,9 +1,11 @@
 """Loading the base: a torch model in float32 with its tokenizer, and what the checkpoint says of itself."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,14 @@ from fieldtune.adapters import read_adapter
 from fieldtune.bundle import ImageSpec
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.modalities.image import image_spec
+from fieldtune_offline.precisions.holding import hold_base, matrix_layers, weight_of
+from fieldtune_offline.precisions.quantized_checkpoints import places_of, quantized_recipe, read_quantized
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 from fieldtune_offline.tasks.interface import Task
+
+_STORED_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
+_WHOLE_NUMBERS = {"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -24,7 +31,8 @@ class BaseModel:
     """A loaded base.
 
     Attributes:
-        model: in evaluation mode, float32, eager attention, no key-value cache by default.
+        model: in evaluation mode, float32, eager attention, no key-value cache by default; its layers may hold their
+            matrices in parts.
         tokenizer: a fast transformers tokenizer; None of a vision model.
         image: how images become its input; None of a language model.
         new_modules: names of modules that the checkpoint does not have and that were initialized anew.
@@ -42,8 +50,14 @@ class BaseModel:
     licence: str | None
 
 
-def load_base(spec: BuildSpec, task: type[Task]) -> BaseModel:
+def load_base(spec: BuildSpec, task: type[Task], *, held: bool = False) -> BaseModel:
     """Load model and tokenizer.
+
+    Args:
+        spec: what to build.
+        task: says which class of model.
+        held: whether layers hold their matrices as the checkpoint stores them, mapped from its files where it has one
+            dtype throughout; the model is frozen then. Those of a quantized checkpoint always do.
 
     Raises:
         UnsupportedModel: not a model directory, a model without a class for the task, or without a fast tokenizer.
@@ -52,6 +66,7 @@ def load_base(spec: BuildSpec, task: type[Task]) -> BaseModel:
 
     _check_folder(spec.model)
     _check_code(spec)
+    state, matrices = read_quantized(Path(spec.model)) if quantized_recipe(Path(spec.model)) else (None, [])
     labels = spec.labels or _adapter_labels(spec.adapter)
     task.check_labels(labels)
     settings: dict[str, Any] = {}
@@ -61,13 +76,15 @@ def load_base(spec: BuildSpec, task: type[Task]) -> BaseModel:
     try:
         with quiet_loading():
             config = AutoConfig.from_pretrained(spec.model, trust_remote_code=spec.trust_remote_code, **settings)
-            model, info = _load_model(spec, task.name, config)
+            model, info = _load_model(spec, task.name, config, state, held=held)
     except Exception as error:  # transformers, its parsers and the models' own code raise errors of every kind
         raise UnsupportedModel(f"{spec.model}: cannot be loaded for {task.name}: {_first_line(error)}") from error
     images = task.modality == "image"
     task.check_config(config, spec.model)
     model.eval()
     model.config.use_cache = False
+    if held or matrices:
+        hold_base(model.requires_grad_(False), places_of(matrices, model))
     missing = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     return BaseModel(
         model=model,
@@ -75,7 +92,7 @@ def load_base(spec: BuildSpec, task: type[Task]) -> BaseModel:
         image=image_spec(spec.model, config) if images else None,
         new_modules=_modules_of(missing, model),
         sha256=_digest(model, missing),
-        dtypes=_checkpoint_dtypes(Path(spec.model)),
+        dtypes={name: dtype for name, dtype in _stored_dtypes(Path(spec.model)).items() if dtype != "F32"},
         licence=_licence(Path(spec.model)),
     )
 
@@ -127,21 +144,78 @@ def _check_code(spec: BuildSpec) -> None:
         )
 
 
-def _load_model(spec: BuildSpec, task: str, config: Any) -> tuple[Any, dict[str, Any]]:
+def _load_model(
+    spec: BuildSpec, task: str, config: Any, state: dict[str, torch.Tensor] | None, *, held: bool
+) -> tuple[Any, dict[str, Any]]:
     from optimum.exporters.tasks import TasksManager
 
     torch.manual_seed(spec.seed)  # a new head repeats
     loader = TasksManager.get_model_class_for_task(task, model_type=config.model_type)
-    model, info = loader.from_pretrained(
-        spec.model,
-        config=config,
-        dtype=torch.float32,
-        attn_implementation="eager",  # the only one whose graph is plain products and a softmax
-        ignore_mismatched_sizes=True,
-        trust_remote_code=spec.trust_remote_code,
-        output_loading_info=True,
-    )
+    source: str | None = spec.model
+    if state is not None:
+        source, loader = None, _class_of(loader, config)
+    with _matrices_as_stored(Path(spec.model)) if held else contextlib.nullcontext():
+        model, info = loader.from_pretrained(
+            source,
+            config=config,
+            state_dict=state,
+            dtype=torch.float32,
+            attn_implementation="eager",  # the only one whose graph is plain products and a softmax
+            ignore_mismatched_sizes=True,
+            trust_remote_code=spec.trust_remote_code,
+            output_loading_info=True,
+        )
+    if state is not None and model.can_generate():
+        model.generation_config = _generation_config(spec.model, model)
     return model, info
+
+
+def _class_of(loader: Any, config: Any) -> Any:
+    """Return the class that an Auto class stands for, which takes tensors in place of a folder."""
+    del config.quantization_config  # as if there were no library to load it with
+    with torch.device("meta"):
+        return type(loader.from_config(config))
+
+
+def _generation_config(folder: str, model: Any) -> Any:
+    from transformers import GenerationConfig
+
+    if (Path(folder) / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(folder)
+    return model.generation_config
+
+
+@contextlib.contextmanager
+def _matrices_as_stored(folder: Path) -> Iterator[None]:
+    """Have transformers leave matrices in the one dtype that a checkpoint has, so that it maps and does not copy them.
+
+    All else comes in float32. Where transformers has no such plan, or the checkpoint several dtypes, matrices are in
+    float32, too: it takes more memory, and is the same.
+    """
+    from transformers import PreTrainedModel
+
+    dtype = _STORED_DTYPES.get(_only_dtype(folder) or "")
+    plan = "_get_dtype_plan"
+    plan_of = getattr(PreTrainedModel, plan, None)
+    if dtype is None or plan_of is None:
+        yield
+        return
+
+    def planned(self: Any, default: torch.dtype) -> dict[str, torch.dtype]:
+        names = "|".join(re.escape(f"{name}.weight") for name, _ in matrix_layers(self))
+        return {**plan_of(self, default), f"^(?:{names})$": dtype}
+
+    setattr(PreTrainedModel, plan, planned)
+    try:
+        yield
+    finally:
+        setattr(PreTrainedModel, plan, plan_of)
+
+
+def _only_dtype(folder: Path) -> str | None:
+    """Return the dtype of all tensors of a checkpoint that hold floating-point numbers; None where they differ."""
+    found = {dtype for dtype in _stored_dtypes(folder).values() if dtype not in _WHOLE_NUMBERS}
+    return found.pop() if len(found) == 1 else None
 
 
 def _modules_of(keys: list[str], model: nn.Module) -> tuple[str, ...]:
@@ -160,25 +234,27 @@ def _modules_of(keys: list[str], model: nn.Module) -> tuple[str, ...]:
 
 def _digest(model: nn.Module, missing: list[str]) -> str:
     digest = hashlib.sha256()
+    layers = dict(matrix_layers(model))
     for name, tensor in sorted(model.state_dict().items()):
         if name in missing:
             continue
-        data = tensor.detach().contiguous()
+        layer = layers.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
+        data = (tensor.detach() if layer is None else weight_of(layer)).contiguous()
         digest.update(f"{name} {data.dtype} {tuple(data.shape)}\n".encode())
-        digest.update(memoryview(data.numpy()).cast("B") if data.numel() else b"")
+        array: Any = data.numpy()
+        digest.update(memoryview(array).cast("B") if data.numel() else b"")
     return digest.hexdigest()
 
 
-def _checkpoint_dtypes(folder: Path) -> dict[str, str]:
+def _stored_dtypes(folder: Path) -> dict[str, str]:
+    """Return the dtype of each tensor of a checkpoint, as safetensors calls it."""
     from safetensors import safe_open
 
     dtypes: dict[str, str] = {}
     for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
-                dtype = tensors.get_slice(name).get_dtype()
-                if dtype != "F32":
-                    dtypes[name] = dtype
+                dtypes[name] = tensors.get_slice(name).get_dtype()
     return dtypes
 
 

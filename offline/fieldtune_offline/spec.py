@@ -65,9 +65,9 @@ class PrecisionSpec:
     These are the settings of all precisions together: one that the chosen precision does not have is refused.
     """
 
-    name: Annotated[str, tyro.conf.arg(name="base", metavar="PRECISION")] = "float32"
+    name: Annotated[str | None, tyro.conf.arg(name="base", metavar="PRECISION")] = None
     """float32, or what linear layers are packed into, int4 for instance; embeddings are int8 then. Another name is
-    refused with the list of those that there are."""
+    refused with the list of those that there are. Left out, as the checkpoint is packed, else float32."""
 
     block: int | None = None
     """Columns that share a scale, of precisions with blocks; left out, 64."""

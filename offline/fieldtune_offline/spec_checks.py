@@ -25,7 +25,7 @@ def checked_spec(spec: BuildSpec, task: type[Task]) -> BuildSpec:
     if spec.method.rank is not None and spec.method.rank < 1:
         raise ValueError(f"rank is {spec.method.rank}; expected at least 1")
     check_calibration(spec)
-    if spec.base.name != FLOAT32:
+    if spec.base.name not in (None, FLOAT32):
         _check_packed(spec)
     if spec.target:
         spec = dataclasses.replace(spec, split="auto") if spec.split == "none" else spec

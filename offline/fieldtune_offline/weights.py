@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from fieldtune_offline.lowering.builder import TWIN
+from fieldtune_offline.lowering.builder import TWIN, onnx_dtype
 
 _CONSTANT = "constant."
+_ALIGNMENT = 64
 _SAFETENSORS_DTYPES = {
     ir.DataType.FLOAT: "F32",
     ir.DataType.DOUBLE: "F64",
@@ -106,13 +107,12 @@ def _checkpoint_name(target: str, model_path: str) -> str:
 
 
 def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, Slot]:
-    """Write tensors in the order of their names and return where each lies."""
-    from safetensors.torch import save_file
-
-    ordered = {name: tensors[name].detach().contiguous() for name in sorted(tensors)}
-    save_file(ordered, str(path), metadata={"format": "pt"})
-    path.chmod(0o644)  # safetensors writes for its owner alone, which a copied bundle's reader is not
-    return read_slots(path)
+    """Write tensors one after another, as ``write_lazy_weights`` does, and return where each lies."""
+    lazy = {
+        name: LazyTensor(onnx_dtype(tensor.dtype), tuple(tensor.shape), tensor.detach().numpy)
+        for name, tensor in tensors.items()
+    }
+    return write_lazy_weights(path, lazy)
 
 
 def read_slots(path: Path) -> dict[str, Slot]:
@@ -157,6 +157,39 @@ def write_lazy_weights(path: Path, tensors: Mapping[str, LazyTensor]) -> dict[st
                 )
             file.write(array.reshape(-1).view(np.uint8).data)
     return {name: dataclasses.replace(slot, offset=8 + len(text) + slot.offset) for name, slot in slots.items()}
+
+
+class Scratch:
+    """Tensors that are put into a file one after another, and mapped from there.
+
+    Args:
+        path: of the file, which is made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.touch()
+
+    def keep(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Write tensors, and return the same mapped; nothing but the file holds them then."""
+        kept = []
+        with self._path.open("ab") as file:
+            for tensor in tensors:
+                file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+                kept.append((file.tell(), tensor))
+                file.write(np.ascontiguousarray(tensor.detach().numpy()).reshape(-1).view(np.uint8).data)
+        return [
+            mapped_tensor(self._path, Slot(offset, tensor.nbytes, onnx_dtype(tensor.dtype), tuple(tensor.shape)))
+            for offset, tensor in kept
+        ]
+
+
+def mapped_tensor(path: Path, slot: Slot) -> torch.Tensor:
+    """Return a tensor of a file, mapped; one without elements is not in it."""
+    if not slot.length:
+        return torch.from_numpy(np.empty(slot.shape, slot.dtype.numpy()))
+    # Copied on writing, as torch wants memory that it could write to; nothing writes.
+    return torch.from_numpy(np.memmap(path, slot.dtype.numpy(), "c", slot.offset, slot.shape))
 
 
 def bind_weights(values: Iterable[ir.Value], slots: Mapping[str, Slot], path: Path) -> None:

@@ -1,6 +1,7 @@
 """Builds on a packed base: methods and tasks, splits, what stays in float32, and what is refused."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from fieldtune_offline.ort_training.export import export_ort_training
 from fieldtune_offline.precisions.int8 import Int8
 from fieldtune_offline.precisions.table import precision_of
 from fieldtune_offline.spec import MergeSpec, PrecisionSpec
+from nf4_reference import bitsandbytes, needs_bitsandbytes
 
 pytestmark = pytest.mark.slow
 
@@ -115,3 +117,30 @@ def test_what_is_made_of_float32_says_so(tmp_path, tiny_bundles):
         merge_adapter(MergeSpec(bundle=bundle, adapter=adapter, out=tmp_path / "merged"))
     with pytest.raises(InvalidBundle, match="the official training artifacts are in float32"):
         export_ort_training(bundle)
+
+
+@needs_bitsandbytes
+def test_a_checkpoint_that_bitsandbytes_wrote_is_taken_bit_for_bit(decoder, tiny_models, tmp_path):
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    bitsandbytes()
+    settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    folder = tmp_path / "quantized"
+    shutil.copytree(tiny_models / "lm", folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    AutoModelForCausalLM.from_pretrained(tiny_models / "lm", quantization_config=settings).save_pretrained(folder)
+    manifest = build_bundle(dataclasses.replace(decoder, model=str(folder)))
+    assert manifest.base.packed.recipe == "nf4/64/double"
+    stored, held = load_file(folder / "model.safetensors"), load_file(open_bundle(decoder.out).weights_path)
+    names = [name.removesuffix(".weight.absmax") for name in stored if name.endswith(".absmax")]
+    names = [name for name in names if not name.endswith(".nested_absmax")]
+    assert len(names) == 14
+    parts = {"codes": "weight", "scales": "weight.absmax", "nested": "weight.nested_absmax"}
+    for name in names:
+        for part, theirs in parts.items():
+            assert torch.equal(held[f"{name}.{part}"].flatten(), stored[f"{name}.{theirs}"].flatten()), (name, part)
+    # What it stands for is a base like any other.
+    other = build_bundle(
+        dataclasses.replace(decoder, model=str(folder), base=PrecisionSpec(name="float32"), out=tmp_path / "float32")
+    )
+    assert other.base.packed is None
+    assert other.base.sha256 == manifest.base.sha256

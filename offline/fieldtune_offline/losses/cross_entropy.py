@@ -20,12 +20,14 @@ from fieldtune_offline.lowering.needed import needed_nodes
 from fieldtune_offline.lowering.shapes import Shapes
 from fieldtune_offline.precisions.interface import PackedInputs
 from fieldtune_offline.precisions.operators import lowered_product, marked, packed_input_gradient, packed_product
-from fieldtune_offline.precisions.table import FLOAT32
+from fieldtune_offline.precisions.stored import Stored
 
 CHUNK_ROWS = 64
 """At most so many rows are in a chunk; all chunks have the same number, so that few are filled up."""
 IGNORED = -100
 """The target of a row that does not count."""
+STORED = Stored().recipe
+"""Of a head that is not packed, whose only part is its weight."""
 INT64 = torch.int64
 _ROWS = sympy.Symbol("chunk", integer=True, positive=True)
 
@@ -136,14 +138,14 @@ def _chunk(call: Call, *, unpacked: bool) -> tuple[ir.Graph, dict[str, Tensor]]:
     hidden = build.source(f"{name}hidden", torch.float32, (_ROWS, width))
     target = build.source(f"{name}target", INT64, (_ROWS, 1))
     inside.shapes.learn(hidden)
-    recipe, parts = call.raw("recipe"), call.tensors("parts")
-    packed = PackedInputs(parts if recipe == FLOAT32 else [marked(part) for part in parts], tokens, width)
+    parts = call.tensors("parts")
+    packed = PackedInputs(parts if call.raw("recipe") == STORED else marked(parts), tokens, width)
     column, grid = target.dims, (_ROWS, tokens)
 
     def op(op_type: str, *inputs: Tensor, dims: Sequence[Dim] = column, **attributes: int) -> Tensor:
         return build.op(op_type, inputs, torch.float32, dims, **attributes)
 
-    logits = lowered_product(inside, recipe, hidden, packed, unpacked=unpacked)
+    logits = lowered_product(inside, hidden, packed, "lower_product", unpacked=unpacked)
     if call.has("bias"):
         logits = op("Add", logits, call.tensor("bias"), dims=grid)
     ignored = build.op("Equal", [target, build.constant(IGNORED, INT64)], torch.bool, column)
@@ -159,7 +161,7 @@ def _chunk(call: Call, *, unpacked: bool) -> tuple[ir.Graph, dict[str, Tensor]]:
         probabilities = op("Mul", op("Exp", logarithms, dims=grid), counted, dims=grid)
         less = op("Sub", op("GatherElements", probabilities, index, axis=1), counted)
         slopes = op("ScatterElements", probabilities, index, less, dims=grid, axis=1)
-        outputs["gradient"] = lowered_product(inside, recipe, slopes, packed, backward=True, unpacked=unpacked)
+        outputs["gradient"] = lowered_product(inside, slopes, packed, "lower_input_gradient", unpacked=unpacked)
     values = [tensor.value for tensor in outputs.values()]
     return ir.Graph([hidden.value, target.value], values, nodes=needed_nodes(build.nodes, values), name=name), outputs
 

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fieldtune_offline.losses.cross_entropy import CHUNK_ROWS, chunked_cross_entropy
-from fieldtune_offline.precisions.packing import packed_form
-from fieldtune_offline.precisions.table import FLOAT32
+from fieldtune_offline.losses.cross_entropy import CHUNK_ROWS, STORED, chunked_cross_entropy
+from fieldtune_offline.precisions.holding import held_matrix
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -25,8 +24,8 @@ class FrozenHead:
 
     def sums(self, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the summed loss and how many targets were likeliest: hidden (n, width), targets (n,)."""
-        form = packed_form(self.layer)
-        recipe, parts = (FLOAT32, (self.layer.weight,)) if form is None else (form.recipe, form.parts)
+        held = held_matrix(self.layer)
+        recipe, parts = (STORED, (self.layer.weight,)) if held is None else (held.precision.recipe, held.parts)
         rows = self.layer.weight.shape[0]
         loss, correct, _ = chunked_cross_entropy(hidden, targets, parts, self.layer.bias, recipe, rows, CHUNK_ROWS)
         return loss, correct
@@ -34,7 +33,6 @@ class FrozenHead:
     @contextlib.contextmanager
     def passed_over(self) -> Iterator[None]:
         """Let the layer return what it is given, so that a model's logits are its last hidden states."""
-        # A packed layer has a forward of its own, beside that of its class.
         attributes = vars(self.layer)
         own = {name: attributes[name] for name in ("forward",) if name in attributes}
         attributes["forward"] = lambda hidden: hidden
@@ -52,7 +50,8 @@ def frozen_head(model: Any) -> FrozenHead | None:
     changes that one in place, which torch counts.
     """
     head = model.get_output_embeddings()
-    if type(head) is not nn.Linear or head.weight.requires_grad or (head.bias is not None and head.bias.requires_grad):
+    plain = nn.Linear in (type(head), getattr(head, "kind", None))  # a held layer is of a class of its own
+    if not plain or head.weight.requires_grad or (head.bias is not None and head.bias.requires_grad):
         return None
     seen: list[tuple[torch.Tensor, int]] = []
     hook = head.register_forward_hook(lambda _module, _inputs, output: seen.append((output, output._version)))

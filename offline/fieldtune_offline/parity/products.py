@@ -15,7 +15,7 @@ from fieldtune.adapters import Adapter
 from fieldtune.bundle import WEIGHTS_NAME, Bundle
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.adapted import Adapted
-from fieldtune_offline.graph import Graph
+from fieldtune_offline.graph import Graph, packed_weights
 from fieldtune_offline.parity.whole import arrays_of, moved_inputs, open_on_cpu, perturbed, relative_difference
 from fieldtune_offline.precisions.operators import PRODUCT, Product
 from fieldtune_offline.precisions.table import precision_of
@@ -95,7 +95,7 @@ def _run(
     path = made.root / "graphs" / _PROBE
     try:
         ir.save(probe, path)
-        session = open_on_cpu(path, lean=True)
+        session = open_on_cpu(path, lean=True, in_order=bool(packed_weights(graph.model.graph)))
         # What is multiplied may be an input itself.
         fed = {name: feeds[name] for name in given if name not in shown and name not in in_rounds}
         outputs = {**shown, **in_rounds}

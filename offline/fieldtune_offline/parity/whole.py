@@ -6,7 +6,7 @@ padding and masked labels, against transformers' own loss and torch's autograd.
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from fieldtune.adapters import Adapter, from_theta, inference_inputs
 from fieldtune.bundle import Bundle, FloatArray, ParitySpec
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.adapted import Adapted
-from fieldtune_offline.tasks.interface import Batch, Task
+from fieldtune_offline.tasks.interface import GRADIENT, Batch, Task
 
 LOSS_TOLERANCE = 1e-5
 """Relative to the loss."""
@@ -31,13 +31,28 @@ _VANISHING = 1e-6
 keys shifts every attention score of a row alike, which softmax takes back out."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Sessions:
-    """The three graphs in stock ONNX Runtime."""
+    """The graphs of a folder in stock ONNX Runtime on the CPU, each opened when it is first run.
 
-    gradient: Any
-    evaluation: Any
-    inference: Any
+    Args:
+        folder: where they lie.
+        in_order: names of those whose nodes run in the order of the file.
+        lean: whether one at a time is open, with its weights in memory once at most; slower.
+    """
+
+    def __init__(self, folder: Path, in_order: Collection[str] = (), *, lean: bool = False) -> None:
+        self._folder, self._in_order, self._lean = folder, frozenset(in_order), lean
+        self._open: dict[str, Any] = {}
+
+    def run(self, graph: str, outputs: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[Any]:
+        """Return outputs of a graph."""
+        if graph not in self._open:
+            if self._lean:
+                self._open.clear()
+            path = self._folder / f"{graph}.onnx"
+            self._open[graph] = open_on_cpu(path, lean=self._lean, in_order=graph in self._in_order)
+        values: list[Any] = self._open[graph].run(list(outputs), feeds)
+        return values
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,22 +70,28 @@ class GradientComparison:
     faults: tuple[str, ...]
 
 
-def open_sessions(folder: Path) -> Sessions:
-    """Open gradient.onnx, eval.onnx and infer.onnx of a folder on the CPU."""
-    gradient, evaluation, inference = (open_on_cpu(folder / f"{name}.onnx") for name in ("gradient", "eval", "infer"))
-    return Sessions(gradient, evaluation, inference)
+def open_on_cpu(path: Path, *, lean: bool = False, in_order: bool = False) -> Any:
+    """Open one graph on the CPU, with ONNX Runtime's warnings off.
 
-
-def open_on_cpu(path: Path, *, lean: bool = False) -> Any:
-    """Open one graph on the CPU, with ONNX Runtime's warnings off; lean is slower, with weights in memory once."""
+    Args:
+        path: of the graph.
+        lean: whether weights are in memory once, and those that are mapped not at all; slower.
+        in_order: whether nodes run in the order of the file.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if lean:
-        options.enable_cpu_mem_arena = False
-        options.add_session_config_entry("session.disable_prepacking", "1")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    if in_order:
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    if not lean:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    options.enable_cpu_mem_arena = False
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    # What is computed from weights alone would be kept beside them.
+    return onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
+    )
 
 
 def compare_gradients(
@@ -211,7 +232,7 @@ class _Comparison:
         expected.backward()  # type: ignore[no-untyped-call]
         arrays = arrays_of(feeds)
         names = ["loss_sum", "weight", "grad_sum"]
-        loss_sum, weight_sum, grad_sum = self.sessions.gradient.run(names, {**arrays, "theta": self.theta})
+        loss_sum, weight_sum, grad_sum = self.sessions.run(GRADIENT, names, {**arrays, "theta": self.theta})
         loss = self._loss("gradient.onnx", loss_sum, weight_sum, float(expected.detach()), float(weight))
         gradient, vanishing = self._gradients(grad_sum)
         model.zero_grad(set_to_none=True)
@@ -222,7 +243,7 @@ class _Comparison:
         with torch.no_grad():
             expected, weight = self.task.reference_loss(feeds)
         arrays = arrays_of(feeds)
-        loss_sum, weight_sum = self.sessions.evaluation.run(["loss_sum", "weight"], {**arrays, **self.adapter})
+        loss_sum, weight_sum = self.sessions.run("eval", ["loss_sum", "weight"], {**arrays, **self.adapter})
         return self._loss("eval.onnx", loss_sum, weight_sum, float(expected), float(weight))
 
     def serving(self, feeds: Batch) -> float:
@@ -230,7 +251,7 @@ class _Comparison:
         with torch.no_grad():
             expected = self.task.inference_reference(feeds)
         arrays = arrays_of(feeds)
-        outputs = self.sessions.inference.run(list(expected), {**arrays, **self.adapter})
+        outputs = self.sessions.run("infer", list(expected), {**arrays, **self.adapter})
         worst = 0.0
         for name, output in zip(expected, outputs, strict=True):
             # What a padding position would say next is nobody's business, and masks leave it undefined.

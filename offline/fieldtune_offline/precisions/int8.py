@@ -82,14 +82,15 @@ def lower_rows(call: Call, ids: Tensor, codes: Tensor, scales: Tensor) -> Tensor
 
 
 def _quantized_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return x as integers from -128 to 127 (float64), and the scale of each row."""
+    """Return x as integers (int8), and the scale of each row."""
     scales = (x.abs().amax(-1, keepdim=True) * torch.tensor(1 / _LARGEST)).clamp(min=_TINY)
-    return torch.round(x / scales).clamp(-_MIDDLE, _LARGEST).to(torch.float64), scales
+    return torch.round(x / scales).clamp(-_MIDDLE, _LARGEST).to(torch.int8), scales
 
 
 def _integer_product(quantized: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    # float64 holds every sum of products of bytes exactly, as the kernels' int32 does.
-    return (quantized @ codes.to(torch.float64)).to(torch.float32)
+    flat = quantized.reshape(-1, quantized.shape[-1])
+    # Sums of products of bytes in int32, as the kernels have them.
+    return torch._int_mm(flat, codes).to(torch.float32).reshape(*quantized.shape[:-1], codes.shape[1])
 
 
 def _lower_product(call: Call, x: Tensor, codes: Tensor, scales: Tensor | None, width: int) -> Tensor:

@@ -85,6 +85,13 @@ class Precision(abc.ABC):
         matrix = self.lower_matrix(call, packed)
         return call.build.op("Gemm", [x, matrix], x.dtype, (x.dims[0], packed.rows), transA=0, transB=1)
 
+    def lower_served(self, call: Call, x: Tensor, packed: PackedInputs) -> Tensor:
+        """Emit ``product`` where the parts are constants, which ONNX Runtime may put in an order of its own once.
+
+        The graphs that serve are opened for many small products: one token at a time.
+        """
+        return self.lower_product(call, x, packed)
+
     def lower_input_gradient(self, call: Call, gradient: Tensor, packed: PackedInputs) -> Tensor:
         """Emit ``input_gradient`` for a gradient of the shape (n, rows); the result has the shape (n, columns)."""
         matrix, dims = self.lower_matrix(call, packed), (gradient.dims[0], packed.columns)

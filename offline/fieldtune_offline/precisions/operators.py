@@ -114,57 +114,59 @@ def _backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
 packed_product.register_autograd(_backward, setup_context=_keep)
 
 
-def lowerings(*, unpacked: bool) -> Lowerings:
+def lowerings(*, serving: bool = False, unpacked: bool = False) -> Lowerings:
     """Return how the operators are lowered.
 
     Args:
+        serving: whether the parts of packed matrices are constants, and products those of ``Precision.lower_served``.
         unpacked: whether products of integers give way to products of unpacked matrices.
     """
+    product = functools.partial(_lower_product, serving=serving, unpacked=unpacked)
     return {
-        torch.ops.fieldtune.packed_product.default: functools.partial(_lower_product, unpacked=unpacked),
+        torch.ops.fieldtune.packed_product.default: product,
         torch.ops.fieldtune.packed_input_gradient.default: functools.partial(_lower_gradient, unpacked=unpacked),
-        torch.ops.fieldtune.packed_rows.default: _lower_rows,
+        torch.ops.fieldtune.packed_rows.default: functools.partial(_lower_rows, serving=serving),
     }
 
 
-def _lower_product(call: Call, *, unpacked: bool) -> Tensor:
+def _lower_product(call: Call, *, serving: bool, unpacked: bool) -> Tensor:
     x = _flat(call, "x")
     columns = x.dims[1]
     assert isinstance(columns, int)
-    packed = PackedInputs(_parts(call), int(call.number("rows")), columns)
-    return _lowered(call, x, packed, backward=False, unpacked=unpacked)
+    parts = call.tensors("parts") if serving else marked(call.tensors("parts"))
+    packed = PackedInputs(parts, int(call.number("rows")), columns)
+    return _lowered(call, x, packed, "lower_served" if serving else "lower_product", unpacked=unpacked)
 
 
 def _lower_gradient(call: Call, *, unpacked: bool) -> Tensor:
     gradient = _flat(call, "gradient")
     rows = gradient.dims[1]
     assert isinstance(rows, int)
-    parts = [call.build.twin(part) for part in _parts(call)]
+    parts = [call.build.twin(part) for part in marked(call.tensors("parts"))]
     packed = PackedInputs(parts, rows, int(call.number("columns")))
-    return _lowered(call, gradient, packed, backward=True, unpacked=unpacked)
+    return _lowered(call, gradient, packed, "lower_input_gradient", unpacked=unpacked)
 
 
-def _lowered(call: Call, given: Tensor, packed: PackedInputs, *, backward: bool, unpacked: bool) -> Tensor:
-    product = lowered_product(call, call.raw("recipe"), given, packed, backward=backward, unpacked=unpacked)
-    return call.shapes.reshape(product, call.dims)
+def _lowered(call: Call, given: Tensor, packed: PackedInputs, how: str, *, unpacked: bool) -> Tensor:
+    return call.shapes.reshape(lowered_product(call, given, packed, how, unpacked=unpacked), call.dims)
 
 
-def lowered_product(
-    call: Call, recipe: str, given: Tensor, packed: PackedInputs, *, backward: bool = False, unpacked: bool
-) -> Tensor:
-    """Emit a product, or the gradient of its input, and mark it where it is one of integers.
+def lowered_product(call: Call, given: Tensor, packed: PackedInputs, how: str, *, unpacked: bool) -> Tensor:
+    """Emit a product with the matrix of a call's recipe, and mark it where it is one of integers.
 
     Args:
         call: what to build with.
-        recipe: of the precision.
-        given: of shape (n, columns), or going backward (n, rows).
+        given: of shape (n, columns), or of a gradient (n, rows).
         packed: the matrix.
-        backward: whether it is the gradient of the input.
+        how: name of the lowering of ``Precision`` that emits it.
         unpacked: whether a product of integers gives way to one of the unpacked matrix.
     """
-    precision = precision_of(recipe)
+    precision = precision_of(call.raw("recipe"))
     kind = _multiplying(precision, unpacked=unpacked)
-    product = (kind.lower_input_gradient if backward else kind.lower_product)(precision, call, given, packed)
+    backward = how == "lower_input_gradient"
+    if kind is not type(precision) and not backward:
+        how = "lower_product"  # whose own form of the class multiplies with the unpacked matrix
+    product: Tensor = getattr(kind, how)(precision, call, given, packed)
     if kind.integer:
         names = tuple(str(part.value.name) for part in packed.parts)
         made_of = Product(precision.recipe, str(given.value.name), names, packed.rows, packed.columns, backward)
@@ -172,19 +174,17 @@ def lowered_product(
     return product
 
 
-def _lower_rows(call: Call) -> Tensor:
-    codes, scales = (marked(call.tensor(name)) for name in ("codes", "scales"))
+def _lower_rows(call: Call, *, serving: bool) -> Tensor:
+    parts = [call.tensor(name) for name in ("codes", "scales")]
+    codes, scales = parts if serving else marked(parts)
     return lower_rows(call, call.tensor("ids"), codes, scales)
 
 
-def _parts(call: Call) -> list[Tensor]:
-    return [marked(part) for part in call.tensors("parts")]
-
-
-def marked(part: Tensor) -> Tensor:
-    """Mark a weight as a part of a packed matrix, and return it."""
-    part.value.meta[PACKED] = True
-    return part
+def marked(parts: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Mark weights as parts of a packed matrix, and return them."""
+    for part in parts:
+        part.value.meta[PACKED] = True
+    return parts
 
 
 def _flat(call: Call, name: str) -> Tensor:

@@ -13,7 +13,7 @@ from fieldtune_offline.precisions.table import precision_of
 from packed_graphs import furthest, normal, opened, run, traced_graph
 
 TOKENS, WIDTH = 40, 16
-RECIPES = pytest.mark.parametrize("recipe", ["float32", "int8", "nf4/64/double"])
+RECIPES = pytest.mark.parametrize("recipe", ["stored", "int8", "nf4/64/double"])
 # Fewer rows than a chunk, as many, one more, and several chunks of which one is filled up.
 SIZES = pytest.mark.parametrize("count", [1, 4, 5, 11])
 
@@ -21,7 +21,7 @@ SIZES = pytest.mark.parametrize("count", [1, 4, 5, 11])
 class Head(nn.Module):
     """Loss, correct ones and, where asked for, the gradient: of hidden states and targets, four rows at a time."""
 
-    def __init__(self, recipe="float32", *, bias=True, results=(0, 1, 2)):
+    def __init__(self, recipe="stored", *, bias=True, results=(0, 1, 2)):
         super().__init__()
         self.recipe, self.results = recipe, results
         self.names = precision_of(recipe).part_names
@@ -62,7 +62,7 @@ def test_it_is_as_torch_wants_operators_to_be():
     hidden, targets = given(6)
     head = Head()
     torch.library.opcheck(
-        chunked_cross_entropy, (hidden.requires_grad_(), targets, head.parts, head.bias, "float32", TOKENS, 4)
+        chunked_cross_entropy, (hidden.requires_grad_(), targets, head.parts, head.bias, "stored", TOKENS, 4)
     )
 
 
@@ -94,7 +94,7 @@ def test_the_graph_computes_what_torch_computes(recipe, count):
 def test_likeliest_targets_are_counted_and_rows_that_do_not_count_are_not():
     head = Head(bias=False)
     hidden = normal(9, WIDTH, seed=3)
-    targets = (hidden @ head.weight.T).argmax(-1)
+    targets = (hidden @ head.stored.T).argmax(-1)
     targets[[2, 5]] = IGNORED
     assert run(opened(graph_of(head)), hidden, targets)[1] == 7
 

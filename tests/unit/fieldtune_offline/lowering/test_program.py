@@ -108,6 +108,26 @@ def test_a_buffer_that_changes_is_refused():
         lowered(exported(Counting()))
 
 
+class Overwriting(nn.Module):
+    """Writes a buffer for the input at hand, and reads it, as long rope does."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("factor", torch.ones(3))
+
+    def forward(self, x):
+        self.factor.copy_(torch.where(x.sum() > 0, 2.0, -1.0))
+        return x * self.factor
+
+
+def test_a_buffer_that_is_written_before_it_is_read_is_none_that_changes():
+    build, found = lowered(exported(Overwriting()))
+    assert len(found.outputs) == 1
+    read = {value.name for node in build.nodes for value in node.inputs}
+    assert "x" in read
+    assert "factor" not in read
+
+
 class Branching(nn.Module):
     def forward(self, x):
         return torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,))

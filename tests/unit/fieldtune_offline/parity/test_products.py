@@ -18,7 +18,8 @@ from fieldtune.errors import ParityError
 from fieldtune_offline.graph import packed_weights
 from fieldtune_offline.losses.cross_entropy import chunked_cross_entropy
 from fieldtune_offline.parity.products import TOLERANCE, check_products, products_of, show_rounds
-from fieldtune_offline.precisions.packing import pack_base, packed_form
+from fieldtune_offline.precisions.holding import held_matrix
+from fieldtune_offline.precisions.packing import pack_base
 from fieldtune_offline.precisions.table import precision_of
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.weights import bind_weights, write_weights
@@ -155,9 +156,9 @@ class WithLoss(nn.Module):
 
     def forward(self, x):
         hidden = torch.tanh(self.middle(torch.tanh(self.first(x))))
-        form = packed_form(self.last)
+        held = held_matrix(self.last)
         targets = torch.ones_like(hidden[:, 0], dtype=torch.int64)
-        loss, _, _ = chunked_cross_entropy(hidden, targets, form.parts, None, form.recipe, 4, 2)
+        loss, _, _ = chunked_cross_entropy(hidden, targets, held.parts, None, held.precision.recipe, 4, 2)
         return loss + torch.zeros_like(hidden[:, :1])
 
 

@@ -14,7 +14,7 @@ from fieldtune_offline.precisions.operators import (
     unpacked_products,
 )
 from fieldtune_offline.precisions.table import precision_of
-from packed_graphs import EXACT, RECIPES, Products, furthest, normal, products_graph
+from packed_graphs import EXACT, RECIPES, Products, Served, furthest, normal, opened, products_graph, run, served_graph
 
 EVERY = pytest.mark.parametrize("recipe", RECIPES)
 
@@ -118,3 +118,16 @@ def test_products_of_integers_are_recorded_with_what_they_are_made_of():
     other = products_graph(Products("int4/64/asymmetric", normal(8, 48)))
     for graph in (unpacked, other):
         assert not any(PRODUCT in value.meta for node in graph.model.graph for value in node.outputs)
+
+
+@EVERY
+@pytest.mark.parametrize("columns", [32, 48, 64, 112, 128, 208, 320])
+@pytest.mark.parametrize("count", [1, 7])
+def test_what_serves_has_constants_and_computes_the_same(recipe, columns, count):
+    matrix = normal(24, columns) + normal(24, 1, seed=3)  # so that zero points differ
+    module = Served(recipe, matrix)
+    graph = served_graph(module)
+    assert not any(value.meta.get(PACKED) for value in graph.model.graph.initializers.values())
+    x = normal(count, columns, seed=1)
+    (found,) = run(opened(graph), x)
+    assert furthest(found, packed_product(x, module.parts, recipe, 24)) < 1e-5

@@ -1,4 +1,4 @@
-"""float32: a matrix as it is, for what multiplies with a packed one or an unpacked one alike."""
+"""Matrices as the checkpoint stores them, in float32, bfloat16 or float16: the reference that packing is held to."""
 
 import torch
 
@@ -7,11 +7,11 @@ from fieldtune_offline.lowering.call import Call
 from fieldtune_offline.precisions.interface import PackedInputs, Parts, Precision
 
 
-class Float32(Precision):
-    """Nothing is packed: the only part is the matrix itself."""
+class Stored(Precision):
+    """Nothing is changed: a matrix is cast to float32 for one product; in graphs it is in float32."""
 
-    name = "float32"
-    part_names = ("weight",)
+    name = "stored"
+    part_names = ("stored",)
 
     @property
     def recipe(self) -> str:
@@ -19,20 +19,18 @@ class Float32(Precision):
         return self.name
 
     def pack(self, matrix: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the matrix."""
+        """Return it as it is."""
         return (matrix,)
 
     def unpack(self, parts: Parts, rows: int, columns: int) -> torch.Tensor:
-        """Return the matrix."""
-        del rows, columns
-        return parts[0]
+        """Return it in float32."""
+        return parts[0].to(torch.float32)
 
     def lower_matrix(self, call: Call, packed: PackedInputs) -> Tensor:
-        """Return the matrix."""
-        del call
-        return packed.parts[0]
+        """Cast it."""
+        return call.build.cast(packed.parts[0], torch.float32)
 
 
-def restored() -> Float32:
+def restored() -> Stored:
     """Return the precision of a recipe."""
-    return Float32()
+    return Stored()
