@@ -18,6 +18,7 @@ from fieldtune.bundle import (
     WEIGHTS_NAME,
     BaseModelSpec,
     Bundle,
+    Layout,
     Manifest,
     PackedSpec,
     ParitySpec,
@@ -25,7 +26,7 @@ from fieldtune.bundle import (
     TextSpec,
     file_spec,
 )
-from fieldtune.errors import UnsupportedModel
+from fieldtune.errors import ParityError, UnsupportedModel
 from fieldtune.files import output_folder
 from fieldtune.tasks import Task as DeviceTask
 from fieldtune.tasks import new_task
@@ -38,6 +39,7 @@ from fieldtune_offline.graph import Graph, packed_weights
 from fieldtune_offline.graphs import adapted_graph, gradient_graph
 from fieldtune_offline.methods.adapting import adapt, with_weights_named
 from fieldtune_offline.methods.choosing import chosen_method
+from fieldtune_offline.methods.table import method_named
 from fieldtune_offline.modalities.text import text_spec
 from fieldtune_offline.models import BaseModel, load_base
 from fieldtune_offline.node_table import node_table
@@ -109,8 +111,7 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
             base.tokenizer.backend_tokenizer.save(str(staging / TOKENIZER_NAME))
         told = new_task(task_spec, text=text, image=base.image, tokenizer_path=staging / TOKENIZER_NAME)
         calibration = _calibration(spec, told, report)
-        adapted = adapt(base, spec, kind)
-        (release_trained if precision else release_all)(adapted.model)
+        adapted = _adapted(base, spec, kind, packs=precision is not None)
         task = kind(adapted.model, base.image)
         shapes = _parity_shapes(spec, base)
         packed = _packed(spec, adapted, task, shapes, precision, staging, report) if precision else None
@@ -119,13 +120,15 @@ def build_bundle(spec: BuildSpec, report: Report = lambda _: None) -> Manifest:
         split = _split(spec, graphs, report)
         graphs += split.graphs if split else ()
         report("writing weights and graphs")
+        # Before packed layers map their parts from the file.
+        layout = with_weights_named(adapted, {name: held for graph in graphs for name, held in graph.weights.items()})
         slots = _write(staging, graphs, adapted)
-        manifest = _manifest(task_spec, base, packed, adapted, text, graphs, split, staging)
+        manifest = _manifest(task_spec, base, packed, adapted, layout, text, graphs, split, staging)
         report("comparing with torch on stock ONNX Runtime")
         initial = read_adapter(staging / ADAPTER_NAME)
         made = Bundle(staging, manifest)
         if any(products_of(graph) for graph in graphs):
-            unpacked = _lowered(spec, traced, adapted, unpacked=True)
+            unpacked = _unpacked(spec, traced, adapted, split)
             parity = _compared_unpacked(made, slots, unpacked, adapted, task, initial, shapes)
             check_products(made, graphs, adapted, task, initial, shapes[0])
         else:
@@ -174,6 +177,15 @@ def _shown(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_LABELS_SHOWN]) + (f", … and {more} more" if more > 0 else "")
 
 
+def _adapted(base: BaseModel, spec: BuildSpec, task: type[Task], *, packs: bool) -> Adapted:
+    """Put the adapter on the base, whose layers hold their matrices as they are stored; all but frozen ones let go."""
+    adapted = adapt(base, spec, task)
+    (release_trained if packs else release_all)(adapted.model)
+    if spec.adapter is None:
+        method_named(adapted.method).start(adapted.model)
+    return adapted
+
+
 def _packed(
     spec: BuildSpec,
     adapted: Adapted,
@@ -188,11 +200,8 @@ def _packed(
     before = torch_answers(adapted, task, shapes)
     report(f"packing the base ({precision.recipe})")
     packing = pack_base(adapted.model, precision, keep=Scratch(staging / _SCRATCH_NAME).keep)
-    if packing.integer and spec.split != "none":
-        raise UnsupportedModel(
-            f"--base {precision.name} multiplies integers, and a split cannot be compared with torch then; take "
-            "another base, or build without --split"
-        )
+    if spec.adapter is None:
+        method_named(adapted.method).start(adapted.model)
     kept = ", ".join(f"{name} ({reason})" for name, reason in packing.kept.items())
     report(f"packed: {len(packing.matrices)} matrices" + (f"; in float32 stay {kept}" if kept else ""))
     cost = packing_cost(shapes, before, torch_answers(adapted, task, shapes))
@@ -242,6 +251,21 @@ def _split(spec: BuildSpec, graphs: Sequence[Graph], report: Report) -> Split | 
     return split
 
 
+def _unpacked(spec: BuildSpec, traced: _Traced, adapted: Adapted, split: Split | None) -> list[Graph]:
+    """Return the graphs with unpacked matrices, and their parts, which are cut where those that were written are."""
+    graphs = _lowered(spec, traced, adapted, unpacked=True)
+    if split is None:
+        return graphs
+    gradient, *others = graphs
+    found = split_prefix(gradient, others)
+    if found.spec != split.spec or found.computed_by != split.computed_by:
+        raise ParityError(
+            "with unpacked matrices the frozen part would be cut off elsewhere, so that it cannot be compared with "
+            "torch; build without --split"
+        )
+    return [*graphs, *found.graphs]
+
+
 def _compared(
     bundle: Bundle, adapted: Adapted, task: Task, initial: Adapter, shapes: list[tuple[int, int]]
 ) -> tuple[ParitySpec, ...]:
@@ -276,6 +300,8 @@ def _compared_unpacked(
         _save(graph, slots, folder)
     with unpacked_products():
         parity = check_parity(_sessions(made, folder), adapted, task, made, initial, shapes)
+        if made.manifest.split is not None:
+            check_split(made, adapted, task, initial, shapes, folder)
     shutil.rmtree(folder)
     return parity
 
@@ -329,6 +355,7 @@ def _manifest(
     base: BaseModel,
     packed: PackedSpec | None,
     adapted: Adapted,
+    layout: Layout,
     text: TextSpec | None,
     graphs: list[Graph],
     split: Split | None,
@@ -351,7 +378,7 @@ def _manifest(
         text=text,
         image=base.image,
         peft_config=peft_config,
-        layout=with_weights_named(adapted, {name: held for graph in graphs for name, held in graph.weights.items()}),
+        layout=layout,
         graphs={graph.name: graph.spec("graphs") for graph in graphs},
         parity=(),
         tools={name: tool_version(name) for name in _TOOLS},

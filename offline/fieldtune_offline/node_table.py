@@ -17,6 +17,8 @@ from fieldtune.bundle.node_tables import FORMAT_VERSION
 from fieldtune_offline.lowering.needed import captured
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+_PACKED_PRODUCTS = ("MatMulBnb4", "MatMulNBits")
+"""Of ONNX Runtime's own domain."""
 _PLAIN_ATTRIBUTES = (
     ir.AttributeType.FLOAT,
     ir.AttributeType.FLOATS,
@@ -133,7 +135,9 @@ def multiply_accumulates(node: ir.Node) -> list[int | str]:
     """
     if node.op_type == "Scan":
         return _in_rounds(node)
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+    if node.op_type in _PACKED_PRODUCTS:  # its matrix lies in some packed form, and its columns are an attribute
+        return [*_shape(node.outputs[0]), node.attributes["K"].as_int()]
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "MatMulIntegerToFloat"):
         return []
     left, right = node.inputs[:2]
     assert left is not None

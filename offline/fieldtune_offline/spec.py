@@ -150,6 +150,9 @@ class MergeSpec:
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder of the merged bundle."""
 
+    float32: bool = False
+    """Write float32 weights, also where the base is packed: larger, and without the rounding of packing anew."""
+
     target: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PROFILE")] = ()
     """Hardware profiles whose accelerators the whole network is quantized for."""
 

@@ -59,10 +59,6 @@ def check_calibration(spec: BuildSpec | MergeSpec) -> None:
 
 def _check_packed(spec: BuildSpec) -> None:
     """Refuse what is made of float32 graphs alone."""
-    if spec.target:
-        raise UnsupportedModel(
-            f"--base {spec.base.name}: what a target runs is quantized from float32; leave --base or --target out"
-        )
     if spec.ort_training:
         raise UnsupportedModel(
             f"--base {spec.base.name}: the official training artifacts are float32; leave --base or --ort-training out"

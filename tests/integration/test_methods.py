@@ -183,6 +183,25 @@ def test_a_bundle_computes_what_peft_computes(built, case):
         assert record.inference_relative <= 1e-4
 
 
+@pytest.mark.parametrize("case", [case for case, (_, settings, _) in CASES.items() if settings["name"] == "dora"])
+def test_new_magnitudes_are_those_of_peft(built, case):
+    folder, bundle = built(case)
+    kind, settings, _ = CASES[case]
+    config = new_config(
+        method_named("dora"), MethodSpec(**settings), task_class(TASKS.get(kind, "text-generation")), ()
+    )
+    with quiet_loading():
+        model = get_peft_model(_base(case, folder), config)
+    expected = {f"{name.removesuffix('.default.weight')}": value.detach() for name, value in model.named_parameters()
+                if "lora_magnitude_vector" in name}  # fmt: skip
+    stored = read_adapter(bundle / "adapter").tensors.tensors
+    found = {name: torch.from_numpy(stored[name].float32()) for name in stored if "lora_magnitude_vector" in name}
+    assert found.keys() == expected.keys()
+    assert len(found) > 0
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_an_adapter_of_peft_is_served(built, tmp_path, case):
     folder, bundle = built(case)

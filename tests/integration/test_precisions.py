@@ -3,18 +3,20 @@
 import dataclasses
 import shutil
 
+import onnx_ir as ir
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from fieldtune.bundle.node_tables import read_node_table
 from fieldtune.bundle.opening import open_bundle
-from fieldtune.errors import InvalidBundle, ParityError, UnsupportedModel
+from fieldtune.errors import InvalidBundle, ParityError
 from fieldtune_offline import BuildSpec, MethodSpec, build_bundle
-from fieldtune_offline.merge import merge_adapter
 from fieldtune_offline.ort_training.export import export_ort_training
+from fieldtune_offline.passes.split_prefix import split_prefix
 from fieldtune_offline.precisions.int8 import Int8
 from fieldtune_offline.precisions.table import precision_of
-from fieldtune_offline.spec import MergeSpec, PrecisionSpec
+from fieldtune_offline.spec import PrecisionSpec
 from nf4_reference import bitsandbytes, needs_bitsandbytes
 
 pytestmark = pytest.mark.slow
@@ -23,6 +25,7 @@ PAIRS = {"target_modules": ("q_proj", "down_proj"), "rank": 4}
 CASES = {
     "int8-lora": (PrecisionSpec(name="int8"), MethodSpec(target_modules=("embed_tokens", "lm_head", "q_proj"))),
     "int4-dora": (PrecisionSpec(name="int4", block=32, symmetric=True), MethodSpec(name="dora", **PAIRS)),
+    "int8-dora": (PrecisionSpec(name="int8"), MethodSpec(name="dora", target_modules=("embed_tokens", "q_proj"))),
     "nf4-miss": (PrecisionSpec(name="nf4", double_quant=False), MethodSpec(name="miss", **PAIRS)),
 }
 
@@ -58,8 +61,20 @@ def test_a_language_model_computes_what_torch_computes_with_the_unpacked_matrice
     assert {held[f"model.layers.0.mlp.up_proj.{part}"].dtype for part in ("codes", "scales")} <= {
         *(torch.uint8, torch.int8, torch.float32),
     }
-    assert "model.layers.0.mlp.up_proj.weight" not in held
+    assert not [name for name in held if name.endswith(("proj.weight", "head.weight", "tokens.weight"))]
     assert held["model.norm.weight"].dtype == torch.float32
+    # What DoRA's magnitudes are fed with is found by the names of the parts.
+    for weight in filter(None, (parameter.weight for parameter in manifest.layout.parameters)):
+        assert weight.packed.recipe in packed.matrices.values()
+        assert held[f"{weight.name}.codes"].shape[0] == weight.packed.rows
+    # A new adapter starts with the lengths of the unpacked matrices, so that it changes nothing.
+    adapter = load_file(open_bundle(decoder.out).adapter_path / "adapter_model.safetensors")
+    for p in (p for p in manifest.layout.parameters if p.weight is not None):
+        precision = precision_of(p.weight.packed.recipe)
+        parts = [held[f"{p.weight.name}.{part}"] for part in precision.part_names]
+        matrix = precision.unpack(parts, p.weight.packed.rows, p.weight.packed.columns)
+        lengths = torch.linalg.norm(matrix, dim=0 if p.weight.axes[0] == "num_embeddings" else 1)
+        torch.testing.assert_close(adapter[p.key].reshape(-1), lengths, rtol=1e-5, atol=0)
 
 
 def test_what_is_stored_is_what_the_checkpoints_matrix_packs_to(encoder, tiny_models):
@@ -72,10 +87,43 @@ def test_what_is_stored_is_what_the_checkpoints_matrix_packs_to(encoder, tiny_mo
         assert torch.equal(held[f"bert.{name}.{part}"], expected)
 
 
-def test_the_frozen_part_is_cut_off_a_packed_base(encoder):
-    manifest = build_bundle(dataclasses.replace(encoder, base=PrecisionSpec(name="nf4"), split=1, sequence=16))
+@pytest.mark.parametrize("base", ["int8", "nf4"])
+def test_the_frozen_part_is_cut_off_a_packed_base(encoder, base):
+    manifest = build_bundle(dataclasses.replace(encoder, base=PrecisionSpec(name=base), split=1, sequence=16))
     assert {"prefix", "suffix_gradient", "suffix_eval", "suffix_infer"} <= manifest.graphs.keys()
     assert manifest.graphs["prefix"].in_order
+    opened = open_bundle(encoder.out)
+    # The last block alone is trained: the products of the first one are all in the prefix.
+    prefix, suffix = (
+        {node.module for node in read_node_table(encoder.out / opened.manifest.graphs[name].nodes).nodes if node.macs}
+        for name in ("prefix", "suffix_infer")
+    )
+    assert {name for name in prefix if "layer.0." in name}
+    assert not {name for name in suffix if "layer.0." in name}
+    assert {name for name in suffix if "layer.1." in name}
+    assert not (encoder.out / "unpacked").exists()
+
+
+@pytest.mark.parametrize("wrong", ["prefix", "suffix_gradient"])
+def test_a_part_whose_products_of_integers_are_not_torchs_is_not_written(encoder, monkeypatch, wrong):
+    def split(gradient, others):
+        cut = split_prefix(gradient, others)
+        for graph in cut.graphs:
+            for node in graph.model.graph if graph.name == wrong else ():
+                if node.op_type == "QuantizeLinear":  # a scale that is not that of the rows
+                    node.replace_input_with(1, bent(node))
+        return cut
+
+    def bent(node):
+        doubled = ir.node("Add", [node.inputs[1], node.inputs[1]])
+        doubled.outputs[0].type, doubled.outputs[0].shape = node.inputs[1].type, node.inputs[1].shape
+        node.graph.insert_before(node, doubled)
+        return doubled.outputs[0]
+
+    monkeypatch.setattr("fieldtune_offline.build.split_prefix", split)
+    with pytest.raises(ParityError, match=rf"products of integers are not those of torch.*\n.*{wrong}\.onnx"):
+        build_bundle(dataclasses.replace(encoder, base=PrecisionSpec(name="int8"), split=1, sequence=16))
+    assert not encoder.out.exists()
 
 
 @pytest.mark.parametrize(
@@ -85,7 +133,6 @@ def test_the_frozen_part_is_cut_off_a_packed_base(encoder):
         ({"base": PrecisionSpec(name="int4", block=48)}, ValueError, "block is 48; expected 32, 64, 128"),
         ({"base": PrecisionSpec(name="int8", block=32)}, ValueError, "--block: the base int8 has no such setting"),
         ({"base": PrecisionSpec(symmetric=True)}, ValueError, "--symmetric: the base float32 has no such setting"),
-        ({"base": PrecisionSpec(name="int8"), "split": 1, "sequence": 16}, UnsupportedModel, "multiplies integers"),
     ],
 )
 def test_what_does_not_go_together_is_refused(encoder, changes, error, message):
@@ -110,13 +157,11 @@ def test_a_product_of_integers_that_is_not_torchs_is_not_written(encoder, monkey
     assert not encoder.out.exists()
 
 
-def test_what_is_made_of_float32_says_so(tmp_path, tiny_bundles):
-    bundle = tiny_bundles / "packed-int4"
-    adapter = bundle / "adapter"
-    with pytest.raises(InvalidBundle, match=r"packed \(int4/64/asymmetric\), and an adapter is merged.*--base float32"):
-        merge_adapter(MergeSpec(bundle=bundle, adapter=adapter, out=tmp_path / "merged"))
-    with pytest.raises(InvalidBundle, match="the official training artifacts are in float32"):
-        export_ort_training(bundle)
+def test_what_is_made_of_float32_says_so(tiny_bundles):
+    with pytest.raises(
+        InvalidBundle, match=r"packed \(int4/64/asymmetric\), and the official training artifacts are in"
+    ):
+        export_ort_training(tiny_bundles / "packed-int4")
 
 
 @needs_bitsandbytes

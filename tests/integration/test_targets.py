@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 
 import onnx
 import onnx_ir as ir
+from safetensors.numpy import load_file
 
 from fieldtune.adapters.arrays import from_theta, inference_inputs, to_theta
 from fieldtune.adapters.directory import read_adapter, write_adapter
@@ -33,6 +34,7 @@ from fieldtune_offline.accelerators.int8.running import open_model
 from fieldtune_offline.accelerators.prefixes import add_target, add_targets, load_targets
 from fieldtune_offline.cli import main as offline
 from fieldtune_offline.cli.build import target_table
+from fieldtune_offline.spec import PrecisionSpec
 
 
 def examples(bundle, count, *, labelled=True):
@@ -173,6 +175,30 @@ def test_a_build_from_an_adapter_measures_that_adapter_and_its_head(tiny_bundles
     )  # fmt: skip
     accuracy = build_bundle(spec).targets["kv260"].accuracy
     assert (accuracy.measure, accuracy.before, accuracy.after) == ("model", 1 / 3, 1 / 3)
+
+
+@pytest.mark.parametrize("base", ["int8", "int4"])
+def test_a_target_of_a_packed_base_is_quantized_from_its_unpacked_matrices(tiny_bundles, tmp_path, base):
+    texts = tmp_path / "texts.jsonl"
+    rows = [{"text": f"{word} film", "label": "negative"} for word in ("bad", "poor", "dull", "boring", "good", "fine")]
+    texts.write_text("\n".join(json.dumps(row) for row in [*rows, {"text": "a fine plot", "label": "positive"}] * 3))
+    spec = BuildSpec(
+        model=str(tiny_bundles / "models" / "classifier"), task="text-classification", sequence=16, split=1,
+        labels=("negative", "positive"), base=PrecisionSpec(name=base), target=("kv260",), calibration=texts,
+        calibration_examples=10, out=tmp_path / "bundle",
+    )  # fmt: skip
+    manifest = build_bundle(spec)
+    assert open_bundle(spec.out).manifest.base.packed.recipe.startswith(base)
+    accuracy = manifest.targets["kv260"].accuracy
+    assert accuracy.boundary_snr_db > 15
+    nodes = {name: read_node_table(spec.out / manifest.graphs[name].nodes).nodes for name in ("prefix_kv260", "prefix")}
+    products = [node for node in nodes["prefix_kv260"] if node.macs]
+    assert products
+    assert {node.op for node in products} <= {"Gemm", "MatMul", "Conv"}
+    assert len([node for node in nodes["prefix"] if node.macs]) == len(products)
+    held = load_file(open_bundle(spec.out).weights_path)
+    assert not [name for name in held if name.endswith("dense.weight")]
+    assert not (spec.out / "unpacked").exists()
 
 
 def test_calibration_examples_that_cannot_be_used_are_named_before_anything_is_traced(tiny_bundles, tmp_path):

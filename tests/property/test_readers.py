@@ -33,7 +33,7 @@ from fieldtune.adapters.adapter import Adapter
 from fieldtune.adapters.directory import CONFIG_NAME, read_adapter, write_adapter
 from fieldtune.adapters.methods.table import method_of
 from fieldtune.bundle.dimensions import dimension_sizes
-from fieldtune.bundle.layout import BaseWeight
+from fieldtune.bundle.layout import BaseWeight, PackedWeight
 from fieldtune.bundle.manifest import FileSpec, Manifest, decodes
 from fieldtune.bundle.manifest_reading import read_manifest
 from fieldtune.bundle.node_tables import NodeTable, Quantization, Value, parse_node_table
@@ -119,7 +119,7 @@ TENSORS = st.builds(
     st.integers(-100, 100),
 )
 PARAMETERS = st.builds(
-    lambda key, axes, two, flags, replaces, weight: parameter(
+    lambda key, axes, two, flags, replaces, weight, packed: parameter(
         key,
         axes,
         module=key,
@@ -128,7 +128,7 @@ PARAMETERS = st.builds(
         optional=flags[2],
         transposed=two and len(axes) == 2,
         replaces=replaces,
-        weight=weight and BaseWeight(name=weight, axes=("out_features",)),
+        weight=weight and BaseWeight(name=weight, axes=("out_features",), packed=packed),
     ),
     TEXTS,
     st.dictionaries(TEXTS, st.integers(0, 9), max_size=3),
@@ -136,6 +136,7 @@ PARAMETERS = st.builds(
     st.tuples(st.booleans(), st.booleans(), st.booleans()),
     st.none() | TEXTS,
     st.none() | TEXTS.filter(bool),
+    st.none() | st.builds(PackedWeight, recipe=TEXTS, rows=st.integers(1, 9), columns=st.integers(1, 9)),
 )
 GRAPHS = st.builds(
     lambda name, tensors: (name, graph_spec(name, inputs=tensors, outputs=tensors[:1], adapter_inputs=tensors[1:])),

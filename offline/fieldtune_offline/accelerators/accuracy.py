@@ -47,18 +47,19 @@ class _Boundaries:
     half_up: Boundary
 
 
-def open_prefixes(staging: Path, manifest: Manifest, quantized: ir.Model) -> Prefixes:
+def open_prefixes(staging: Path, manifest: Manifest, quantized: ir.Model, source: Path | None = None) -> Prefixes:
     """Open the forms of a bundle's prefix.
 
     Args:
         staging: folder of the bundle.
         manifest: of it, with a split.
         quantized: the prefix for an accelerator.
+        source: file of the float32 prefix; the bundle's own if None.
     """
     raised = quantized.clone()
     round_halves_up(raised)
     return Prefixes(
-        exact=open_on_cpu(staging / manifest.graphs[PREFIX_GRAPH].path),
+        exact=open_on_cpu(staging / manifest.graphs[PREFIX_GRAPH].path if source is None else source),
         half_even=open_model(quantized, fused=False),
         half_up=open_model(raised, fused=False),
         suffix=open_on_cpu(staging / manifest.graphs[SUFFIX_GRAPHS["infer"]].path),

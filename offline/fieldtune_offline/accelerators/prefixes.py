@@ -1,13 +1,16 @@
 """Quantized prefixes: the frozen part of a split bundle for each accelerator, held to its rules, and measured."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
 
 from fieldtune.bundle import (
     PREFIX_GRAPH,
+    Bundle,
     GraphSpec,
     Manifest,
     NodeTable,
@@ -27,8 +30,10 @@ from fieldtune_offline.accelerators.int8 import Quantize, Quantized, planned_tab
 from fieldtune_offline.environments import Report
 from fieldtune_offline.graph import MIN_ORT
 from fieldtune_offline.node_table import node_table
+from fieldtune_offline.parity.unpacked import write_unpacked
 
 REFERENCE_FOLDER = "reference"
+_UNPACKED = "unpacked"
 
 
 def load_targets(names: Sequence[str]) -> list[HardwareProfile]:
@@ -71,13 +76,27 @@ def add_targets(
         PlacementRefused: as ``add_target``.
     """
     report(str(calibration))
-    if quantizer is quantize:
-        # Another quantizer may leave other operators in float32, so that its result alone tells.
+    with _float32_prefix(staging, manifest) as source:
+        if quantizer is quantize:
+            # Another quantizer may leave other operators in float32, so that its result alone tells.
+            for profile in targets:
+                _check_plan(source, profile)
         for profile in targets:
-            _check_plan(staging / manifest.graphs[PREFIX_GRAPH].path, profile)
-    for profile in targets:
-        manifest = add_target(staging, manifest, profile, calibration, report, quantizer)
+            manifest = add_target(staging, manifest, profile, calibration, report, quantizer, source)
     return manifest
+
+
+@contextlib.contextmanager
+def _float32_prefix(staging: Path, manifest: Manifest) -> Iterator[Path]:
+    """Give the file of the float32 prefix: of a packed base one with unpacked matrices, for as long as that takes."""
+    path = manifest.graphs[PREFIX_GRAPH].path
+    if manifest.base.packed is None:
+        yield staging / path
+        return
+    folder = staging / _UNPACKED
+    write_unpacked(Bundle(staging, manifest), [PREFIX_GRAPH], folder)
+    yield folder / path
+    shutil.rmtree(folder)
 
 
 def add_target(
@@ -87,6 +106,7 @@ def add_target(
     calibration: Calibration,
     report: Report,
     quantizer: Quantize = quantize,
+    source: Path | None = None,
 ) -> Manifest:
     """Quantize the prefix of a bundle that is being written, for one accelerator; return the manifest with the target.
 
@@ -97,6 +117,7 @@ def add_target(
         calibration: examples.
         report: called with one line at the start of each stage.
         quantizer: what quantizes.
+        source: file of the float32 prefix; the bundle's own if None.
 
     Raises:
         ExportError: no examples; or UnsupportedModel, an operator or a size that the accelerator cannot take.
@@ -106,13 +127,14 @@ def add_target(
     assert profile.accelerator is not None
     accelerator, name = profile.accelerator, f"{PREFIX_GRAPH}_{profile.name}"
     report(f"quantizing the prefix for {profile.name}")
-    quantized = _quantized(staging, manifest, accelerator, calibration, report, quantizer)
+    source = staging / manifest.graphs[PREFIX_GRAPH].path if source is None else source
+    quantized = _quantized(source, manifest, accelerator, calibration, report, quantizer)
     quantized.model.graph.name = name
     spec = _write(quantized.model, name, staging)
     placement = _held(read_node_table(staging / spec.nodes), profile, name)
     report(f"{profile.name}: {placement.offload:.1%} of the prefix's products in {placement.partitions} partition(s)")
     report(f"measuring what quantizing for {profile.name} cost")
-    prefixes = open_prefixes(staging, manifest, quantized.model)
+    prefixes = open_prefixes(staging, manifest, quantized.model, source)
     reference = f"{REFERENCE_FOLDER}/{profile.name}.safetensors"
     write_reference(staging / reference, prefixes, calibration, manifest, accelerator.batch)
     target = TargetSpec(
@@ -159,7 +181,7 @@ def _held(table: NodeTable, profile: HardwareProfile, graph: str) -> PlacementRe
 
 
 def _quantized(
-    staging: Path,
+    source: Path,
     manifest: Manifest,
     accelerator: Accelerator,
     calibration: Calibration,
@@ -171,7 +193,7 @@ def _quantized(
         {name: array[:count] for name, array in arrays.items()}
         for count, arrays in padded_batches(calibration.encoded, chosen, manifest, accelerator.batch)
     )
-    return quantizer(staging / manifest.graphs[PREFIX_GRAPH].path, accelerator, feeds, report=report)
+    return quantizer(source, accelerator, feeds, report=report)
 
 
 def _write(model: ir.Model, name: str, staging: Path) -> GraphSpec:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from fieldtune.bundle import Manifest, PackedSpec
+    from fieldtune.bundle import Manifest, MergedSpec, PackedSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,9 @@ def stage_printer(console: "Console") -> "Callable[[str], None]":
 def parity_tables(manifest: "Manifest") -> "list[Table]":
     """Return what a build measured as tables: parity of the graphs, then what packing, artifacts and targets bring."""
     tables = [_merge_parity_table(manifest) if manifest.merged else _parity_table(manifest)]
-    if manifest.base.packed:
+    if manifest.merged and manifest.merged.cost:
+        tables.append(_merge_cost_table(manifest.merged))
+    if manifest.base.packed and manifest.base.packed.cost:
         tables.append(_packing_table(manifest.base.packed))
     if manifest.ort_training:
         tables.append(ort_parity_table(manifest))
@@ -149,6 +151,16 @@ def _packing_table(packed: "PackedSpec") -> "Table":
         table.add_row(
             _shape(cost.batch, cost.sequence), *losses, f"{cost.gradient_cosine:.4f}", f"{cost.outputs_relative:.1e}"
         )
+    return table
+
+
+def _merge_cost_table(merged: "MergedSpec") -> "Table":
+    """Return how far the merged bundle is from the packed one with the adapter beside it as a table."""
+    columns = ("batch, sequence", ">loss with the adapter", ">loss merged", ">outputs, relative")
+    table = new_table("What merging into the packed base changes", columns)
+    for cost in merged.cost:
+        losses = f"{cost.loss:.4f}", f"{cost.merged_loss:.4f}"
+        table.add_row(_shape(cost.batch, cost.sequence), *losses, f"{cost.outputs_relative:.1e}")
     return table
 
 

@@ -15,10 +15,11 @@ class Merge:
     """Fold an adapter into a bundle's weights: a bundle of its own, which runs without adapters and trains none.
 
     Its graphs are compared with those of the bundle that take the adapter as inputs; a merge that differs is not
-    written.
+    written. A packed base is packed anew by the same recipes, and what that changes is printed.
 
     Examples:
       fieldtune-offline merge artifacts/minilm adapters/kitchen --out artifacts/minilm-kitchen
+      fieldtune-offline merge artifacts/minilm-int4 adapters/kitchen --float32 --out artifacts/minilm-kitchen
       fieldtune-offline merge artifacts/photos adapters/dock --out dock --target vek280 --calibration photos.jsonl
     """
 

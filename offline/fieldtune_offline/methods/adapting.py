@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fieldtune.adapters import PREFIX, Adapter, read_adapter
-from fieldtune.bundle import BaseWeight, Layout, ParameterSpec
+from fieldtune.bundle import BaseWeight, Layout, PackedWeight, ParameterSpec
 from fieldtune.errors import InvalidAdapter, UnsupportedModel, listed
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.methods.choosing import chosen_method
@@ -20,6 +20,7 @@ from fieldtune_offline.methods.last_blocks import last_blocks
 from fieldtune_offline.methods.peft_config import check_config, check_names, check_targeted, new_config, stored_config
 from fieldtune_offline.methods.table import method_named
 from fieldtune_offline.models import BaseModel
+from fieldtune_offline.precisions.holding import held_matrix
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 from fieldtune_offline.tasks.interface import Task
@@ -259,11 +260,30 @@ def with_weights_named(adapted: Adapted, held: Mapping[str, torch.Tensor]) -> La
     parameters: list[ParameterSpec] = []
     for p in adapted.layout.parameters:
         if p.weight is not None:
-            tensor = adapted.model.get_submodule(f"{PREFIX}{p.module}").get_base_layer().weight
-            name = names.get(tensor.data_ptr())
-            if name is None:
+            base = adapted.model.get_submodule(f"{PREFIX}{p.module}").get_base_layer()
+            weight = _named_weight(base, p.weight, names)
+            if weight is None:
                 raise UnsupportedModel(f"{p.module}: no graph reads its weight as the checkpoint has it")
-            parameters.append(dataclasses.replace(p, weight=dataclasses.replace(p.weight, name=name)))
+            parameters.append(dataclasses.replace(p, weight=weight))
         else:
             parameters.append(p)
     return Layout(tuple(parameters))
+
+
+def _named_weight(base: nn.Module, weight: BaseWeight, names: Mapping[int, str]) -> BaseWeight | None:
+    """Return a weight by its name in the file, given the names of all tensors by where they lie; None for none."""
+    packed = held_matrix(base)
+    if packed is None:
+        name = names.get(base.get_parameter("weight").data_ptr())
+        return None if name is None else dataclasses.replace(weight, name=name)
+    found = {
+        names.get(tensor.data_ptr(), "").removesuffix(f".{part}")
+        for part, tensor in zip(packed.precision.part_names, packed.parts, strict=True)
+    }
+    name = found.pop()
+    if found or not name:
+        return None
+    # Matrices are packed with a row for each output, also those that are stored the other way round.
+    axes = weight.axes if isinstance(base, nn.Embedding) else ("out_features", "in_features")
+    shape = PackedWeight(recipe=packed.precision.recipe, rows=packed.rows, columns=packed.columns)
+    return BaseWeight(name=name, axes=axes, packed=shape)

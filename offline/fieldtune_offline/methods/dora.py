@@ -17,6 +17,8 @@ from fieldtune_offline.methods.interface import Facts, ServingInput, ones_unfed
 from fieldtune_offline.methods.lora import Lora
 from fieldtune_offline.passes.fold_factors import fold_dora
 from fieldtune_offline.passes.merged_tensor import Fold
+from fieldtune_offline.precisions import operators
+from fieldtune_offline.precisions.holding import held_matrix, weight_of
 from fieldtune_offline.spec import MethodSpec
 
 _MAGNITUDE = "lora_magnitude_vector"
@@ -48,12 +50,22 @@ class Dora(Lora):
         # Decay would draw a magnitude to 0; it starts at the length of the base's.
         return Facts(axes=axes.get(_outputs(weight), ("out_features",)), decay=False, weight_axes=weight)
 
+    def start(self, model: nn.Module) -> None:
+        """Set each magnitude to ‖W + s · B A‖, so that the adapter changes nothing while B is 0."""
+        for layer in self.layers(model).values():
+            base = layer.get_base_layer()
+            if not isinstance(base, nn.Conv2d):  # has its weight, and its magnitude of PEFT
+                a, b = (tensor.detach() for tensor in _pair(layer))
+                magnitude = layer.lora_magnitude_vector["default"].weight
+                lengths = torch.linalg.norm(_rows(base).detach() + layer.scaling["default"] * (b @ a), dim=1)
+                magnitude.data.copy_(lengths.reshape(magnitude.shape))
+
     @contextlib.contextmanager
     def training(self, model: nn.Module) -> Iterator[None]:
         """Give the layers the form above."""
         layers = list(self.layers(model).values())
         for layer in layers:
-            squares = _rows(layer.get_base_layer()).detach().pow(2).sum(1)
+            squares = _rows(layer.get_base_layer()).detach().pow(2).sum(1)  # one matrix at a time is unpacked
             layer.lora_magnitude_vector["default"].register_buffer(_SQUARES, squares, persistent=False)
         try:
             with _replaced(layers, _training_scale):
@@ -66,6 +78,15 @@ class Dora(Lora):
     def serving(self, model: nn.Module) -> Iterator[None]:
         """Take m / ‖W + s · B A‖ in place of the magnitude, and alpha / rank out of the graph: both are fed."""
         with super().serving(model), _replaced(self.layers(model).values(), _served_scale):
+            yield
+
+    @contextlib.contextmanager
+    def reference(self, model: nn.Module) -> Iterator[None]:
+        """Have PEFT find the weights of packed layers, which it reads for their norms: one layer's at a time."""
+        with contextlib.ExitStack() as stack:
+            for layer in self.layers(model).values():
+                if held_matrix(layer.get_base_layer()) is not None:
+                    stack.enter_context(_weight_while_called(layer))
             yield
 
     def serving_inputs(self, adapted: Adapted) -> list[ServingInput]:
@@ -99,7 +120,7 @@ def _outputs_last(base: nn.Module) -> bool:
 
 def _rows(base: Any) -> torch.Tensor:
     """Return a weight with a row for each output."""
-    weight: torch.Tensor = base.weight
+    weight = weight_of(base)
     return weight.T if _outputs_last(base) else weight.flatten(1)
 
 
@@ -113,8 +134,7 @@ def _training_scale(layer: Any) -> torch.Tensor:
     """Return m / ‖W + s · B A‖, the norm detached; 0 of an output without weights, such as a padding token's logit."""
     magnitude, base, scale = layer.lora_magnitude_vector["default"], layer.get_base_layer(), layer.scaling["default"]
     a, b = (tensor.detach().flatten(1) for tensor in _pair(layer))
-    # No weight is transposed in a graph: A goes to the side that W's inputs are on.
-    crossed = ((a @ base.weight) * b.T).sum(0) if _outputs_last(base) else ((_rows(base) @ a.T) * b).sum(1)
+    crossed = _crossed(base, a, b)
     added = ((b @ (a @ a.T)) * b).sum(1)
     squares = getattr(magnitude, _SQUARES) + 2 * scale * crossed + scale * scale * added
     lengths = squares.clamp_min(0).sqrt().detach()
@@ -123,10 +143,44 @@ def _training_scale(layer: Any) -> torch.Tensor:
     return factor
 
 
+def _crossed(base: Any, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return (W Aᵀ) ∘ B summed over the rank; of a packed W exactly, for the squares beside it are those of its values.
+
+    No weight is transposed in a graph: A goes to the side that W's inputs are on.
+    """
+    packed = held_matrix(base)
+    if packed is not None:
+        parts, recipe, transposed = list(packed.parts), packed.precision.recipe, not isinstance(base, nn.Embedding)
+        product = operators.exact_product(a, parts, recipe, packed.rows, packed.columns, transposed)
+        crossed: torch.Tensor = (product * b.T).sum(0)
+        return crossed
+    return ((a @ base.weight) * b.T).sum(0) if _outputs_last(base) else ((_rows(base) @ a.T) * b).sum(1)
+
+
 def _served_scale(layer: Any) -> torch.Tensor:
     """Return what is fed under the magnitude's key."""
     fed: torch.Tensor = layer.lora_magnitude_vector["default"].weight
     return fed
+
+
+@contextlib.contextmanager
+def _weight_while_called(layer: Any) -> Iterator[None]:
+    """Have a packed layer's ``weight`` be the unpacked one for as long as a call of PEFT's layer lasts."""
+    base = layer.get_base_layer()
+    held = base.weight.data
+
+    def unpack(*_: object) -> None:
+        base.weight.data = weight_of(base)
+
+    def leave(*_: object) -> None:
+        base.weight.data = held
+
+    handles = layer.register_forward_pre_hook(unpack), layer.register_forward_hook(leave, always_call=True)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextlib.contextmanager
@@ -156,12 +210,20 @@ def _forward(layer: Any, scale_of: Callable[[Any], torch.Tensor]) -> Callable[..
         return _with_bias(total * scale_of(layer), base.bias, (1, -1, 1, 1))
 
     def linear(x: torch.Tensor) -> torch.Tensor:
-        plain = x @ base.weight if _outputs_last(base) else nn.functional.linear(x, base.weight)
-        return _with_bias((plain + _update(layer, x)) * scale_of(layer), base.bias, (-1,))
+        return _with_bias((_product(base, x) + _update(layer, x)) * scale_of(layer), base.bias, (-1,))
 
     if isinstance(base, nn.Embedding):
         return embedding
     return convolution if isinstance(base, nn.Conv2d) else linear
+
+
+def _product(base: Any, x: torch.Tensor) -> torch.Tensor:
+    """Return W x."""
+    packed = held_matrix(base)
+    if packed is not None:
+        product: torch.Tensor = operators.packed_product(x, list(packed.parts), packed.precision.recipe, packed.rows)
+        return product
+    return x @ base.weight if _outputs_last(base) else nn.functional.linear(x, base.weight)
 
 
 def _with_bias(total: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, ...]) -> torch.Tensor:

@@ -141,6 +141,13 @@ class Method(abc.ABC):
             tensor: it.
         """
 
+    def start(self, model: nn.Module) -> None:
+        """Set what a new adapter starts with that depends on the base's weights: on loading, and when it is packed.
+
+        PEFT has no weights to take it from while layers hold their matrices in parts.
+        """
+        del model
+
     @contextlib.contextmanager
     def training(self, model: nn.Module) -> Iterator[None]:
         """Give the layers the form in which the training graph is traced, for as long as the context lasts."""
@@ -150,6 +157,12 @@ class Method(abc.ABC):
     @contextlib.contextmanager
     def serving(self, model: nn.Module) -> Iterator[None]:
         """Give the layers the form in which eval.onnx and infer.onnx are traced, for as long as the context lasts."""
+        del model
+        yield
+
+    @contextlib.contextmanager
+    def reference(self, model: nn.Module) -> Iterator[None]:
+        """Let PEFT's own forward pass compute with a packed base, for as long as the context lasts."""
         del model
         yield
 

@@ -4,6 +4,7 @@ One session is open at a time and its weights are not packed a second time, so t
 than the model.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fieldtune.bundle import (
     FloatArray,
     GraphSpec,
     Manifest,
+    MergeCost,
     MergeParitySpec,
     forward_graphs,
 )
@@ -28,11 +30,26 @@ from fieldtune_offline.tasks.interface import Arrays
 MERGE_TOLERANCE = 1e-4
 """Relative to the loss, and to the largest element of an output. Folding rounds each weight once; 1e-6 to 1e-5 is what
 the models of this project's tests differ by."""
+_TIMES = 4
+"""What rounding activations to integers may do to a merged bundle, of what it does to the one before."""
 _EVALUATION = "eval"
 _TOKENS_AFTER_A_PAST = 2
 
 Exchange = tuple[Arrays, Arrays]
 """What a graph was fed, and what it answered."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Answers:
+    """What the graphs of a bundle answer.
+
+    Attributes:
+        evaluation: what eval.onnx answers to each batch.
+        served: graph → for each batch, what it was fed and what it answered.
+    """
+
+    evaluation: list[Arrays]
+    served: Mapping[str, list[list[Exchange]]]
 
 
 def check_merge(
@@ -52,39 +69,144 @@ def check_merge(
         ParityError: a difference above MERGE_TOLERANCE; every one is listed.
     """
     batches = noise_batches(source.root, source.manifest)
-    losses = _ask_all(source.graph_path(_EVALUATION), batches, adapter)
-    whole = {_EVALUATION: _ask_all(merged / manifest.graphs[_EVALUATION].path, batches, {})}
-    inference: list[dict[str, float]] = [{} for _ in batches]
-    for graph in forward_graphs(manifest):
-        if graph != _EVALUATION:
-            served = _serve(source, graph, batches, adapter)
-            asked = [feeds for exchanges in served for feeds, _ in exchanges]
-            whole[graph] = _ask_all(merged / manifest.graphs[graph].path, asked, {})
-            left = iter(whole[graph])
-            for number, exchanges in enumerate(served):
-                for feeds, expected in exchanges:
-                    inference[number] |= _inference_differences(graph, feeds, expected, next(left))
+    expected = _answers(source, batches, adapter)
+    found = _answers_to(Bundle(merged, manifest), batches, expected, {})
+    whole = {_EVALUATION: found.evaluation} | {
+        graph: [answer for exchanges in served for _, answer in exchanges] for graph, served in found.served.items()
+    }
     cut = _cut_differences(merged, manifest, batches, whole) if manifest.split else [{} for _ in batches]
     faults: list[str] = []
     records = []
     for number, batch in enumerate(batches):
-        rows, length = batch["input_ids"].shape if "input_ids" in batch else (len(batch["labels"]), 0)
-        where = f"batch {rows}, sequence {length}"
-        loss = relative_difference(whole[_EVALUATION][number]["loss_sum"], losses[number]["loss_sum"])
-        differences = {"eval.onnx's loss_sum": loss, **inference[number], **cut[number]}
-        faults += [
-            f"{where}: {what} differs by {difference:.1e}"
-            for what, difference in differences.items()
-            if not difference <= MERGE_TOLERANCE
-        ]
-        worst = max(inference[number].values())
-        records.append(MergeParitySpec(batch=rows, sequence=length, loss_relative=loss, inference_relative=worst))
+        rows, length = _shape(batch)
+        loss, inference = _differences(found, expected, number)
+        differences = {**loss, **inference, **cut[number]}
+        faults += _faults(batch, differences, MERGE_TOLERANCE)
+        worst = max(inference.values())
+        records.append(
+            MergeParitySpec(batch=rows, sequence=length, loss_relative=max(loss.values()), inference_relative=worst)
+        )
     if faults:
         raise ParityError(
             "the merged graphs do not compute what the bundle's do with the adapter; nothing was written"
             f"{listed(faults)}"
         )
     return tuple(records)
+
+
+def merge_cost(
+    source: Bundle, adapter: Mapping[str, FloatArray], merged: Path, manifest: Manifest
+) -> tuple[MergeCost, ...]:
+    """Return what merging into a packed base changes, on the noise that merges are compared on; as ``check_merge``."""
+    batches = noise_batches(source.root, source.manifest)
+    expected = _answers(source, batches, adapter)
+    found = _answers_to(Bundle(merged, manifest), batches, expected, {})
+    costs = []
+    for number, batch in enumerate(batches):
+        rows, length = _shape(batch)
+        squares, largest = 0.0, 0.0
+        for graph, exchanges in expected.served.items():
+            for (feeds, before), (_, after) in zip(exchanges[number], found.served[graph][number], strict=True):
+                for name in before:
+                    seen = _seen(name, before[name], feeds)
+                    squares += float(np.square(after[name][seen] - before[name][seen], dtype=np.float64).sum())
+                    largest += float(np.square(before[name][seen], dtype=np.float64).sum())
+        costs.append(
+            MergeCost(
+                batch=rows,
+                sequence=length,
+                loss=_loss(expected.evaluation[number]),
+                merged_loss=_loss(found.evaluation[number]),
+                outputs_relative=float(np.sqrt(squares / (largest or 1.0))),
+            )
+        )
+    return tuple(costs)
+
+
+def check_packed(
+    source: tuple[Bundle, Bundle], adapter: Mapping[str, FloatArray], merged: tuple[Bundle, Bundle]
+) -> None:
+    """Check that a merged packed bundle computes with its matrices as the one that it was merged from does.
+
+    Each is compared with itself with unpacked matrices. Products of integers differ from those by what rounding
+    activations does, the merged ones by no more than a few times as much as those that the build compared with torch.
+
+    Args:
+        source: the bundle that takes the adapter as inputs, packed and with unpacked matrices.
+        adapter: by input name.
+        merged: the merged one, likewise.
+
+    Raises:
+        ParityError: a larger difference; every one is listed.
+    """
+    batches = noise_batches(source[0].root, source[0].manifest)
+    faults: list[str] = []
+    allowed, found = (
+        [_differences(answers, unpacked, number) for number in range(len(batches))]
+        for packed, plain, fed in ((*source, adapter), (*merged, {}))
+        for unpacked in [_answers(plain, batches, fed)]
+        for answers in [_answers_to(packed, batches, unpacked, fed)]
+    )
+    for batch, before, after in zip(batches, allowed, found, strict=True):
+        rounding = max(max(part.values()) for part in before)
+        for part in after:
+            faults += _faults(batch, part, max(MERGE_TOLERANCE, _TIMES * rounding))
+    if faults:
+        raise ParityError(
+            "the merged graphs do not compute what their packed matrices stand for; nothing was written"
+            f"{listed(faults)}"
+        )
+
+
+def _answers(bundle: Bundle, batches: Sequence[Arrays], adapter: Mapping[str, FloatArray]) -> _Answers:
+    served = {
+        graph: _serve(bundle, graph, batches, adapter)
+        for graph in forward_graphs(bundle.manifest)
+        if graph != _EVALUATION
+    }
+    return _Answers(_ask_all(bundle.graph_path(_EVALUATION), batches, adapter), served)
+
+
+def _answers_to(
+    bundle: Bundle, batches: Sequence[Arrays], others: _Answers, adapter: Mapping[str, FloatArray]
+) -> _Answers:
+    """Return what a bundle answers where it is fed what another one was, a past included."""
+    served: dict[str, list[list[Exchange]]] = {}
+    for graph, asked in others.served.items():
+        feeds = [given for exchanges in asked for given, _ in exchanges]
+        left = iter(_ask_all(bundle.graph_path(graph), feeds, adapter))
+        served[graph] = [[(given, next(left)) for given, _ in exchanges] for exchanges in asked]
+    return _Answers(_ask_all(bundle.graph_path(_EVALUATION), batches, adapter), served)
+
+
+def _differences(found: _Answers, expected: _Answers, number: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Return how far the loss and what is served of one batch are from what is expected."""
+    loss = relative_difference(found.evaluation[number]["loss_sum"], expected.evaluation[number]["loss_sum"])
+    inference: dict[str, float] = {}
+    for graph, exchanges in expected.served.items():
+        for (feeds, before), (_, after) in zip(exchanges[number], found.served[graph][number], strict=True):
+            inference |= _inference_differences(graph, feeds, before, after)
+    return {"eval.onnx's loss_sum": loss}, inference
+
+
+def _faults(batch: Arrays, differences: Mapping[str, float], tolerance: float) -> list[str]:
+    rows, length = _shape(batch)
+    return [
+        f"batch {rows}, sequence {length}: {what} differs by {difference:.1e}"
+        for what, difference in differences.items()
+        if not difference <= tolerance
+    ]
+
+
+def _shape(batch: Arrays) -> tuple[int, int]:
+    if "input_ids" in batch:
+        rows, length = batch["input_ids"].shape
+        return rows, length
+    return len(batch["labels"]), 0
+
+
+def _loss(answers: Arrays) -> float:
+    return float(answers["loss_sum"]) / (float(answers["weight"]) or 1.0)
 
 
 def _inference_differences(graph: str, feeds: Arrays, expected: Arrays, answers: Arrays) -> dict[str, float]:

@@ -12,11 +12,18 @@ import onnx_ir as ir
 import torch
 
 from fieldtune.adapters import Adapter
-from fieldtune.bundle import WEIGHTS_NAME, Bundle
+from fieldtune.bundle import PREFIX_GRAPH, WEIGHTS_NAME, Bundle
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.graph import Graph, packed_weights
-from fieldtune_offline.parity.whole import arrays_of, moved_inputs, open_on_cpu, perturbed, relative_difference
+from fieldtune_offline.parity.whole import (
+    arrays_of,
+    moved_inputs,
+    open_on_cpu,
+    perturbed,
+    relative_difference,
+    run_named,
+)
 from fieldtune_offline.precisions.operators import PRODUCT, Product
 from fieldtune_offline.precisions.table import precision_of
 from fieldtune_offline.tasks.interface import Task
@@ -52,6 +59,9 @@ def check_products(
     with perturbed(adapted) as theta, safe_open(made.root / WEIGHTS_NAME, framework="pt") as held:
         adapter = moved_inputs(theta, initial, made)
         batch = {**arrays_of(task.batch(*shape, 0)), **adapter, "theta": theta}
+        if made.manifest.split is not None:
+            session = open_on_cpu(made.graph_path(PREFIX_GRAPH), lean=True)
+            batch |= run_named(session, batch)
         served = [{**arrays_of(feeds), **adapter} for feeds in task.inference_batches(*shape, 0)]
         for graph in graphs:
             products = products_of(graph)

@@ -1,6 +1,7 @@
 """Parity of a split: prefix and suffix together compute what the whole graph computes, and each row for itself."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from fieldtune_offline.parity.whole import (
     open_on_cpu,
     perturbed,
     relative_difference,
+    run_named,
 )
 from fieldtune_offline.tasks.interface import Task
 
@@ -34,6 +36,7 @@ def check_split(
     task: Task,
     initial: Adapter,
     shapes: Sequence[tuple[int, int]],
+    folder: Path | None = None,
 ) -> None:
     """Compare the suffix graphs, fed by the prefix, with the whole graphs, at a perturbed adapter.
 
@@ -43,40 +46,34 @@ def check_split(
         task: gives batches.
         initial: its adapter, as read back from its folder.
         shapes: (batch, sequence) to compare at.
+        folder: with the graphs; the bundle's own if None.
 
     Raises:
         ParityError: a difference above its tolerance; every one is listed.
     """
     names = [PREFIX_GRAPH, *SUFFIX_GRAPHS, *SUFFIX_GRAPHS.values()]
-    sessions = {name: open_on_cpu(bundle.root / "graphs" / f"{name}.onnx") for name in names}
+    place = bundle.root / "graphs" if folder is None else folder
+    sessions = {name: open_on_cpu(place / f"{name}.onnx") for name in names}
     faults: list[str] = []
     manifest = bundle.manifest
     with perturbed(adapted) as theta:
         fed = moved_inputs(theta, initial, bundle)
         for seed, (batch, sequence) in enumerate(shapes):
             arrays = arrays_of(task.batch(batch, sequence, seed))
-            boundary = _run(sessions[PREFIX_GRAPH], arrays)
+            boundary = run_named(sessions[PREFIX_GRAPH], arrays)
             differences = [*_mixed_rows(sessions[PREFIX_GRAPH], arrays, boundary)]
             for name, behind in SUFFIX_GRAPHS.items():
                 feeds = {**arrays, **fed, "theta": theta}
-                whole, rest = _run(sessions[name], feeds), _run(sessions[behind], {**feeds, **boundary})
+                whole, rest = run_named(sessions[name], feeds), run_named(sessions[behind], {**feeds, **boundary})
                 differences += [f"{behind}'s {fault}" for fault in _faults(rest, whole, manifest)]
             faults += [f"batch {batch}, sequence {sequence}: {fault}" for fault in differences]
     if faults:
         raise ParityError(f"the split does not compute what the whole does; nothing was written{listed(faults)}")
 
 
-def _run(session: Any, arrays: _Arrays) -> dict[str, npt.NDArray[Any]]:
-    wanted = {value.name for value in session.get_inputs()}
-    wanted |= {value.name for value in session.get_overridable_initializers()}
-    outputs = [value.name for value in session.get_outputs()]
-    feeds = {name: array for name, array in arrays.items() if name in wanted}
-    return dict(zip(outputs, session.run(outputs, feeds), strict=True))
-
-
 def _mixed_rows(prefix: Any, arrays: _Arrays, boundary: _Arrays) -> list[str]:
     """Return where a sample's rows depend on the samples beside it: in another order, each must be the same."""
-    turned = _run(prefix, {name: np.ascontiguousarray(array[::-1]) for name, array in arrays.items()})
+    turned = run_named(prefix, {name: np.ascontiguousarray(array[::-1]) for name, array in arrays.items()})
     differences = {name: relative_difference(turned[name][::-1], rows) for name, rows in boundary.items()}
     return [
         f"a row of {name} depends on the samples beside it ({difference:.1e})"

@@ -18,6 +18,7 @@ from fieldtune.adapters import Adapter, from_theta, inference_inputs
 from fieldtune.bundle import Bundle, FloatArray, ParitySpec
 from fieldtune.errors import ParityError, listed
 from fieldtune_offline.adapted import Adapted
+from fieldtune_offline.methods.table import method_named
 from fieldtune_offline.tasks.interface import GRADIENT, Batch, Task
 
 LOSS_TOLERANCE = 1e-5
@@ -94,6 +95,15 @@ def open_on_cpu(path: Path, *, lean: bool = False, in_order: bool = False) -> An
     )
 
 
+def run_named(session: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Run a graph with those arrays that it takes; return all outputs by name."""
+    wanted = {value.name for value in session.get_inputs()}
+    wanted |= {value.name for value in session.get_overridable_initializers()}
+    outputs = [value.name for value in session.get_outputs()]
+    feeds = {name: array for name, array in arrays.items() if name in wanted}
+    return dict(zip(outputs, session.run(outputs, feeds), strict=True))
+
+
 def compare_gradients(
     gradients: Mapping[str, FloatArray], expected: Mapping[str, FloatArray], tolerance: float
 ) -> GradientComparison:
@@ -167,7 +177,10 @@ def check_parity(
 
 @contextlib.contextmanager
 def perturbed(adapted: Adapted) -> Iterator[FloatArray]:
-    """Move the adapter away from its initialization, by torch's generator with a fixed seed, and back afterwards."""
+    """Move the adapter away from its initialization, by torch's generator with a fixed seed, and back afterwards.
+
+    For as long as that lasts, the model answers with a packed base, too.
+    """
     tensors = dict(adapted.model.named_parameters())
     parameters = {key: tensors[name] for key, name in adapted.names.items()}
     before = {key: tensor.detach().clone() for key, tensor in parameters.items()}
@@ -176,7 +189,8 @@ def perturbed(adapted: Adapted) -> Iterator[FloatArray]:
         for tensor in parameters.values():
             tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.02)
     try:
-        yield adapted.layout.pack({key: tensor.detach().numpy() for key, tensor in parameters.items()})
+        with method_named(adapted.method).reference(adapted.model):
+            yield adapted.layout.pack({key: tensor.detach().numpy() for key, tensor in parameters.items()})
     finally:
         with torch.no_grad():
             for key, tensor in parameters.items():

@@ -11,13 +11,12 @@ each comes about.
 """
 
 import dataclasses
-from collections.abc import Iterable
 
 import onnx_ir as ir
 
 from fieldtune.bundle import Layout
 from fieldtune.errors import ExportError
-from fieldtune_offline.passes.merged_tensor import Fold, MergedTensor, held_tensor, unbound
+from fieldtune_offline.passes.merged_tensor import Fold, MergedTensor, held_tensor, register, unbound
 
 
 def drop_adapter(model: ir.Model, layout: Layout, fold: Fold) -> list[MergedTensor]:
@@ -53,7 +52,7 @@ def drop_adapter(model: ir.Model, layout: Layout, fold: Fold) -> list[MergedTens
             merged[name] = dataclasses.replace(held_tensor(graph.initializers.pop(key), key=key), name=name)
             made.append(unbound(name, value))
             ir.convenience.replace_all_uses_with(value, made[-1])
-    _register(graph, made)
+    register(graph, made)
     return list(merged.values())
 
 
@@ -64,14 +63,3 @@ def _drop_unused(graph: ir.Graph) -> None:
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output():
             del graph.initializers[name]
-
-
-def _register(graph: ir.Graph, made: Iterable[ir.Value]) -> None:
-    """Make values initializers; an old one that has the name of one of them, and is still read, gets another."""
-    for value in made:
-        assert value.name is not None
-        old = graph.initializers.pop(value.name, None)
-        if old is not None:
-            old.name = f"{value.name}.base"
-            graph.register_initializer(old)
-        graph.initializers[value.name] = value

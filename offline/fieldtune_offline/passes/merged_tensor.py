@@ -1,7 +1,7 @@
 """How a weight of a merged graph comes about: from a tensor of the bundle, from one of the adapter, or from both."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -67,3 +67,14 @@ def held_tensor(value: ir.Value, *, key: str | None = None) -> MergedTensor:
 def unbound(name: str, like: ir.Value) -> ir.Value:
     """Return a value of another's type and shape."""
     return ir.Value(name=name, type=like.type, shape=like.shape)
+
+
+def register(graph: ir.Graph, made: Iterable[ir.Value]) -> None:
+    """Make values initializers; an old one that has the name of one of them, and is still read, gets another."""
+    for value in made:
+        assert value.name is not None
+        old = graph.initializers.pop(value.name, None)
+        if old is not None:
+            old.name = f"{value.name}.base"
+            graph.register_initializer(old)
+        graph.initializers[value.name] = value

@@ -21,10 +21,17 @@ from fieldtune_offline.weights import stored_name
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Split:
-    """The graphs of a split: the prefix first, then a suffix for each graph."""
+    """The graphs of a split: the prefix first, then a suffix for each graph.
+
+    Attributes:
+        graphs: they.
+        spec: the manifest's entry.
+        computed_by: operator and torch module that compute each value of the boundary.
+    """
 
     graphs: tuple[Graph, ...]
     spec: SplitSpec
+    computed_by: tuple[tuple[str, str], ...] = ()
 
 
 def split_prefix(gradient: Graph, others: Sequence[Graph]) -> Split:
@@ -46,7 +53,7 @@ def split_prefix(gradient: Graph, others: Sequence[Graph]) -> Split:
     outputs = {tensor.name: value for tensor, value in zip(spec.boundary, values, strict=True)}
     prefix = extract(source, PREFIX_GRAPH, outputs, (), spec.boundary)
     suffixes = [suffix(graph, values, spec.boundary) for graph, values in cuts]
-    return Split((prefix, *suffixes), spec)
+    return Split((prefix, *suffixes), spec, tuple(map(_computed_by, values)))
 
 
 def suffix(graph: Graph, values: Sequence[ir.Value], boundary: Sequence[TensorSpec]) -> Graph:
@@ -136,6 +143,11 @@ def _named(result: ir.Value, name: str, whole: ir.Value, nodes: list[ir.Node]) -
     return result
 
 
+def _computed_by(value: ir.Value) -> tuple[str, str]:
+    node = value.producer()
+    return ("", "") if node is None else (node.op_type, node.metadata_props.get("module", ""))
+
+
 def _found(graph: Graph, wanted: Sequence[str]) -> list[ir.Value]:
     """Return the values of a graph with these digests."""
     digests = fingerprints(graph.model.graph)
@@ -154,6 +166,7 @@ def _copied(node: ir.Node, copies: dict[int, ir.Value]) -> ir.Node:
     outputs = []
     for value in node.outputs:
         copy = ir.Value(name=value.name, type=value.type, shape=value.shape)
+        copy.meta.update(value.meta)
         # A value that is given is not computed any more, though its node may still compute another.
         copies.setdefault(id(value), copy)
         outputs.append(copy)

@@ -85,6 +85,15 @@ def packed_rows(ids: torch.Tensor, codes: torch.Tensor, scales: torch.Tensor) ->
     return gathered_rows(ids, codes, scales)
 
 
+@torch.library.custom_op("fieldtune::exact_product", mutates_args=())
+def exact_product(
+    x: torch.Tensor, parts: Sequence[torch.Tensor], recipe: str, rows: int, columns: int, transposed: bool
+) -> torch.Tensor:
+    """Return x times the unpacked matrix, or its transpose, whatever the precision; nothing is differentiated."""
+    matrix = precision_of(recipe).unpack(parts, rows, columns)
+    return x @ (matrix.T if transposed else matrix)
+
+
 @packed_product.register_fake
 def _(x: torch.Tensor, _parts: Sequence[torch.Tensor], _recipe: str, rows: int) -> torch.Tensor:
     return x.new_empty((*x.shape[:-1], rows))
@@ -93,6 +102,13 @@ def _(x: torch.Tensor, _parts: Sequence[torch.Tensor], _recipe: str, rows: int) 
 @packed_input_gradient.register_fake
 def _(gradient: torch.Tensor, _parts: Sequence[torch.Tensor], _recipe: str, columns: int) -> torch.Tensor:
     return gradient.new_empty((*gradient.shape[:-1], columns))
+
+
+@exact_product.register_fake
+def _(
+    x: torch.Tensor, _parts: Sequence[torch.Tensor], _recipe: str, rows: int, columns: int, transposed: bool
+) -> torch.Tensor:
+    return x.new_empty((*x.shape[:-1], rows if transposed else columns))
 
 
 @packed_rows.register_fake
@@ -125,6 +141,7 @@ def lowerings(*, serving: bool = False, unpacked: bool = False) -> Lowerings:
     return {
         torch.ops.fieldtune.packed_product.default: product,
         torch.ops.fieldtune.packed_input_gradient.default: functools.partial(_lower_gradient, unpacked=unpacked),
+        torch.ops.fieldtune.exact_product.default: _lower_exact,
         torch.ops.fieldtune.packed_rows.default: functools.partial(_lower_rows, serving=serving),
     }
 
@@ -172,6 +189,16 @@ def lowered_product(call: Call, given: Tensor, packed: PackedInputs, how: str, *
         made_of = Product(precision.recipe, str(given.value.name), names, packed.rows, packed.columns, backward)
         product.value.meta[PRODUCT] = made_of
     return product
+
+
+def _lower_exact(call: Call) -> Tensor:
+    """Unpack the matrix, as the product beside it does: ONNX Runtime may make one of the two."""
+    parts = _marked(call.tensors("parts"))
+    packed = PackedInputs(parts, int(call.number("rows")), int(call.number("columns")))
+    precision, x = precision_of(call.raw("recipe")), _flat(call, "x")
+    kind = _multiplying(precision, unpacked=True)
+    lower = kind.lower_product if call.raw("transposed") else kind.lower_input_gradient
+    return call.shapes.reshape(lower(precision, call, x, packed), call.dims)
 
 
 def _lower_rows(call: Call, *, serving: bool) -> Tensor:

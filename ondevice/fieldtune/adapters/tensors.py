@@ -3,12 +3,14 @@
 NumPy has no bfloat16, so a tensor stays the bytes it was stored as until somebody asks for float32.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -142,22 +144,58 @@ def each_tensor(path: Path, names: Sequence[str]) -> Iterator[FloatArray]:
     Raises:
         InvalidAdapter: the file cannot be read, or lacks a tensor.
     """
-    name = ""
-    try:
-        with path.open("rb") as file:
+    for name, file, dtype, shape, (start, end) in _each_place(path, names):
+        with _named(path, name):
+            if dtype == "F32" and end - start == 4 * math.prod(shape) > 0:
+                found = np.asarray(np.memmap(file, "<f4", "r", start, shape))
+            else:
+                file.seek(start)
+                found = StoredTensor(dtype=dtype, shape=shape, data=file.read(end - start)).float32()
+        yield found
+
+
+def each_array(path: Path, names: Sequence[str]) -> Iterator[npt.NDArray[Any]]:
+    """Give some tensors of a safetensors file in their own dtypes, mapped into memory, read-only; as ``each_tensor``.
+
+    Raises:
+        InvalidAdapter: the file cannot be read, lacks a tensor, or has one without values or of a dtype that NumPy
+            does not know.
+    """
+    for name, file, dtype, shape, (start, end) in _each_place(path, names):
+        with _named(path, name):
+            if dtype not in _NUMPY_DTYPES or end - start != _ITEM_BYTES[dtype] * math.prod(shape):
+                raise ValueError(f"{end - start} bytes of {dtype} with the shape {shape}")
+            found = np.asarray(np.memmap(file, _NUMPY_DTYPES[dtype], "r", start, shape))
+        yield found
+
+
+_Place: TypeAlias = tuple[str, BinaryIO, str, tuple[int, ...], tuple[int, int]]
+"""Name of a tensor, the open file, dtype, shape, and where its bytes begin and end."""
+
+
+def _each_place(path: Path, names: Sequence[str]) -> Iterator[_Place]:
+    with _named(path, ""):
+        file = path.open("rb")
+    with file:
+        with _named(path, ""):
             (header_bytes,) = struct.unpack("<Q", file.read(8))
             if header_bytes > path.stat().st_size:
                 raise ValueError(f"a header of {header_bytes} bytes")
             entries = json.loads(file.read(header_bytes))
-            for name in names:
+        for name in names:
+            with _named(path, name):
                 entry = entries[name]
                 start, end = entry["data_offsets"]
-                dtype, shape, place = str(entry["dtype"]), tuple(entry["shape"]), 8 + header_bytes + start
-                if dtype == "F32" and end - start == 4 * math.prod(shape) > 0:
-                    yield np.asarray(np.memmap(file, "<f4", "r", place, shape))
-                else:
-                    file.seek(place)
-                    yield StoredTensor(dtype=dtype, shape=shape, data=file.read(end - start)).float32()
+                place = 8 + header_bytes + start, 8 + header_bytes + end
+                found = name, file, str(entry["dtype"]), tuple(entry["shape"]), place
+            yield found
+
+
+@contextlib.contextmanager
+def _named(path: Path, name: str) -> Iterator[None]:
+    """Say which tensor of a file could not be read, or that its header could not."""
+    try:
+        yield
     except OSError as error:
         raise InvalidAdapter(f"{path}: cannot be read ({error.strerror})") from error
     except (struct.error, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:

@@ -9,7 +9,7 @@ from fieldtune.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fieldtune.bundle.dimensions import dimension_sizes
-    from fieldtune.bundle.layout import RANK, BaseWeight, Batch, FloatArray, Layout, ParameterSpec
+    from fieldtune.bundle.layout import RANK, BaseWeight, Batch, FloatArray, Layout, PackedWeight, ParameterSpec
     from fieldtune.bundle.manifest import (
         ADAPTER_NAME,
         IGNORE_INDEX,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         GraphSpec,
         ImageSpec,
         Manifest,
+        MergeCost,
         MergedSpec,
         MergeParitySpec,
         OrtParitySpec,
@@ -88,6 +89,7 @@ __all__ = [
     "ImageSpec",
     "Layout",
     "Manifest",
+    "MergeCost",
     "MergeParitySpec",
     "MergedSpec",
     "Node",
@@ -95,6 +97,7 @@ __all__ = [
     "OrtParitySpec",
     "OrtTrainingSpec",
     "PackedSpec",
+    "PackedWeight",
     "PackingCost",
     "ParameterSpec",
     "ParitySpec",
@@ -132,6 +135,7 @@ if not TYPE_CHECKING:  # to a type checker a module with it has every name
                 "Batch",
                 "FloatArray",
                 "Layout",
+                "PackedWeight",
                 "ParameterSpec",
                 "RANK",
             ),
@@ -144,6 +148,7 @@ if not TYPE_CHECKING:  # to a type checker a module with it has every name
                 "ImageSpec",
                 "MANIFEST_NAME",
                 "Manifest",
+                "MergeCost",
                 "MergeParitySpec",
                 "MergedSpec",
                 "OrtParitySpec",

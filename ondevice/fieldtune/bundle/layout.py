@@ -17,16 +17,33 @@ RANK = "rank"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PackedWeight:
+    """How a frozen weight is packed, as a matrix (rows, columns).
+
+    Attributes:
+        recipe: precision and its settings, as ``int4/64/asymmetric``.
+        rows: one an output feature, or a token of an embedding.
+        columns: of the matrix.
+    """
+
+    recipe: str
+    rows: int
+    columns: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class BaseWeight:
     """A frozen weight that has to be read whenever an adapter is loaded.
 
     Attributes:
-        name: of the tensor in graphs/weights.safetensors.
+        name: of the tensor in graphs/weights.safetensors; of a packed one, whose parts are NAME.PART there, NAME.
         axes: a name for each of its axes.
+        packed: how it is packed; None where it is float32.
     """
 
     name: str
     axes: tuple[str, ...]
+    packed: PackedWeight | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -336,6 +336,24 @@ class MergeParitySpec:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class MergeCost:
+    """What a merge changes where the base is packed, at one shape; ``sequence`` is 0 for images.
+
+    Attributes:
+        loss: of the packed bundle with the adapter beside it, a label.
+        merged_loss: of the merged bundle, a label.
+        outputs_relative: root mean square of the difference of what is served, over that of what the packed bundle
+            serves with the adapter.
+    """
+
+    batch: int
+    sequence: int
+    loss: float
+    merged_loss: float
+    outputs_relative: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class MergedSpec:
     """The adapter that is folded into the weights: there is no other in the bundle, and nothing to train.
 
@@ -344,7 +362,8 @@ class MergedSpec:
         adapter_sha256: of its adapter_model.safetensors, hexadecimal.
         peft_config: its adapter_config.json.
         base_sha256: of the base that it was folded into, as that bundle's manifest had it.
-        parity: what the merge measured against that bundle's graphs.
+        parity: what the merge measured against that bundle's graphs; of a packed base with unpacked matrices in both.
+        cost: what merging into a packed base changes; empty for one in float32.
     """
 
     adapter: str
@@ -352,6 +371,7 @@ class MergedSpec:
     peft_config: Mapping[str, Any]
     base_sha256: str
     parity: tuple[MergeParitySpec, ...]
+    cost: tuple[MergeCost, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from fieldtune.bundle.layout import BaseWeight, Layout, ParameterSpec
+from fieldtune.bundle.layout import BaseWeight, Layout, PackedWeight, ParameterSpec
 from fieldtune.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -13,6 +13,7 @@ from fieldtune.bundle.manifest import (
     GraphSpec,
     ImageSpec,
     Manifest,
+    MergeCost,
     MergedSpec,
     MergeParitySpec,
     OrtParitySpec,
@@ -161,7 +162,21 @@ def _layout(tables: list[Fields], where: str) -> Layout:
 
 
 def _base_weight(table: Fields | None) -> BaseWeight | None:
-    return None if table is None else BaseWeight(name=table.text("name"), axes=table.texts("axes"))
+    if table is None:
+        return None
+    return BaseWeight(
+        name=table.text("name"),
+        axes=table.texts("axes"),
+        packed=_packed_weight(table.optional_table("packed")),
+    )
+
+
+def _packed_weight(table: Fields | None) -> PackedWeight | None:
+    if table is None:
+        return None
+    return PackedWeight(
+        recipe=table.text("recipe"), rows=table.integer("rows", least=1), columns=table.integer("columns", least=1)
+    )
 
 
 def _check_axes(parameter: ParameterSpec, where: str) -> None:
@@ -282,6 +297,16 @@ def _merged(table: Fields | None) -> MergedSpec | None:
                 inference_relative=record.number("inference_relative"),
             )
             for record in table.tables("parity")
+        ),
+        cost=tuple(
+            MergeCost(
+                batch=record.integer("batch"),
+                sequence=record.integer("sequence"),
+                loss=record.number("loss"),
+                merged_loss=record.number("merged_loss"),
+                outputs_relative=record.number("outputs_relative"),
+            )
+            for record in (table.tables("cost") if "cost" in table else ())
         ),
     )
 

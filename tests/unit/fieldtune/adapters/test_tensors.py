@@ -4,7 +4,7 @@ import struct
 import numpy as np
 import pytest
 
-from fieldtune.adapters.tensors import StoredTensor, TensorFile, each_tensor, parse_tensors, read_tensors
+from fieldtune.adapters.tensors import StoredTensor, TensorFile, each_array, each_tensor, parse_tensors, read_tensors
 from fieldtune.errors import InvalidAdapter
 
 
@@ -175,3 +175,22 @@ def test_the_tensor_that_a_file_lacks_is_named(tmp_path):
     path.write_bytes(b"\xff" * 8)
     with pytest.raises(InvalidAdapter, match=r"has no whole header .*a header of 18446744073709551615 bytes"):
         next(each_tensor(path, ["a"]))
+
+
+def test_arrays_are_mapped_in_their_own_dtypes(tmp_path):
+    path = tmp_path / "x.safetensors"
+    held = {"codes": StoredTensor(dtype="I8", shape=(3, 1), data=b"\x01\xff\x80"), "scales": f32([0.5, 2])}
+    half = StoredTensor(dtype="BF16", shape=(1,), data=b"\x00\x00")
+    path.write_bytes(TensorFile(tensors={**held, "half": half}, metadata={}).to_bytes())
+    codes, scales = each_array(path, ["codes", "scales"])
+    assert (codes.dtype, codes.tolist()) == (np.int8, [[1], [-1], [-128]])
+    assert (scales.dtype, scales.tolist()) == (np.float32, [0.5, 2])
+    for found in (codes, scales):
+        assert isinstance(found.base, np.memmap)
+        assert not found.flags.writeable
+    for name in ("half", "none"):
+        with pytest.raises(InvalidAdapter, match=f"holds no whole tensor '{name}'"):
+            next(each_array(path, [name]))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InvalidAdapter, match="holds no whole tensor"):
+        list(each_array(path, ["codes", "scales", "half"]))

@@ -8,13 +8,26 @@ from fieldtune_offline.lowering import PACKED
 from fieldtune_offline.precisions.operators import (
     PRODUCT,
     Product,
+    exact_product,
     packed_input_gradient,
     packed_product,
     packed_rows,
     unpacked_products,
 )
 from fieldtune_offline.precisions.table import precision_of
-from packed_graphs import EXACT, RECIPES, Products, Served, furthest, normal, opened, products_graph, run, served_graph
+from packed_graphs import (
+    EXACT,
+    RECIPES,
+    Products,
+    Served,
+    furthest,
+    normal,
+    opened,
+    products_graph,
+    run,
+    served_graph,
+    traced_graph,
+)
 
 EVERY = pytest.mark.parametrize("recipe", RECIPES)
 
@@ -118,6 +131,32 @@ def test_products_of_integers_are_recorded_with_what_they_are_made_of():
     other = products_graph(Products("int4/64/asymmetric", normal(8, 48)))
     for graph in (unpacked, other):
         assert not any(PRODUCT in value.meta for node in graph.model.graph for value in node.outputs)
+
+
+class Exact(nn.Module):
+    """Products with the unpacked matrix, and with its transpose."""
+
+    def __init__(self, recipe, matrix):
+        super().__init__()
+        self.held = Products(recipe, matrix)
+
+    def forward(self, x, y):
+        given = list(self.held.parts), self.held.recipe, self.held.rows, self.held.columns
+        return exact_product(x, *given, True), exact_product(y, *given, False)
+
+
+@EVERY
+def test_exact_products_are_with_the_unpacked_matrix_in_torch_and_in_a_graph(recipe):
+    matrix, x, y = normal(8, 48), normal(3, 48, seed=1), normal(3, 8, seed=2)
+    module, precision = Exact(recipe, matrix), precision_of(recipe)
+    unpacked = precision.unpack(precision.pack(matrix), 8, 48)
+    expected = x @ unpacked.T, y @ unpacked
+    graph = traced_graph(module, x, y, axes=(("n",), ("n",)))
+    assert not any(PRODUCT in value.meta for node in graph.model.graph for value in node.outputs)
+    for found in (module(x, y), run(opened(graph), x, y)):
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    torch.library.opcheck(exact_product, (x, module.held.parts, recipe, 8, 48, True))
 
 
 @EVERY

@@ -18,10 +18,11 @@ from builders import (
 )
 from fieldtune.adapters.methods.dora import METHOD
 from fieldtune.adapters.methods.table import method_of
-from fieldtune.adapters.tensors import TensorFile
-from fieldtune.bundle.layout import BaseWeight
+from fieldtune.adapters.tensors import StoredTensor, TensorFile
+from fieldtune.bundle.layout import BaseWeight, PackedWeight
 from fieldtune.bundle.manifest import WEIGHTS_NAME
-from fieldtune.errors import InvalidAdapter, InvalidBundle
+from fieldtune.bundle.precisions.interface import PackedPrecision
+from fieldtune.errors import CorruptFile, InvalidAdapter, InvalidBundle, UnsupportedFormat
 
 A, B, M = f"{QUERY}.lora_A.weight", f"{QUERY}.lora_B.weight", f"{QUERY}.lora_magnitude_vector"
 RANDOM = np.random.default_rng(0)
@@ -96,6 +97,76 @@ def test_an_output_without_weights_stays_0(bundle):
 def test_a_weight_whose_outputs_nobody_knows(bundle, axes):
     with pytest.raises(InvalidBundle, match=r"no axis of q\.weight \(.*\) is that of its outputs"):
         METHOD.feeds(dora(), bundle(axes=axes))
+
+
+# An int8 matrix, and what it stands for.
+CODES = RANDOM.integers(-127, 128, (OUT, IN)).astype(np.int8)
+SCALES = np.float32([0.5, 0.25, 1, 0.125])
+UNPACKED = CODES * SCALES[:, None]
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """The function that makes a bundle whose weights file holds an int8 matrix, or what is left of it."""
+
+    def make(codes=CODES, scales=SCALES, recipe="int8", axes=("out_features", "in_features")):
+        rows, columns = CODES.shape if axes[0] == "out_features" else CODES.T.shape
+        weight = BaseWeight(name="q", axes=axes, packed=PackedWeight(recipe=recipe, rows=rows, columns=columns))
+        magnitude = parameter(M, {"out_features": OUT}, module="bert.query", decay=False, weight=weight)
+        pair = [(A, "lora_a", "bert.query", (2, IN)), (B, "lora_b", "bert.query", (OUT, 2))]
+        placed = layout(*(lora_parameter(*row) for row in pair), magnitude)
+        held = {
+            "q.codes": StoredTensor(dtype="I8", shape=codes.shape, data=codes.tobytes()),
+            "q.scales": stored(scales),
+        }
+        weights = TensorFile(tensors=held, metadata={}).to_bytes()
+        return write_bundle(tmp_path, manifest(method="dora", layout=placed), {WEIGHTS_NAME: weights})
+
+    return make
+
+
+def test_the_length_is_that_of_what_a_packed_matrix_stands_for(packed):
+    fed = METHOD.feeds(dora(), packed())
+    np.testing.assert_allclose(fed[M], MAGNITUDE / lengths(UNPACKED), rtol=1e-6)
+
+
+def test_of_an_embedding_each_column_has_a_length(packed):
+    scales = np.arange(1, IN + 1, dtype=np.float32)
+    codes = np.ascontiguousarray(CODES.T)
+    fed = METHOD.feeds(dora(), packed(codes, scales, axes=("num_embeddings", "embedding_dim")))
+    np.testing.assert_allclose(fed[M], MAGNITUDE / lengths((codes * scales[:, None]).T), rtol=1e-6)
+
+
+@pytest.mark.parametrize("outputs_first", [True, False])
+def test_rows_are_added_up_a_few_at_a_time(packed, monkeypatch, outputs_first):
+    whole, axes = packed, ("out_features", "in_features")
+    codes, scales = CODES, SCALES
+    if not outputs_first:
+        codes, scales, axes = (
+            np.ascontiguousarray(CODES.T),
+            np.ones(IN, np.float32),
+            ("num_embeddings", "embedding_dim"),
+        )
+    expected = METHOD.feeds(dora(), whole(codes, scales, axes=axes))[M]
+    monkeypatch.setattr(PackedPrecision.blocks, "__defaults__", (1,))
+    found = METHOD.feeds(dora(), whole(codes, scales, axes=axes))[M]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"scales": np.float32([1, 0, 1, 1])}, CorruptFile,
+         r"weights\.safetensors: q is no matrix \(4, \d\) packed as int8; .*\n.*q\.scales has 1 value\(s\) such as 0;"),
+        ({"codes": CODES[:3]}, CorruptFile, r"q\.codes is int8 of shape \(3, \d\); expected int8 of shape \(4, \d\)"),
+        ({"codes": CODES[:3], "scales": np.full(4, np.nan)}, CorruptFile, r"q\.codes is .*\n.*q\.scales has 4 value"),
+        ({"recipe": "fp8"}, UnsupportedFormat, "packed as 'fp8'; this release unpacks int8, int4, nf4"),
+        ({"recipe": "nf4/64/double"}, InvalidAdapter, r"holds no whole tensor 'q\.nested'"),
+    ],
+)  # fmt: skip
+def test_a_packed_matrix_that_is_damaged_is_named(packed, changes, error, message):
+    with pytest.raises(error, match=message):
+        METHOD.feeds(dora(), packed(**changes))
 
 
 @pytest.mark.parametrize(
