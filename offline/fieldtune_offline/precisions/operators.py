@@ -193,7 +193,7 @@ def lowered_product(call: Call, given: Tensor, packed: PackedInputs, how: str, *
 
 def _lower_exact(call: Call) -> Tensor:
     """Unpack the matrix, as the product beside it does: ONNX Runtime may make one of the two."""
-    parts = _marked(call.tensors("parts"))
+    parts = marked(call.tensors("parts"))
     packed = PackedInputs(parts, int(call.number("rows")), int(call.number("columns")))
     precision, x = precision_of(call.raw("recipe")), _flat(call, "x")
     kind = _multiplying(precision, unpacked=True)
