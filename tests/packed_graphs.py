@@ -15,9 +15,9 @@ from builders import layout, parameter
 from fieldtune.adapters.adapter import PREFIX
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.graph import packed_weights
-from fieldtune_offline.graphs import _close, adapted_graph, gradient_graph
+from fieldtune_offline.graphs import _close, _lowerings, adapted_graph, gradient_graph
 from fieldtune_offline.lowering import GraphBuilder, Input, lower_program
-from fieldtune_offline.precisions.operators import lowerings, packed_input_gradient, packed_product
+from fieldtune_offline.precisions.operators import packed_input_gradient, packed_product
 from fieldtune_offline.precisions.table import precision_of
 from fieldtune_offline.quiet import quiet_tracing
 from fieldtune_offline.tasks.interface import GRADIENT, Task, Traceable
@@ -83,7 +83,7 @@ def traced_graph(module, *arguments, axes, **settings):
     with quiet_tracing():
         program = torch.export.export(module, arguments, dynamic_shapes=varying, strict=False).run_decompositions()
     weights, build = program_weights(program, ""), GraphBuilder()
-    more = lowerings(**settings)
+    more = _lowerings(**settings)
     lowered = lower_program(program, inputs, build, given={}, names=weights.names, more=more)
     outputs = {f"y{index}": result for index, result in enumerate(lowered.outputs)}
     return _close("test", build, lowered.inputs, [], outputs, lowered, weights.tensors, {})

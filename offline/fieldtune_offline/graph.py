@@ -1,7 +1,7 @@
 """A graph of a bundle in the making: closed, its weights not bound yet."""
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import onnx_ir as ir
@@ -62,19 +62,6 @@ class Graph:
 def packed_weights(graph: ir.Graph) -> list[ir.Value]:
     """Return the initializers that hold parts of packed matrices."""
     return [value for value in graph.initializers.values() if value.meta.get(PACKED)]
-
-
-def needed_nodes(
-    nodes: Sequence[ir.Node], outputs: Sequence[ir.Value], given: Collection[int] = frozenset()
-) -> list[ir.Node]:
-    """Return the nodes that compute the outputs, in order; values whose ids are given need not be computed."""
-    needed = {id(value) for value in outputs if id(value) not in given}
-    kept: list[ir.Node] = []
-    for node in reversed(nodes):
-        if any(id(value) in needed for value in node.outputs):
-            kept.append(node)
-            needed.update(id(value) for value in node.inputs if value is not None and id(value) not in given)
-    return kept[::-1]
 
 
 def tensor_spec(tensor: Tensor, pads: Mapping[str, int] = MappingProxyType({})) -> TensorSpec:

@@ -6,10 +6,13 @@ import onnx_ir as ir
 import torch
 
 from fieldtune_offline.adapted import Adapted
-from fieldtune_offline.graph import CONTRIBUTED_OPSET, IR_VERSION, OPSET, Graph, needed_nodes, tensor_spec
+from fieldtune_offline.graph import CONTRIBUTED_OPSET, IR_VERSION, OPSET, Graph, tensor_spec
+from fieldtune_offline.losses import cross_entropy
 from fieldtune_offline.lowering import GraphBuilder, LoweredProgram, Tensor, lower_program
+from fieldtune_offline.lowering.call import Lowerings
+from fieldtune_offline.lowering.needed import needed_nodes, values_read
 from fieldtune_offline.passes.flatten_parameters import join_gradients, split_theta
-from fieldtune_offline.precisions.operators import lowerings
+from fieldtune_offline.precisions import operators
 from fieldtune_offline.tasks.interface import Part
 from fieldtune_offline.tracing import TracedForward, TracedGradient
 from fieldtune_offline.weights import is_lifted_constant, program_weights, stored_name
@@ -36,7 +39,7 @@ def gradient_graph(traced: TracedGradient, adapted: Adapted, *, unpacked: bool =
         build,
         given={name: pieces[key] for name, key in keys.items()},
         names=weights.names,
-        more=lowerings(unpacked=unpacked),
+        more=_lowerings(unpacked=unpacked),
     )
     gradients = {keys[name]: tensor for name, tensor in lowered.gradients.items()}
     outputs = dict(zip(source.outputs, lowered.outputs, strict=True))
@@ -60,7 +63,7 @@ def adapted_graph(
     """
     source, build = traced.source, GraphBuilder()
     weights = program_weights(traced.program, f"module.{source.model_path}")
-    more = lowerings(serving=serving, unpacked=unpacked)
+    more = _lowerings(serving=serving, unpacked=unpacked)
     lowered = lower_program(traced.program, traced.inputs, build, given={}, names=weights.names, more=more)
     count = len(source.inputs)
     held = dict(weights.tensors)
@@ -77,6 +80,11 @@ def adapted_graph(
         inputs = {key: inputs[key] for key in part.inputs}
         outputs = {key: outputs[key] for key in part.outputs}
     return _close(name, build, list(inputs.values()), adapter, outputs, lowered, held, source.pads)
+
+
+def _lowerings(*, serving: bool = False, unpacked: bool = False) -> Lowerings:
+    own = operators.lowerings(serving=serving, unpacked=unpacked)
+    return {**own, **cross_entropy.lowerings(unpacked=unpacked)}
 
 
 def _close(
@@ -96,7 +104,7 @@ def _close(
         results[key] = build.op("Identity", [tensor], tensor.dtype, tensor.dims) if passed else tensor
         results[key].value.name = key
     nodes = needed_nodes(build.nodes, [tensor.value for tensor in results.values()])
-    used = {id(value) for node in nodes for value in node.inputs if value is not None}
+    used = {id(value) for node in nodes for value in values_read(node)}
     weights = [tensor.value for tensor in lowered.weights.values() if id(tensor.value) in used]
     defaults = [tensor.value for tensor in adapter if tensor.value.const_value is not None]
     lifted = [value for value in weights if is_lifted_constant(str(value.name))]
@@ -110,9 +118,11 @@ def _close(
         [tensor.value for tensor in results.values()],
         nodes=nodes,
         initializers=[*constants, *lifted, *defaults, *unbound],
-        opset_imports={node.domain: CONTRIBUTED_OPSET if node.domain else OPSET for node in nodes} | {"": OPSET},
+        opset_imports={"": OPSET},
         name=name,
     )
+    for node in graph.all_nodes():
+        graph.opset_imports.setdefault(node.domain, CONTRIBUTED_OPSET)
     model = ir.Model(graph, ir_version=IR_VERSION, producer_name="fieldtune")
     return Graph(
         name=name,

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from fieldtune.bundle import UNKNOWN_DTYPE, UNKNOWN_SHAPE, UNKNOWN_SIZE, NodeTable, parse_node_table
 from fieldtune.bundle.node_tables import FORMAT_VERSION
+from fieldtune_offline.lowering.needed import captured
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _PACKED_PRODUCTS = ("MatMulBnb4", "MatMulNBits")
@@ -88,13 +89,8 @@ def _attribute(attribute: ir.Attr) -> Any:
 
 def _subgraph(graph: ir.Graph) -> dict[str, list[str]]:
     """Return the operators of a branch or loop body and the values around it that they read."""
-    nodes = list(graph.all_nodes())
-    own = {id(value) for node in nodes for value in node.outputs}
-    for inner in (graph, *graph.subgraphs()):
-        own |= {id(value) for value in (*inner.inputs, *inner.initializers.values())}
-    read = (*(value for node in nodes for value in node.inputs if value is not None), *graph.outputs)
-    captured = {str(value.name): None for value in read if id(value) not in own}
-    return {"operators": [node.op_type for node in nodes], "captured": list(captured)}
+    names = dict.fromkeys(str(value.name) for value in captured(graph))
+    return {"operators": [node.op_type for node in graph.all_nodes()], "captured": list(names)}
 
 
 def _scalar(tensor: ir.TensorProtocol) -> float | int | bool | str:
@@ -138,7 +134,12 @@ def _shape(value: ir.Value) -> list[int | str]:
 
 
 def multiply_accumulates(node: ir.Node) -> list[int | str]:
-    """Return the factors of a product's multiply-accumulate count; none for other operators."""
+    """Return the factors of a product's multiply-accumulate count; none for other operators.
+
+    A Scan has those of its body's products, in each round.
+    """
+    if node.op_type == "Scan":
+        return _in_rounds(node)
     if node.op_type in _PACKED_PRODUCTS:  # its matrix lies in some packed form, and its columns are an attribute
         return [*_shape(node.outputs[0]), node.attributes["K"].as_int()]
     if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "MatMulIntegerToFloat"):
@@ -153,3 +154,20 @@ def multiply_accumulates(node: ir.Node) -> list[int | str]:
     transposed = node.op_type == "Gemm" and node.attributes.get_int("transA", 0) == 1
     inner = _shape(left)[0 if transposed else -1]
     return [*_shape(node.outputs[0]), inner]
+
+
+def _in_rounds(scan: ir.Node) -> list[int | str]:
+    body = scan.attributes["body"].as_graph()
+    names: dict[str, str] = {}
+    carried = len(scan.inputs) - scan.attributes["num_scan_inputs"].as_int()
+    first = scan.inputs[carried]
+    assert first is not None
+    rounds = _shape(first)[0]
+    for inner, outer in zip(body.inputs[carried:], scan.inputs[carried:], strict=True):
+        assert outer is not None
+        # The body has its own names for sizes that the graph around it works out.
+        sizes = zip(_shape(inner), _shape(outer)[1:], strict=True)
+        names |= {name: f"({size})" for name, size in sizes if isinstance(name, str)}
+    counts = [multiply_accumulates(node) for node in body]
+    terms = ["*".join(names.get(str(factor), str(factor)) for factor in factors) for factors in counts if factors]
+    return [rounds, " + ".join(terms)] if terms else []

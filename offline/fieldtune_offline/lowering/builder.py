@@ -23,7 +23,7 @@ TWIN = "@backward"
 """How the second name of a weight ends."""
 
 Dim: TypeAlias = "int | sympy.Expr"
-Attribute: TypeAlias = "int | float | str | Sequence[int]"
+Attribute: TypeAlias = "int | float | str | Sequence[int] | ir.Graph"
 
 _DTYPES = {
     torch.float32: ir.DataType.FLOAT,
@@ -64,11 +64,18 @@ class Tensor:
 
 
 class GraphBuilder:
-    """Makes nodes in topological order; ``module`` names the model's module that the next nodes belong to."""
+    """Makes nodes in topological order; ``module`` names the model's module that the next nodes belong to.
 
-    def __init__(self) -> None:
+    Args:
+        around: of the graph that the one under construction is a loop's body in. What reads nothing of the body is
+            made there, once for all rounds, and constants are.
+        prefix: before the names of nodes: those of a body differ from all names around it.
+    """
+
+    def __init__(self, around: "GraphBuilder | None" = None, prefix: str = "") -> None:
         self.nodes: list[ir.Node] = []
-        self.module = ""
+        self.module: str = "" if around is None else around.module
+        self._around, self._prefix = around, prefix
         self._made: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
         self._by_value: dict[int, Tensor] = {}
         self._constants: dict[tuple[object, ...], Tensor] = {}
@@ -82,6 +89,8 @@ class GraphBuilder:
 
     def twin(self, weight: Tensor) -> Tensor:
         """Return a second weight over the same bytes, so that what is computed from it is computed again."""
+        if self._around is not None:
+            return self._around.twin(weight)
         name = f"{weight.value.name}{TWIN}"
         if name not in self.twins:
             self.twins[name] = self.source(name, weight.dtype, weight.dims)
@@ -90,6 +99,8 @@ class GraphBuilder:
 
     def constant(self, array: npt.ArrayLike, dtype: torch.dtype) -> Tensor:
         """Return a small constant; equal ones are one."""
+        if self._around is not None:
+            return self._around.constant(array, dtype)
         data = np.asarray(array, dtype=_numpy_dtype(dtype))
         key = (dtype, data.shape, data.tobytes())
         if key not in self._constants:
@@ -126,11 +137,13 @@ class GraphBuilder:
 
         An operator outside ONNX's own domain has that before its name: ``com.microsoft::MatMulNBits``.
         """
+        if self._around is not None and not any(id(i.value) in self._by_value for i in inputs if i is not None):
+            return self._around.ops(op_type, inputs, outputs, **attributes)
         fed = tuple(None if i is None else id(i.value) for i in inputs)
         key = (op_type, fed, _frozen(attributes), len(outputs))
         if key not in self._made:
             domain, _, name = op_type.rpartition("::")
-            stem = f"{name}_{len(self.nodes)}"
+            stem = f"{self._prefix}{name}_{len(self.nodes)}"
             values = [
                 ir.Value(name=f"{stem}_{i}", type=ir.TensorType(onnx_dtype(dtype)), shape=_shape(dims))
                 for i, (dtype, dims) in enumerate(outputs)
@@ -153,6 +166,8 @@ class GraphBuilder:
     def tensor_of(self, value: ir.Value | None) -> Tensor:
         """Return the tensor of a value made here."""
         assert value is not None
+        if id(value) not in self._by_value and self._around is not None:
+            return self._around.tensor_of(value)
         return self._by_value[id(value)]
 
     def transpose(self, x: Tensor, perm: Sequence[int]) -> Tensor:

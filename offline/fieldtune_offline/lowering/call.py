@@ -41,6 +41,14 @@ class Call:
         """The dimensions of the first result."""
         return self.shapes.dims(self.results[0].shape)
 
+    def inside(self, build: GraphBuilder, shapes: Shapes) -> "Call":
+        """Return the same call, to be built with in a loop's body."""
+        return Call(self.node, self._environment, build, shapes)
+
+    def wanted(self, index: int) -> bool:
+        """Whether anything reads one of several results."""
+        return any(user.args[1] == index and user.users for user in self.node.users)
+
     def raw(self, name: str) -> Any:
         """An argument as the program has it."""
         return self._arguments[name]

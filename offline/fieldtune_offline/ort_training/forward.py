@@ -1,7 +1,8 @@
 """The forward graph that ONNX Runtime differentiates: eval.onnx with the adapter as trainable initializers.
 
 eval.onnx takes the adapter's matrices transposed, scaled, of any rank. Here they stand as PEFT stores them, because
-these are the parameters that AdamW steps on, with a node or two between each and the place where it was fed.
+these are the parameters that AdamW steps on, with a node or two between each and the place where it was fed. A loss
+that eval.onnx computes in a loop, which has no gradient there, is computed at once.
 """
 
 from pathlib import Path
@@ -12,6 +13,7 @@ import onnx_ir as ir
 from fieldtune.adapters import Adapter, adapted_modules, method_named, to_theta
 from fieldtune.bundle import Manifest, ParameterSpec
 from fieldtune.errors import UnsupportedModel
+from fieldtune_offline.passes.inline_scans import inline_scans
 
 LOSS = "loss"
 _PROTOBUF_LIMIT = 2**31 - 2**26
@@ -32,6 +34,7 @@ def forward_model(root: Path, manifest: Manifest, adapter: Adapter) -> ir.Model:
     """
     model = ir.load(root / manifest.graphs["eval"].path)
     graph = model.graph
+    inline_scans(graph)
     values = manifest.layout.views(to_theta(adapter, manifest))
     scale = method_named(manifest.method).scales(adapter, adapted_modules(manifest))
     front: list[ir.Node] = []

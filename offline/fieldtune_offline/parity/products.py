@@ -82,31 +82,72 @@ def check_products(
 
 
 def products_of(graph: Graph) -> dict[str, Product]:
-    """Return the products of integers of a graph by the names of their values."""
-    made = (value for node in graph.model.graph for value in node.outputs)
+    """Return the products of integers of a graph and of the bodies in it, by the names of their values."""
+    made = (value for node in graph.model.graph.all_nodes() for value in node.outputs)
     return {str(value.name): value.meta[PRODUCT] for value in made if PRODUCT in value.meta}
 
 
 def _run(
     made: Bundle, graph: Graph, products: Mapping[str, Product], feeds: Mapping[str, Any]
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Return products and what they were computed from, by name, of one run of the graph."""
-    by_name = {str(value.name): value for node in graph.model.graph for value in node.outputs}
+    """Return products and what they were computed from, by name, of one run of the graph.
+
+    Of a loop's body the rounds' are put together, one after another: rows are quantized each on its own.
+    """
     given = [product.given for product in products.values()]
-    wanted = [name for name in dict.fromkeys([*products, *given]) if name in by_name]
-    outputs = graph.model.graph.outputs
-    before = list(outputs)
-    outputs.extend(by_name[name] for name in wanted if by_name[name] not in before)
+    wanted = list(dict.fromkeys([*products, *given]))
+    probe = graph.model.clone()
+    shown = {name: name for name in show(probe.graph, wanted)}
+    in_rounds: dict[str, str] = {}
+    for node in probe.graph:
+        if node.op_type == "Scan":
+            in_rounds |= show_rounds(node, [name for name in wanted if name not in shown], probe.graph)
     path = made.root / "graphs" / _PROBE
     try:
-        ir.save(graph.model, path)
+        ir.save(probe, path)
         session = open_on_cpu(path, lean=True, in_order=bool(packed_weights(graph.model.graph)))
         # What is multiplied may be an input itself.
-        fed = {name: feeds[name] for name in given if name not in by_name}
-        return {**fed, **dict(zip(wanted, session.run(wanted, feeds), strict=True))}
+        fed = {name: feeds[name] for name in given if name not in shown and name not in in_rounds}
+        outputs = {**shown, **in_rounds}
+        values = dict(zip(outputs, session.run(list(outputs.values()), feeds), strict=True))
     finally:
-        del outputs[len(before) :]
         path.unlink(missing_ok=True)
+    for name in in_rounds:
+        values[name] = values[name].reshape(-1, values[name].shape[-1])
+    return {**fed, **values}
+
+
+def show(graph: ir.Graph, names: Sequence[str]) -> list[str]:
+    """Make values that nodes of a graph compute its outputs, and return the names of those there are."""
+    values = {str(value.name): value for node in graph for value in node.outputs}
+    found = [name for name in names if name in values]
+    graph.outputs.extend(values[name] for name in found if not values[name].is_graph_output())
+    return found
+
+
+def show_rounds(scan: ir.Node, names: Sequence[str], graph: ir.Graph) -> dict[str, str]:
+    """Make values of a Scan's body outputs of the graph around it, of one axis more: the rounds.
+
+    Returns:
+        Name → the name of the output, for those that are in the body.
+    """
+    body = scan.attributes["body"].as_graph()
+    values = {str(value.name): value for value in (*body.inputs, *(out for node in body for out in node.outputs))}
+    shown: dict[str, str] = {}
+    for name in names:
+        if name not in values:
+            continue
+        # A node of its own: what is an input of the body, or an output already, is no further output.
+        seen = ir.node("Identity", [values[name]], name=f"{name}.seen")
+        body.append(seen)
+        body.outputs.append(seen.outputs[0])
+        scan.resize_outputs(len(scan.outputs) + 1)
+        result = scan.outputs[-1]
+        for value, called in ((seen.outputs[0], f"{name}.seen"), (result, f"{name}.rounds")):
+            value.name, value.type = called, values[name].type
+        graph.outputs.append(result)
+        shown[name] = f"{name}.rounds"
+    return shown
 
 
 def _expected(product: Product, parts: Sequence[torch.Tensor], values: Mapping[str, Any]) -> np.ndarray[Any, Any]:

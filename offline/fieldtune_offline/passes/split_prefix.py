@@ -12,7 +12,8 @@ import onnx_ir as ir
 
 from fieldtune.bundle import PREFIX_GRAPH, SUFFIX_GRAPHS, SplitSpec, TensorSpec
 from fieldtune.errors import UnsupportedModel
-from fieldtune_offline.graph import Graph, needed_nodes
+from fieldtune_offline.graph import Graph
+from fieldtune_offline.lowering.needed import needed_nodes
 from fieldtune_offline.passes.cheapest_boundary import BATCH, cheapest_boundary, reads_batch
 from fieldtune_offline.passes.fingerprints import fingerprints
 from fieldtune_offline.weights import stored_name

@@ -150,7 +150,7 @@ def _lower_product(call: Call, *, serving: bool, unpacked: bool) -> Tensor:
     x = _flat(call, "x")
     columns = x.dims[1]
     assert isinstance(columns, int)
-    parts = call.tensors("parts") if serving else _marked(call.tensors("parts"))
+    parts = call.tensors("parts") if serving else marked(call.tensors("parts"))
     packed = PackedInputs(parts, int(call.number("rows")), columns)
     return _lowered(call, x, packed, "lower_served" if serving else "lower_product", unpacked=unpacked)
 
@@ -159,46 +159,64 @@ def _lower_gradient(call: Call, *, unpacked: bool) -> Tensor:
     gradient = _flat(call, "gradient")
     rows = gradient.dims[1]
     assert isinstance(rows, int)
-    parts = [call.build.twin(part) for part in _marked(call.tensors("parts"))]
+    parts = [call.build.twin(part) for part in marked(call.tensors("parts"))]
     packed = PackedInputs(parts, rows, int(call.number("columns")))
     return _lowered(call, gradient, packed, "lower_input_gradient", unpacked=unpacked)
 
 
 def _lowered(call: Call, given: Tensor, packed: PackedInputs, how: str, *, unpacked: bool) -> Tensor:
+    waiting = dataclasses.replace(packed, parts=held_back(call, packed.parts, given))
+    return call.shapes.reshape(lowered_product(call, given, packed, waiting, how, unpacked=unpacked), call.dims)
+
+
+def lowered_product(
+    call: Call, given: Tensor, packed: PackedInputs, waiting: PackedInputs, how: str, *, unpacked: bool
+) -> Tensor:
+    """Emit a product with the matrix of a call's recipe, and mark it where it is one of integers.
+
+    Args:
+        call: what to build with.
+        given: of shape (n, columns), or of a gradient (n, rows).
+        packed: the matrix.
+        waiting: the same, with the parts that it is computed from.
+        how: name of the lowering of ``Precision`` that emits it.
+        unpacked: whether a product of integers gives way to one of the unpacked matrix.
+    """
     precision = precision_of(call.raw("recipe"))
     kind = _multiplying(precision, unpacked=unpacked)
     backward = how == "lower_input_gradient"
     if kind is not type(precision) and not backward:
         how = "lower_product"  # whose own form of the class multiplies with the unpacked matrix
-    held = dataclasses.replace(packed, parts=[_held_back(call, part, given) for part in packed.parts])
-    product: Tensor = getattr(kind, how)(precision, call, given, held)
+    product: Tensor = getattr(kind, how)(precision, call, given, waiting)
     if kind.integer:
         names = tuple(str(part.value.name) for part in packed.parts)
         made_of = Product(precision.recipe, str(given.value.name), names, packed.rows, packed.columns, backward)
         product.value.meta[PRODUCT] = made_of
-    return call.shapes.reshape(product, call.dims)
+    return product
 
 
 def _lower_exact(call: Call) -> Tensor:
     """Unpack the matrix, as the product beside it does: ONNX Runtime may make one of the two."""
-    parts = _marked(call.tensors("parts"))
+    parts = marked(call.tensors("parts"))
     packed = PackedInputs(parts, int(call.number("rows")), int(call.number("columns")))
     precision, x = precision_of(call.raw("recipe")), _flat(call, "x")
-    packed = dataclasses.replace(packed, parts=[_held_back(call, part, x) for part in packed.parts])
+    packed = dataclasses.replace(packed, parts=held_back(call, packed.parts, x))
     kind = _multiplying(precision, unpacked=True)
     lower = kind.lower_product if call.raw("transposed") else kind.lower_input_gradient
     return call.shapes.reshape(lower(precision, call, x, packed), call.dims)
 
 
-def _held_back(call: Call, part: Tensor, given: Tensor) -> Tensor:
-    """Return a packed part that is no constant as one that is not there before what is multiplied with it.
+def held_back(call: Call, parts: Sequence[Tensor], given: Tensor) -> Sequence[Tensor]:
+    """Return packed parts that are no constants as ones that are not there before what is multiplied with them.
 
     ONNX Runtime counts what a fusion has made as the last of the graph's nodes, and runs before it whatever is ready:
-    all matrices would be unpacked by then. So the part gets its own shape once more, chosen by a number of the other
-    factor.
+    all matrices would be unpacked by then. So a part gets its own shape once more, chosen by a number of the other
+    factor, which has the shape (n, width).
     """
-    if PACKED not in part.value.meta:
-        return part
+    return [_waiting(call, part, given) if PACKED in part.value.meta else part for part in parts]
+
+
+def _waiting(call: Call, part: Tensor, given: Tensor) -> Tensor:
     place = call.build.constant([[0, 0]], torch.int64)
     number = call.build.op("GatherND", [given, place], given.dtype, (1,))
     return call.shapes.held(part, call.build.cast(number, torch.bool), part.dims)
@@ -206,11 +224,12 @@ def _held_back(call: Call, part: Tensor, given: Tensor) -> Tensor:
 
 def _lower_rows(call: Call, *, serving: bool) -> Tensor:
     parts = [call.tensor(name) for name in ("codes", "scales")]
-    codes, scales = parts if serving else _marked(parts)
+    codes, scales = parts if serving else marked(parts)
     return lower_rows(call, call.tensor("ids"), codes, scales)
 
 
-def _marked(parts: Sequence[Tensor]) -> Sequence[Tensor]:
+def marked(parts: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Mark weights as parts of a packed matrix, and return them."""
     for part in parts:
         part.value.meta[PACKED] = True
     return parts

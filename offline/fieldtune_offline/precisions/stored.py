@@ -8,7 +8,7 @@ from fieldtune_offline.precisions.interface import PackedInputs, Parts, Precisio
 
 
 class Stored(Precision):
-    """Nothing is changed: a matrix is cast to float32 for one product. No graph has it."""
+    """Nothing is changed: a matrix is cast to float32 for one product; in graphs it is in float32."""
 
     name = "stored"
     part_names = ("stored",)

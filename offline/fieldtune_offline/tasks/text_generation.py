@@ -15,6 +15,7 @@ from torch import nn
 
 from fieldtune.bundle import IGNORE_INDEX, ImageSpec, Manifest
 from fieldtune.errors import UnsupportedModel
+from fieldtune_offline.losses.head import FrozenHead, frozen_head
 from fieldtune_offline.tasks.interface import GRADIENT, Arrays, Batch, Part, Task, Traceable, masked_text
 
 _GRID = ("batch", "sequence")
@@ -26,10 +27,11 @@ class _Loss(nn.Module):
     """The loss over labelled positions only.
 
     The head is the dearest product of a small language model with a large vocabulary, and prompt tokens need none:
-    a hook in front of it keeps the hidden states at positions that carry a label.
+    a hook in front of it keeps the hidden states at positions that carry a label. Where the head is frozen and its
+    logits are the model's own, they are computed a chunk of positions at a time.
     """
 
-    def __init__(self, model: Any, *, with_correct: bool) -> None:
+    def __init__(self, model: Any, frozen: FrozenHead | None, *, with_correct: bool) -> None:
         super().__init__()
         self.model = model
         self.with_correct = with_correct
@@ -38,6 +40,7 @@ class _Loss(nn.Module):
         if head is None:
             raise UnsupportedModel(f"{type(model).__name__}: has no output embeddings to compute logits with")
         self._head = [head]  # in a list, so that it is no second path to the same weights
+        self._frozen = frozen
 
     def _labelled(self, _module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         assert self._positions is not None
@@ -55,16 +58,24 @@ class _Loss(nn.Module):
         # One row more, which does not count: ONNX Runtime before 1.17 multiplies and sums no matrix without rows.
         self._positions = torch.cat([positions, positions.new_zeros(1)])
         targets = torch.cat([following.index_select(0, positions), following.new_full((1,), IGNORE_INDEX)])
+        weight = labelled.sum().to(torch.float32)
         hook = self._head[0].register_forward_pre_hook(self._labelled)
         try:
-            logits = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+            loss_sum, correct = self._sums(input_ids, attention_mask, targets)
         finally:
             hook.remove()
+        return (loss_sum, weight, correct) if self.with_correct else (loss_sum, weight)
+
+    def _sums(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._frozen is not None:
+            with self._frozen.passed_over():
+                hidden = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+            return self._frozen.sums(hidden, targets)
+        logits = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
         loss_sum = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="sum")
-        weight = labelled.sum().to(torch.float32)
-        if not self.with_correct:
-            return loss_sum, weight
-        return loss_sum, weight, (logits.argmax(-1) == targets).sum().to(torch.float32)
+        return loss_sum, (logits.argmax(-1) == targets).sum().to(torch.float32)
 
 
 class _Decoder(nn.Module):
@@ -119,7 +130,8 @@ class TextGeneration(Task):
         that its sizes always vary.
         """
         labelled, sums, pads = self.batch(batch, sequence, 0), ("loss_sum", "weight"), self._pads()
-        losses, counts = _Loss(self._model, with_correct=False), _Loss(self._model, with_correct=True)
+        head = frozen_head(self._model)
+        losses, counts = _Loss(self._model, head, with_correct=False), _Loss(self._model, head, with_correct=True)
         return {
             GRADIENT: Traceable(losses, "model", labelled, _TRAINING_INPUTS, sums, pads),
             "eval": Traceable(counts, "model", labelled, _TRAINING_INPUTS, (*sums, "correct"), pads),

@@ -11,9 +11,10 @@ import torch
 
 from builders import tensor_spec
 from fieldtune.bundle.manifest import GraphSpec
-from fieldtune_offline.graph import Graph, needed_nodes, packed_weights
+from fieldtune_offline.graph import Graph, packed_weights
 from fieldtune_offline.graph import tensor_spec as spec_of
 from fieldtune_offline.lowering import PACKED, GraphBuilder
+from fieldtune_offline.lowering.needed import needed_nodes
 
 TEXT = """<ir_version: 8, opset_import: ["": 18]> g (float[n] x, float[n] z) => (float[n] y, float[m] s) {
     a = Relu(x) b = Tanh(a) c = Sigmoid(z) y = Add(a, c) s, t = Split<num_outputs=2>(b) d = Neg(t)

@@ -115,3 +115,29 @@ def test_scales_that_can_be_fed_are_no_parameters_of_the_table(table_of, fed):
     inputs = [info("codes", TensorProto.UINT8, (2, 3)), *([info("scales", shape=(2,))] if fed else [])]
     (node,) = table_of([dequantize], inputs, [info("y", shape=(2, 3))], [scales]).nodes
     assert (node.quantization is None) == fed
+
+
+SCAN = """<ir_version: 8, opset_import: ["": 18]> g (float[n] sum, float[t,r,5] x, float[5,7] w) => (float[t,r,5] y) {
+  after, y = Scan <num_scan_inputs = 1,
+    body = b (float[n] total, float[rows,5] row) => (float[n] kept, float[rows,5] back) {
+    kept = Identity (total)
+    wide = MatMul (row, w)
+    back = Gemm <transB = 1> (wide, w)
+  }> (sum, x)
+}"""
+
+
+def test_products_in_a_loop_count_in_each_round(tmp_path):
+    model = ir.from_onnx_text(SCAN)
+    for value, shape in zip(model.graph.inputs, (["n"], ["n//3", "k+1", 5], [5, 7]), strict=True):
+        value.shape = ir.Shape(shape)
+    body = model.graph[0].attributes["body"].as_graph()
+    for node, columns in zip(list(body)[1:], (7, 5), strict=True):
+        node.outputs[0].shape = ir.Shape(["rows", columns])
+    path = tmp_path / "loop.nodes.json"
+    path.write_text(node_table(model), encoding="utf-8")
+    table = read_node_table(path)
+    (scan,) = table.nodes
+    # Four rounds of three rows, 5 · 7 in each of two products.
+    assert table.macs(scan, {"n": 13, "k": 2}) == 4 * 3 * 35 * 2
+    assert scan.reads == ("sum", "x", "w")

@@ -1,11 +1,13 @@
 """What the graph under construction promises: no node twice, no movement for nothing; and what is refused."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 
 from fieldtune.errors import UnsupportedModel
 from fieldtune_offline.lowering import PACKED, GraphBuilder
+from fieldtune_offline.lowering.needed import needed_nodes, values_read
 
 
 def source(build, name="x", dims=(2, 3)):
@@ -147,3 +149,35 @@ def test_a_branch_that_depends_on_data_is_refused(lowered):
 
     with pytest.raises(UnsupportedModel, match="a sub-graph"):
         lowered(function, ("f[n,3]",))
+
+
+def test_a_body_has_only_what_differs_from_round_to_round():
+    around = GraphBuilder()
+    weight = source(around, "w", (3, 2))
+    body = GraphBuilder(around, "body.")
+    row = source(body, "row", (2, 3))
+    turned = body.transpose(weight, (1, 0))
+    product = body.op("Add", [row, turned], torch.float32, (2, 3))
+    shifted = body.op("Mul", [product, body.constant(2.0, torch.float32)], torch.float32, (2, 3))
+    assert [node.op_type for node in around.nodes] == ["Transpose"]
+    assert [node.name for node in body.nodes] == ["body.Add_0", "body.Mul_1"]
+    # A movement is seen through from inside, and equal nodes are one across both.
+    assert body.transpose(turned, (1, 0)) is weight
+    assert around.transpose(weight, (1, 0)) is turned
+    assert shifted.value.producer().inputs[1] in around.initializers
+    assert body.initializers == []
+
+
+def test_a_node_reads_what_its_body_reads_from_around_it():
+    around = GraphBuilder()
+    weight, x = source(around, "w"), source(around)
+    more = around.op("Neg", [weight], torch.float32, (2, 3))
+    body = GraphBuilder(around, "body.")
+    row = source(body, "row", (3,))
+    made = body.op("Add", [row, more], torch.float32, (2, 3))
+    graph = ir.Graph([row.value], [made.value], nodes=body.nodes, name="body")
+    loop = around.op("Scan", [x], torch.float32, (2, 2, 3), body=graph, num_scan_inputs=1)
+    unused = around.op("Abs", [x], torch.float32, (2, 3))
+    assert values_read(loop.value.producer()) == [x.value, more.value]
+    assert needed_nodes(around.nodes, [loop.value]) == [more.value.producer(), loop.value.producer()]
+    assert unused.value.producer() in around.nodes

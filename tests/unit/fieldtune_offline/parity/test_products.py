@@ -2,9 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import onnx_ir as ir
+import onnxruntime
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from builders import lora_config, manifest
 from fieldtune.adapters import read_adapter
@@ -12,12 +16,14 @@ from fieldtune.bundle import Bundle
 from fieldtune.bundle.manifest import ADAPTER_NAME, WEIGHTS_NAME
 from fieldtune.errors import ParityError
 from fieldtune_offline.graph import packed_weights
-from fieldtune_offline.parity.products import TOLERANCE, check_products, products_of
+from fieldtune_offline.losses.cross_entropy import chunked_cross_entropy
+from fieldtune_offline.parity.products import TOLERANCE, check_products, products_of, show_rounds
+from fieldtune_offline.precisions.holding import held_matrix
 from fieldtune_offline.precisions.packing import pack_base
 from fieldtune_offline.precisions.table import precision_of
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.weights import bind_weights, write_weights
-from packed_graphs import Squares, adapted_net, net_graphs
+from packed_graphs import Net, Squares, adapted_net, net_graphs
 
 
 @dataclasses.dataclass
@@ -37,8 +43,8 @@ class Made:
 def made(tmp_path):
     """The function from a recipe to a bundle in the making: weights, adapter and graphs are there."""
 
-    def make(recipe):
-        adapted = adapted_net()
+    def make(recipe, kind=Net):
+        adapted = adapted_net(kind)
         pack_base(adapted.model, precision_of(recipe))
         graphs = net_graphs(adapted)
         (tmp_path / "graphs").mkdir()
@@ -116,3 +122,59 @@ def test_what_is_compared_with_is_what_was_written(made):
     tensors["middle.scales"] *= 3
     save_file(tensors, str(path), metadata={"format": "pt"})
     assert found.check() < TOLERANCE
+
+
+SCAN = """<ir_version: 8, opset_import: ["": 18]> g (float[n,k,2] x, float[2] w) => (float[n,k,2] y) {
+  y = Scan <num_scan_inputs = 1, body = b (float[c,2] row) => (float[c,2] z) {
+    double = Mul (row, w)
+    z = Relu (double)
+  }> (x)
+}"""
+
+
+def test_what_a_loops_body_computes_is_shown_round_by_round():
+    model = ir.from_onnx_text(SCAN)
+    (scan,) = model.graph
+    shown = show_rounds(scan, ["row", "double", "z", "w"], model.graph)
+    # What is read from around the body is no value of it.
+    assert list(shown) == ["row", "double", "z"]
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.arange(12, dtype=np.float32).reshape(3, 2, 2) - 5
+    row, double, z = session.run(list(shown.values()), {"x": x, "w": np.array([2, -3], np.float32)})
+    assert np.array_equal(row, x)
+    assert np.array_equal(double, x * [2, -3])
+    assert np.array_equal(z, np.maximum(double, 0))
+
+
+class WithLoss(nn.Module):
+    """A network whose answer is the loss of a head that is computed in chunks of two rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.middle = nn.Linear(48, 32), nn.Linear(32, 16)
+        self.last = nn.Linear(16, 4, bias=False)
+
+    def forward(self, x):
+        hidden = torch.tanh(self.middle(torch.tanh(self.first(x))))
+        held = held_matrix(self.last)
+        targets = torch.ones_like(hidden[:, 0], dtype=torch.int64)
+        loss, _, _ = chunked_cross_entropy(hidden, targets, held.parts, None, held.precision.recipe, 4, 2)
+        return loss + torch.zeros_like(hidden[:, :1])
+
+
+def test_products_in_a_loop_are_held_to_torch_like_others(made):
+    found = made("int8", WithLoss)
+    gradient, infer = found.graphs
+    layers = [(product.parts[0], product.backward) for product in products_of(gradient).values()]
+    assert set(layers) >= {("last.codes", False), ("last.codes", True)}
+    assert [product.parts[0] for product in products_of(infer).values()].count("last.codes") == 1
+    assert found.check() < 1e-6
+    (scan,) = [node for node in gradient.model.graph if node.op_type == "Scan"]
+    body = scan.attributes["body"].as_graph()
+    first, second = [node for node in body if node.op_type == "MatMulIntegerToFloat"]
+    one = gradient.model.graph.initializers[first.inputs[2].name]
+    wrong = ir.Value(name="wrong", type=one.type, shape=one.shape, const_value=ir.tensor(1.01, ir.DataType.FLOAT))
+    gradient.model.graph.initializers["wrong"] = wrong
+    second.replace_input_with(2, wrong)
+    with pytest.raises(ParityError, match=r"gradient\.onnx: chunk_\d+\.\S+ of last\.codes differs by 1\.0e-02"):
+        found.check()
