@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -91,7 +92,7 @@ def test_a_merge_into_a_packed_base_and_one_in_float32(tiny_models, noisy, tmp_p
         # In float32 there are no products of integers any more.
         assert exact.outputs_relative < (0.05 if integers else 1e-5)
         assert exact.outputs_relative < rounded.outputs_relative < 0.3
-        assert rounded.merged_loss == pytest.approx(rounded.loss, abs=0.1)
+        assert rounded.merged_loss == pytest.approx(rounded.loss, abs=0.3)
     # Each matrix is what the float32 one packs to; those that no adapter changes are as they were.
     held, exact = load_file(tmp_path / "packed" / "graphs/weights.safetensors"), _weights(tmp_path / "plain")
     before = load_file(bundle / "graphs/weights.safetensors")
@@ -138,8 +139,16 @@ def test_the_weight_is_the_unpacked_one_and_the_pair(tiny_bundles, noisy, tmp_pa
 def test_a_packed_product_that_is_put_back_wrongly_is_not_written(tiny_bundles, noisy, tmp_path, monkeypatch):
     source = tiny_bundles / "packed-int8"
     adapter = noisy(source)
-    monkeypatch.setattr(stand_ins, "_with_bias", lambda held: held.output)  # its bias is lost
-    with pytest.raises(ParityError, match=r"what their packed matrices stand for; nothing was written\n.*logits"):
+
+    def doubled(held):
+        addition = ir.node("Add", [held.output, held.output])
+        (total,) = addition.outputs
+        total.name, total.type, total.shape = f"{held.output.name}.twice", held.output.type, held.output.shape
+        held.node.graph.insert_before(held.node, addition)
+        return total
+
+    monkeypatch.setattr(stand_ins, "_with_bias", doubled)
+    with pytest.raises(ParityError, match=r"(?s)what their packed matrices stand for; nothing was written\n.*logits"):
         merge(source, adapter, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 

@@ -306,7 +306,7 @@ def _merged(table: Fields | None) -> MergedSpec | None:
                 merged_loss=record.number("merged_loss"),
                 outputs_relative=record.number("outputs_relative"),
             )
-            for record in (table.tables("cost") if "cost" in table else ())
+            for record in table.tables("cost")
         ),
     )
 
