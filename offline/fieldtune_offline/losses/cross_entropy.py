@@ -15,6 +15,7 @@ import sympy
 import torch
 from torch.utils._sympy.functions import FloorDiv
 
+from fieldtune.bundle import IGNORE_INDEX
 from fieldtune_offline.lowering.builder import Dim, GraphBuilder, Tensor
 from fieldtune_offline.lowering.call import Call, Lowered, Lowerings
 from fieldtune_offline.lowering.needed import needed_nodes
@@ -31,8 +32,6 @@ from fieldtune_offline.precisions.stored import Stored
 
 CHUNK_ROWS = 64
 """At most so many rows are in a chunk; all chunks have the same number, so that few are filled up."""
-IGNORED = -100
-"""The target of a row that does not count."""
 STORED = Stored().recipe
 """Of a head that is not packed, whose only part is its weight."""
 INT64 = torch.int64
@@ -53,7 +52,7 @@ def chunked_cross_entropy(
 
     Args:
         hidden: float32, shape (n, width); n is at least 1.
-        targets: int64, shape (n,); ``IGNORED`` where a row does not count.
+        targets: int64, shape (n,); ``IGNORE_INDEX`` where a row does not count.
         parts: of the head's matrix (rows, width), as its precision packs it.
         bias: of the head, shape (rows,), or None.
         recipe: of the precision.
@@ -70,7 +69,7 @@ def chunked_cross_entropy(
         logits = packed_product(x, parts, recipe, rows)
         logits = logits if bias is None else logits + bias
         logarithms = logits.log_softmax(-1)
-        counted = (wanted != IGNORED).to(hidden.dtype)
+        counted = (wanted != IGNORE_INDEX).to(hidden.dtype)
         index = wanted.clamp(min=0)[:, None]
         loss -= (logarithms.gather(1, index)[:, 0] * counted).sum()
         correct += (logits.argmax(-1) == wanted).sum()
@@ -115,7 +114,7 @@ def _lower(call: Call, *, unpacked: bool) -> Lowered:
     more = build.op("Sub", [shapes.size(filled), shapes.size(count)], INT64, [1])
     pads = build.op("Concat", [zero, zero, more, zero], INT64, [4], axis=0)
     hidden = build.op("Pad", [hidden, pads], hidden.dtype, (filled, width), mode="constant")
-    pads, ignored = build.op("Concat", [zero, more], INT64, [2], axis=0), build.constant(IGNORED, INT64)
+    pads, ignored = build.op("Concat", [zero, more], INT64, [2], axis=0), build.constant(IGNORE_INDEX, INT64)
     targets = build.op("Pad", [targets, pads, ignored], INT64, (filled,), mode="constant")
     given = [shapes.reshape(hidden, (chunks, rows, width)), shapes.reshape(targets, (chunks, rows, 1))]
     body, outputs = _chunk(call, unpacked=unpacked)
@@ -157,7 +156,7 @@ def _chunk(call: Call, *, unpacked: bool) -> tuple[ir.Graph, dict[str, Tensor]]:
     logits = lowered_product(inside, hidden, packed, waiting, "lower_product", unpacked=unpacked)
     if call.has("bias"):
         logits = op("Add", logits, call.tensor("bias"), dims=grid)
-    ignored = build.op("Equal", [target, build.constant(IGNORED, INT64)], torch.bool, column)
+    ignored = build.op("Equal", [target, build.constant(IGNORE_INDEX, INT64)], torch.bool, column)
     counted = build.cast(build.op("Not", [ignored], torch.bool, column), torch.float32)
     index = build.op("Max", [target, build.constant(0, INT64)], INT64, column)
     outputs: dict[str, Tensor] = {}

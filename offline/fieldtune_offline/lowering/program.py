@@ -191,7 +191,7 @@ def _results(
     gradients: dict[str, Tensor] = {}
     for spec in program.graph_signature.output_specs:
         if spec.kind == OutputKind.BUFFER_MUTATION:
-            _check_only_overwritten(program, str(spec.target))
+            _check_only_overwritten(program, by_name, str(spec.target))
             continue
         if not isinstance(spec.arg, TensorArgument):
             continue
@@ -205,13 +205,12 @@ def _results(
     return tuple(outputs), gradients
 
 
-def _check_only_overwritten(program: ExportedProgram, buffer: str) -> None:
+def _check_only_overwritten(program: ExportedProgram, nodes: Mapping[str, fx.Node], buffer: str) -> None:
     """Refuse a buffer that carries something from one run to the next; one that is written before it is read does not.
 
     Long rope is such a case: it writes the frequencies for the length at hand, and reads them.
     """
     specs = program.graph_signature.input_specs
-    name = next(spec.arg.name for spec in specs if spec.kind == InputKind.BUFFER and spec.target == buffer)
-    held = next(node for node in program.graph.nodes if node.op == "placeholder" and node.name == name)
+    held = next(nodes[spec.arg.name] for spec in specs if spec.kind == InputKind.BUFFER and spec.target == buffer)
     if any(user.target is not aten.copy.default or user.args[0] is not held for user in held.users):
         raise UnsupportedModel(f"the model changes its buffer {buffer!r} while it runs")

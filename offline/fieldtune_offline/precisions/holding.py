@@ -171,10 +171,7 @@ def release(model: nn.Module, modules: Iterable[Any]) -> None:
             continue
         if key not in weights:
             weights[key] = nn.Parameter(weight_of(module).clone(), requires_grad=module.weight.requires_grad)
-        _drop(module)
-        del module.recipe, module.shape
-        module.__class__ = module.kind
-        module.weight = weights[key]
+        _let_go(module, weights[key])
 
 
 def release_trained(model: nn.Module) -> None:
@@ -217,6 +214,13 @@ def _drop(module: Any) -> None:
         delattr(module, name)
 
 
+def _let_go(module: Any, weight: nn.Parameter) -> None:
+    """Make a held layer what it was, with a weight."""
+    _drop(module)
+    del module.recipe, module.shape
+    module.__class__, module.weight = module.kind, weight
+
+
 @functools.cache
 def _held_class(kind: type[nn.Module]) -> type[nn.Module]:
     held = next(held for held in _KINDS if issubclass(kind, held.kind))
@@ -237,13 +241,12 @@ def _computes_with_it(module: Any, matrix: Matrix, placeholder: nn.Parameter) ->
         given = torch.arange(min(2, matrix.rows))
     else:
         given = torch.randn(2, matrix.columns, generator=generator)
-    before, weight = type(module), module.weight
+    weight = module.weight
     with torch.no_grad():
         unpacked = matrix.unpacked()
         module.weight = nn.Parameter(unpacked.T if is_transposed(module) else unpacked, requires_grad=False)
         expected = module(given)
         _hold(module, matrix, placeholder)
         found = module(given)
-    _drop(module)
-    module.__class__, module.weight = before, weight
+    _let_go(module, weight)
     return bool((found - expected).abs().max() <= _TOLERANCE * expected.abs().max())

@@ -55,9 +55,8 @@ class Int4(Precision):
         rows, columns = matrix.shape
         # A part of the rows at a time stays in the processor's caches: three times as fast as all at once.
         at_once = max(1, _AT_ONCE // columns)
-        some: list[torch.Tensor] = list(matrix.split(at_once)) if rows > at_once else []  # type: ignore[no-untyped-call]
-        packed = [self._pack_rows(part) for part in some]
-        return tuple(map(torch.cat, zip(*packed, strict=True))) if packed else self._pack_rows(matrix)
+        packed = [self._pack_rows(matrix[first : first + at_once]) for first in range(0, rows, at_once)]
+        return tuple(map(torch.cat, zip(*packed, strict=True)))
 
     def _pack_rows(self, matrix: torch.Tensor) -> tuple[torch.Tensor, ...]:
         rows, columns = matrix.shape

@@ -6,7 +6,6 @@ Nothing here knows a precision of the base by its name: a new one is known by it
 from fieldtune.bundle import Node, NodeTable, product
 
 _BYTES = ("int8", "uint8")
-_FLOAT_BYTES = 4
 _UNPACKED_WHOLE = "MatMulBnb4"
 """Unpacks the whole matrix into a buffer of its own before it multiplies."""
 _UNPACKED_IN_PARTS = "MatMulNBits"

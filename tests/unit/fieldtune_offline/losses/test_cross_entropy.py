@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from fieldtune_offline.losses.cross_entropy import IGNORED, chunked_cross_entropy
+from fieldtune.bundle import IGNORE_INDEX
+from fieldtune_offline.losses.cross_entropy import chunked_cross_entropy
 from fieldtune_offline.passes.inline_scans import inline_scans
 from fieldtune_offline.precisions.table import precision_of
 from packed_graphs import furthest, normal, opened, run, traced_graph
@@ -40,7 +41,7 @@ class Head(nn.Module):
 
 def given(count, seed=1):
     targets = torch.randint(0, TOKENS, (count,), generator=torch.Generator().manual_seed(seed))
-    targets[count // 2] = IGNORED
+    targets[count // 2] = IGNORE_INDEX
     return normal(count, WIDTH, seed=seed), targets
 
 
@@ -49,7 +50,7 @@ def expected(head, hidden, targets):
     matrix = precision_of(head.recipe).unpack(head.parts, TOKENS, WIDTH)
     hidden = hidden.clone().requires_grad_()
     logits = hidden @ matrix.T + (0 if head.bias is None else head.bias)
-    loss = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+    loss = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="sum")
     loss.backward()
     return loss.detach(), (logits.argmax(-1) == targets).sum().to(torch.float32), hidden.grad
 
@@ -95,12 +96,12 @@ def test_likeliest_targets_are_counted_and_rows_that_do_not_count_are_not():
     head = Head(bias=False)
     hidden = normal(9, WIDTH, seed=3)
     targets = (hidden @ head.stored.T).argmax(-1)
-    targets[[2, 5]] = IGNORED
+    targets[[2, 5]] = IGNORE_INDEX
     assert run(opened(graph_of(head)), hidden, targets)[1] == 7
 
 
 def test_where_no_row_counts_there_is_neither_loss_nor_gradient():
-    hidden, targets = normal(5, WIDTH), torch.full((5,), IGNORED)
+    hidden, targets = normal(5, WIDTH), torch.full((5,), IGNORE_INDEX)
     for loss, correct, gradient in (run(opened(graph_of(Head())), hidden, targets), Head()(hidden, targets)):
         assert loss == correct == 0
         assert not gradient.any()
@@ -135,7 +136,7 @@ def test_all_chunks_have_equally_many_rows_and_less_than_one_each_is_filled_up()
     for count, shape in ((4, (1, 4)), (5, (2, 3)), (11, (3, 4)), (12, (3, 4)), (13, (4, 4)), (17, (5, 4))):
         *_, hidden, targets = run(opened_session, *given(count))
         assert tuple(hidden.shape) == (*shape, WIDTH)
-        assert (targets == IGNORED).sum() == 1 + shape[0] * shape[1] - count
+        assert (targets == IGNORE_INDEX).sum() == 1 + shape[0] * shape[1] - count
 
 
 @SIZES

@@ -6,7 +6,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from fieldtune_offline.losses.cross_entropy import IGNORED
+from fieldtune.bundle import IGNORE_INDEX
 from fieldtune_offline.losses.head import frozen_head
 from fieldtune_offline.precisions.holding import weight_of
 from fieldtune_offline.precisions.packing import pack_base
@@ -42,7 +42,7 @@ def model_of(family, settings):
 def test_the_head_alone_gives_the_models_loss(family, settings):
     model = model_of(family, settings)
     ids = torch.randint(0, 40, (2, 7), generator=torch.Generator().manual_seed(1))
-    targets = torch.cat([ids[:, 1:], ids.new_full((2, 1), IGNORED)], 1)
+    targets = torch.cat([ids[:, 1:], ids.new_full((2, 1), IGNORE_INDEX)], 1)
     head = frozen_head(model)
     with head.passed_over():
         hidden = model(input_ids=ids).logits
@@ -102,10 +102,10 @@ def test_a_head_that_another_class_computes_stays_in_the_model():
 def test_a_packed_head_multiplies_as_its_precision_does():
     model = model_of("Llama", SIZES)
     pack_base(model, precision_of("int4/32/asymmetric"))
-    hidden, targets = torch.randn(5, 16), torch.tensor([3, 39, 0, IGNORED, 7])
+    hidden, targets = torch.randn(5, 16), torch.tensor([3, 39, 0, IGNORE_INDEX, 7])
     loss, _ = frozen_head(model).sums(hidden, targets)
     logits = model.lm_head(hidden)
-    wanted = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+    wanted = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="sum")
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
     assert torch.allclose(logits, hidden @ weight_of(model.lm_head).T, atol=0.1)
 
