@@ -1,11 +1,12 @@
 """The contenders of train_step.py and methods.py: processes that take optimizer steps when they are told to.
 
 The first line on stdout tells of a first step; each number of steps on stdin is answered by a line with their losses,
-seconds and CPU seconds.
+seconds and CPU seconds, and with what the process holds since before it opened anything.
 """
 
 import argparse
 import dataclasses
+import importlib
 import json
 import os
 import sys
@@ -109,18 +110,19 @@ class TorchPeft:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """A contender's name in tables, what starts it, and the ONNX Runtime of its environment, if not the dev box's."""
+    """A contender's name in tables, what starts it, its libraries, and its ONNX Runtime, if not the dev box's."""
 
     title: str
     start: Callable[[Workload], Contender]
+    libraries: tuple[str, ...] = ("onnxruntime", "fieldtune.training")
     runtime: str | None = None
 
 
 CONTENDERS = {
     "fieldtune": Entry("fieldtune", Fieldtune),
     "fieldtune-lean": Entry("fieldtune, lean", lean_fieldtune),
-    "ort-training": Entry("official training runtime", official_fieldtune, "onnxruntime-training-cpu==1.19.2"),
-    "torch-peft": Entry("torch + PEFT", TorchPeft),
+    "ort-training": Entry("official training runtime", official_fieldtune, runtime="onnxruntime-training-cpu==1.19.2"),
+    "torch-peft": Entry("torch + PEFT", TorchPeft, ("torch", "transformers", "peft")),
 }
 """In the order of the table's columns; the last is what the others are compared with."""
 
@@ -159,6 +161,19 @@ def parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
+def resident(bundle: Path) -> float:
+    """Return what this process holds: anonymous memory and mapped pages of model files, in megabytes; Linux alone."""
+    held = 0
+    counted = False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        name, *rest = line.split()
+        if not name.endswith(":"):
+            counted = line.endswith(".safetensors") or str(bundle) in line
+        elif name == ("Rss:" if counted else "Anonymous:"):
+            held += int(rest[0]) * 1024
+    return held / 1e6
+
+
 def main() -> None:
     """Take steps as told on stdin until it ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -176,7 +191,11 @@ def main() -> None:
         stacked = dict(arrays)
     count = len(stacked["input_ids"])
     workload = Workload(model=arguments.model, bundle=arguments.bundle, threads=arguments.threads)
-    contender = CONTENDERS[arguments.contender].start(workload)
+    entry = CONTENDERS[arguments.contender]
+    for library in entry.libraries:
+        importlib.import_module(library)
+    before = resident(arguments.bundle)
+    contender = entry.start(workload)
     done = 0
     wanted = 1
     while wanted:
@@ -189,6 +208,7 @@ def main() -> None:
             cpu_seconds.append(time.process_time() - cpu)
         done += wanted
         answer = {"losses": losses, "seconds": seconds, "cpu_seconds": cpu_seconds}
+        answer["held_mb"] = resident(arguments.bundle) - before
         print(json.dumps(answer), file=answers, flush=True)
         wanted = int(sys.stdin.readline() or 0)
 

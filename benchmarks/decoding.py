@@ -107,18 +107,12 @@ def child(arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure the bases that are asked for, print the table, and return the figures."""
-    from fieldtune_offline import BuildSpec, MethodSpec
-    from fieldtune_offline.spec import PrecisionSpec
+    from packed_base import packed_bundle
 
     cache = arguments.cache.resolve()
     rounds, tokens = (1, 16) if arguments.quick else (arguments.rounds, arguments.tokens)
     model = asset("smollm2", cache)
-    method = MethodSpec(target_modules=("q_proj", "v_proj"), rank=8)
-    bundles: dict[str, Path] = {}
-    for base in arguments.bases:
-        out = cache / "bundles" / f"decoding-{base}"
-        spec = BuildSpec(model=str(model), task="text-generation", method=method, out=out)
-        bundles[base] = bundle(f"decoding-{base}", dataclasses.replace(spec, base=PrecisionSpec(name=base)))
+    bundles = {base: packed_bundle("smollm2", base, cache) for base in arguments.bases}
     contenders = {**bundles, REFERENCE: bundles[arguments.bases[0]]}
     children = {}
     for name, built in contenders.items():

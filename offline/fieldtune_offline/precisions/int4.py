@@ -20,6 +20,8 @@ _AT_ONCE = 2**18
 """Values that are packed together."""
 # How far the range of a block is narrowed: its outermost values lose, all others gain. The least error decides.
 _NARROWED = (1.0, 0.95, 0.9, 0.85, 0.8)
+_PAIRS = torch.stack((torch.arange(256) & 15, torch.arange(256) >> 4), -1).to(torch.float32)
+"""What a byte stands for: looked up, it takes half the time of shifting, and a pass over the memory less."""
 
 
 class Int4(Precision):
@@ -79,9 +81,9 @@ class Int4(Precision):
     def unpack(self, parts: Parts, rows: int, columns: int) -> torch.Tensor:
         """Return each code less its zero point, times its scale."""
         codes, scales, *zeros = parts
-        values = torch.stack((codes & 15, codes >> 4), -1).reshape(-1, self.block).to(torch.float32)
-        middle = zeros[0][:, None].to(torch.float32) if zeros else _MIDDLE
-        return ((values - middle) * scales[:, None]).reshape(rows, -1)[:, :columns]
+        values = _PAIRS.index_select(0, codes.reshape(-1).int()).reshape(-1, self.block)
+        values.sub_(zeros[0][:, None].to(torch.float32) if zeros else _MIDDLE).mul_(scales[:, None])
+        return values.reshape(rows, -1)[:, :columns]
 
     def lower_product(self, call: Call, x: Tensor, packed: PackedInputs) -> Tensor:
         """Multiply with what the codes stand for."""

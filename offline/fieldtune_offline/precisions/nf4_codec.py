@@ -36,6 +36,8 @@ _NEGATIVE = (1.0, 0.696192801, 0.525073051, 0.394917488, 0.284441382, 0.18477343
 _POSITIVE = (0.0795802996, 0.160930201, 0.246112302, 0.337915242, 0.440709829, 0.562617004, 0.722956836, 1.0)
 CODEBOOK = torch.tensor([*(-value for value in _NEGATIVE), 0.0, *_POSITIVE], dtype=torch.float32)
 """What the 16 codes stand for, rising: float32 (16,)."""
+_PAIRS = torch.stack((CODEBOOK.repeat_interleave(16), CODEBOOK.repeat(16)), -1)
+"""What a byte of two codes stands for."""
 
 # What bitsandbytes packs with, without its 32: two such blocks in one of ours would have to share a scale.
 _THEIR_BLOCKS = (64, 128, 256, 512, 1024, 2048, 4096)
@@ -156,8 +158,11 @@ def dequantize(parts: Sequence[torch.Tensor], rows: int, columns: int) -> torch.
     found = tuple((part.dtype, part.numel()) for part in parts)
     if found != (expected := part_layout(size, double=len(parts) != 2)):
         raise ValueError(f"the parts of a matrix ({rows}, {columns}) are {found}; expected {expected}")
-    codes = torch.stack([parts[0] >> 4, parts[0] & 15], dim=1).reshape(-1)[:size]
-    return (CODEBOOK[codes.int()] * scales_of(parts).repeat_interleave(BLOCK)[:size]).reshape(rows, columns)
+    values = _PAIRS.index_select(0, parts[0].int()).reshape(-1)[:size]
+    scales, whole = scales_of(parts), size // BLOCK * BLOCK
+    values[:whole].reshape(-1, BLOCK).mul_(scales[: whole // BLOCK, None])
+    values[whole:].mul_(scales[-1])
+    return values.reshape(rows, columns)
 
 
 def read_bitsandbytes(
