@@ -5,6 +5,9 @@ import logging
 import warnings
 from collections.abc import Iterator
 
+# PEFT imports bitsandbytes where it is there, which advises to install kernels that nothing here would use.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "kernels" not in str(record.msg))
+
 
 @contextlib.contextmanager
 def quiet_tracing() -> Iterator[None]:

@@ -4,10 +4,12 @@ A frozen weight lies in Hugging Face's orientation (out_features, in_features) a
 ``Gemm(transB=1)``, backward ``Gemm(transB=0)``, so that both read the same memory-mapped bytes.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from fieldtune.errors import UnsupportedModel
-from fieldtune_offline.lowering.builder import Tensor
+from fieldtune_offline.lowering.builder import Dim, Tensor
 from fieldtune_offline.lowering.call import Call, Lower, Lowered, Lowerings
 from fieldtune_offline.lowering.shapes import size_of
 
@@ -42,7 +44,51 @@ def _mv(call: Call) -> Tensor:
 
 
 def _bmm(call: Call) -> Tensor:
-    return call.emit("MatMul", call.tensor("self"), call.tensor("mat2"))
+    """Multiply the factors as they were before torch made one axis of all but the last two.
+
+    Nothing is moved, then: ONNX Runtime reads a transposition beside a product through a flag, and heads that share
+    keys and values share them without a copy for each.
+    """
+    a, b = call.tensor("self"), call.tensor("mat2")
+    found = [_batched(call, factor) for factor in (a, b)]
+    batch = max((own for _, own in found), key=len)
+    one, other = (_spread(call, x, own, batch) for x, own in found)
+    if one is None or other is None or batch not in (one.dims[:-2], other.dims[:-2]):
+        return call.emit("MatMul", a, b)
+    product = call.build.op("MatMul", [one, other], call.dtype, (*batch, a.dims[-2], b.dims[-1]))
+    return call.shapes.reshape(product, call.dims)
+
+
+def _spread(call: Call, x: Tensor, own: tuple[Dim, ...], batch: tuple[Dim, ...]) -> Tensor | None:
+    """Return matrices with the axes of another batch; None where they are others, or several of their own share one."""
+    if own == batch:
+        return x
+    fits = x.dims[:-2] == own and size_of(own) == size_of(batch)
+    return call.shapes.reshape(x, (*batch, *x.dims[-2:])) if fits else None
+
+
+def _batched(call: Call, x: Tensor) -> tuple[Tensor, tuple[Dim, ...]]:
+    """Return what matrices are made from, some of which may be several of a batch, and the axes of that batch."""
+    build, swapped = call.build, False
+    while True:
+        matrix = x.dims[-2:]
+        if (node := build.producer(x, "Transpose")) and _swaps(node.attributes["perm"].as_ints()):
+            x, swapped = build.tensor_of(node.inputs[0]), not swapped
+        elif (node := build.producer(x, "Reshape")) and build.tensor_of(node.inputs[0]).dims[-2:] == matrix:
+            x = build.tensor_of(node.inputs[0])
+        else:
+            break
+    lead = x.dims[:-2]
+    node = build.producer(x, "Expand")
+    if node is not None and (shared := build.tensor_of(node.inputs[0])).rank == x.rank and shared.dims[-2:] == matrix:
+        x = shared
+    rest = range(x.rank - 2)
+    return build.transpose(x, (*rest, x.rank - 1, x.rank - 2)) if swapped else x, lead
+
+
+def _swaps(perm: Sequence[int]) -> bool:
+    """Whether a permutation swaps the last two axes and no others."""
+    return list(perm) == [*range(len(perm) - 2), len(perm) - 1, len(perm) - 2]
 
 
 def _baddbmm(call: Call) -> Tensor:

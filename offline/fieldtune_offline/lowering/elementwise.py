@@ -72,7 +72,21 @@ def _mul(call: Call) -> Tensor:
     x = call.operand("self", call.dtype)
     if _is(call.raw("other"), 1):
         return x
-    return call.emit("And" if call.dtype == torch.bool else "Mul", x, call.operand("other", call.dtype))
+    y = call.operand("other", call.dtype)
+    if call.dtype == torch.bool:
+        return call.emit("And", x, y)
+    for factor, other in ((x, y), (y, x)):
+        root = _root_below(call, factor)
+        if root is not None:
+            return call.emit("Div", other, root)
+    return call.emit("Mul", x, y)
+
+
+def _root_below(call: Call, x: Tensor) -> Tensor | None:
+    """Return the square root that a tensor is one divided by, as in the norms that ONNX Runtime computes at once."""
+    node = call.build.producer(x, "Reciprocal")
+    root = None if node is None else call.build.tensor_of(node.inputs[0])
+    return root if root is not None and call.build.producer(root, "Sqrt") else None
 
 
 def _div(call: Call) -> Tensor:
@@ -118,8 +132,6 @@ def _pow(call: Call) -> Tensor:
     x = call.operand("self", call.dtype)
     if _is(exponent, 1):
         return x
-    if _is(exponent, 2):
-        return call.emit("Mul", x, x)
     if _is(exponent, 3):
         return call.emit("Mul", call.emit("Mul", x, x), x)
     if _is(exponent, 0.5):

@@ -78,6 +78,12 @@ class Int4(Precision):
         packed = pairs[..., 0] | (pairs[..., 1] << 4)
         return (packed, scales) if self.symmetric else (packed, scales, zeros)
 
+    def cut(self, parts: Parts, rows: slice, columns: int) -> Parts:
+        """Cut the codes by rows, and the others by blocks."""
+        blocks = self.blocks(columns)
+        codes, *others = parts
+        return codes[rows], *(part[rows.start * blocks : rows.stop * blocks] for part in others)
+
     def unpack(self, parts: Parts, rows: int, columns: int) -> torch.Tensor:
         """Return each code less its zero point, times its scale."""
         codes, scales, *zeros = parts

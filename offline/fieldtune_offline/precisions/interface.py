@@ -5,7 +5,7 @@ A matrix has the shape (rows, columns): one row an output feature, as Hugging Fa
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -15,6 +15,8 @@ from fieldtune_offline.lowering.call import Call
 
 Parts = Sequence[torch.Tensor]
 """The tensors of one packed matrix, in the order of ``Precision.part_names``."""
+_AT_ONCE = 2**22
+"""Values that torch unpacks at once: 16 MiB, which malloc takes from what it has, and not from the system."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,13 +70,30 @@ class Precision(abc.ABC):
     def unpack(self, parts: Parts, rows: int, columns: int) -> torch.Tensor:
         """Return the float32 matrix (rows, columns) that packed tensors stand for."""
 
+    def cut(self, parts: Parts, rows: slice, columns: int) -> Parts:
+        """Return the packed tensors of some rows of a matrix, from a multiple of 64 to one, or to the end."""
+        del columns
+        return tuple(part[rows] for part in parts)
+
     def product(self, x: torch.Tensor, parts: Parts, rows: int) -> torch.Tensor:
         """Return x (…, columns) times the transposed matrix: (…, rows), as the graphs compute it."""
-        return x @ self.unpack(parts, rows, x.shape[-1]).T
+        columns = x.shape[-1]
+        products = [x @ matrix.T for _, matrix in self._unpacked(parts, rows, columns)]
+        return products[0] if len(products) == 1 else torch.cat(products, -1)
 
     def input_gradient(self, gradient: torch.Tensor, parts: Parts, columns: int) -> torch.Tensor:
         """Return a gradient (…, rows) times the matrix: (…, columns), as the graphs compute it."""
-        return gradient @ self.unpack(parts, gradient.shape[-1], columns)
+        result = gradient.new_zeros(*gradient.shape[:-1], columns)
+        for some, matrix in self._unpacked(parts, gradient.shape[-1], columns):
+            result += gradient[..., some] @ matrix
+        return result
+
+    def _unpacked(self, parts: Parts, rows: int, columns: int) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield the matrix in runs of rows, which are less to hold, and sooner there, than all of it."""
+        run = max(1, _AT_ONCE // columns // 64) * 64
+        for first in range(0, rows, run):
+            some = slice(first, min(first + run, rows))
+            yield some, self.unpack(self.cut(parts, some, columns), some.stop - some.start, columns)
 
     @abc.abstractmethod
     def lower_matrix(self, call: Call, packed: PackedInputs) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from fieldtune_offline.lowering.builder import Tensor
 from fieldtune_offline.lowering.call import Call
 from fieldtune_offline.precisions.interface import PackedInputs, Parts, Precision
-from fieldtune_offline.precisions.nf4_codec import BLOCK, DYNAMIC_MAP, NESTED_BLOCK, dequantize, quantize
+from fieldtune_offline.precisions.nf4_codec import BLOCK, DYNAMIC_MAP, NESTED_BLOCK, dequantize, quantize, scales_of
 
 _PRODUCT = "com.microsoft::MatMulBnb4"
 _NF4 = 1
@@ -45,6 +45,11 @@ class Nf4(Precision):
     def pack(self, matrix: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return codes, scales and, doubly quantized, what these are scaled by."""
         return quantize(matrix, double=self.double)
+
+    def cut(self, parts: Parts, rows: slice, columns: int) -> Parts:
+        """Cut the codes, and the scales as they are in float32."""
+        first, last = rows.start * columns, rows.stop * columns
+        return parts[0][first // 2 : -(-last // 2)], scales_of(parts)[first // BLOCK : -(-last // BLOCK)]
 
     def unpack(self, parts: Parts, rows: int, columns: int) -> torch.Tensor:
         """Return what bitsandbytes makes of them."""

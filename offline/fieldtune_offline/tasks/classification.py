@@ -1,7 +1,7 @@
 """What classifications of texts and of images share: cross-entropy over a head's logits, and labels to trace with."""
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -73,7 +73,7 @@ class Classification(Task):
             "infer": Part([name for name, _ in self.inputs], ["logits"]),
         }
 
-    def inference_batches(self, batch: int, sequence: int, seed: int) -> list[dict[str, torch.Tensor]]:
+    def inference_batches(self, batch: int, sequence: int, seed: int) -> Iterable[dict[str, torch.Tensor]]:
         """Return one batch of inputs."""
         return [self.features(batch, sequence, seed)]
 

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -120,7 +120,7 @@ class Task(abc.ABC):
         """Return a batch with padding and masked labels: int64 tensors (batch, sequence) and labels."""
 
     @abc.abstractmethod
-    def inference_batches(self, batch: int, sequence: int, seed: int) -> list[dict[str, torch.Tensor]]:
+    def inference_batches(self, batch: int, sequence: int, seed: int) -> Iterable[dict[str, torch.Tensor]]:
         """Return inputs for infer.onnx by graph input name, to compare at."""
 
     @abc.abstractmethod

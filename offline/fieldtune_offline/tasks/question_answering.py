@@ -1,6 +1,6 @@
 """Extractive question answering: cross-entropy over the tokens that an answer may begin with, and end with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,7 @@ class QuestionAnswering(Task):
             "infer": Part(features, _LOGITS),
         }
 
-    def inference_batches(self, batch: int, sequence: int, seed: int) -> list[dict[str, torch.Tensor]]:
+    def inference_batches(self, batch: int, sequence: int, seed: int) -> Iterable[dict[str, torch.Tensor]]:
         """Return one batch of inputs."""
         return [self._features(batch, sequence, seed)]
 

@@ -5,7 +5,7 @@ Input and output names are those of optimum and onnxruntime-genai.
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,7 @@ class TextGeneration(Task):
 
     def __init__(self, model: Any, image: ImageSpec | None = None) -> None:
         super().__init__(model, image)
+        self._pasts: dict[tuple[int, int, int], dict[str, torch.Tensor]] = {}
         _check_cache(model)
 
     def batch(self, batch: int, sequence: int, seed: int) -> dict[str, torch.Tensor]:
@@ -138,13 +139,11 @@ class TextGeneration(Task):
             "infer": self._serving(batch, sequence),
         }
 
-    def inference_batches(self, batch: int, sequence: int, seed: int) -> list[dict[str, torch.Tensor]]:
-        """Return a first step without a past, a later one and a single token after a past."""
-        return [
-            self._feeds(batch, sequence, past=0, seed=seed),
-            self._feeds(batch, sequence, past=5, seed=seed + 1),
-            self._feeds(batch, 1, past=9, seed=seed + 2),
-        ]
+    def inference_batches(self, batch: int, sequence: int, seed: int) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield a first step without a past, a later one and a single token after a past."""
+        yield self._feeds(batch, sequence, past=0, seed=seed)
+        yield self._feeds(batch, sequence, past=5, seed=seed + 1)
+        yield self._feeds(batch, 1, past=9, seed=seed + 2)
 
     def inference_reference(self, feeds: Batch) -> dict[str, torch.Tensor]:
         """Return transformers' logits and cache."""
@@ -197,18 +196,24 @@ class TextGeneration(Task):
         return {**feeds, **self._past(batch, past, seed)}
 
     def _past(self, batch: int, length: int, seed: int) -> dict[str, torch.Tensor]:
-        """Return the cache that the model itself has after some tokens; random numbers would be no such state."""
+        """Return the cache that the model itself has after some tokens; random numbers would be no such state.
+
+        It is computed once, however often it is asked for and whatever the model's weights are by then.
+        """
         from transformers import DynamicCache
 
-        before = masked_text(self._model, batch, max(length, 1), seed + 100)["input_ids"]
-        with torch.no_grad():
-            # Without the configuration a cache keeps all of a sliding window's past, as infer.onnx does.
-            result = self._model(input_ids=before, use_cache=True, **{cache_parameter(self._model): DynamicCache()})
-        cache = {}
-        for number, layer in enumerate(cache_layers(result)):
-            cache[f"past_key_values.{number}.key"] = layer.keys[:, :, :length].contiguous()
-            cache[f"past_key_values.{number}.value"] = layer.values[:, :, :length].contiguous()
-        return cache
+        if (batch, length, seed) not in self._pasts:
+            before = masked_text(self._model, batch, max(length, 1), seed + 100)["input_ids"]
+            with torch.no_grad():
+                # Without the configuration a cache keeps all of a sliding window's past, as infer.onnx does.
+                cache = {cache_parameter(self._model): DynamicCache()}
+                result = self._model(input_ids=before, use_cache=True, **cache)
+            past = {}
+            for number, layer in enumerate(cache_layers(result)):
+                past[f"past_key_values.{number}.key"] = layer.keys[:, :, :length].contiguous()
+                past[f"past_key_values.{number}.value"] = layer.values[:, :, :length].contiguous()
+            self._pasts[batch, length, seed] = past
+        return self._pasts[batch, length, seed]
 
 
 def cache_parameter(model: Any) -> str:

@@ -96,6 +96,51 @@ def test_a_batched_linear_layer_is_a_product_of_2d_views(lowered):
     assert not {"Transpose", "MatMul"} & set(made)
 
 
+def grouped_attention(q, k, v):
+    """Attention of 6 heads that share 2 keys and values: (batch, heads, positions, width), as in transformers."""
+    batch, _, positions, width = k.shape
+    k, v = (x[:, :, None].expand(batch, 2, 3, positions, width).reshape(batch, 6, positions, width) for x in (k, v))
+    return torch.matmul(torch.matmul(q, k.transpose(2, 3)).softmax(-1), v)
+
+
+def test_shared_keys_and_values_are_multiplied_without_a_copy_for_each_head(lowered, check):
+    specs = ("f[n,6,m,5]", "f[n,2,m,5]", "f[n,2,m,5]")
+    model = lowered(grouped_attention, specs)
+    made = [node.op_type for node in model.graph.node]
+    assert made.count("MatMul") == 2
+    assert "Expand" not in made
+    check(grouped_attention, specs, tolerance=2e-6)
+
+
+def test_heads_are_multiplied_as_they_are(lowered):
+    specs = ("f[n,3,m,5]", "f[n,3,m,5]")
+    made = [node.op_type for node in lowered(lambda q, k: torch.matmul(q, k.transpose(2, 3)), specs).graph.node]
+    assert made == ["Transpose", "MatMul"]
+
+
+@pytest.mark.parametrize("shared", [(2, 1), (1, 2)], ids=str)
+def test_two_factors_that_are_both_shared_are_multiplied_as_torch_has_them(check, shared):
+    def product(x, y):
+        one, other = (z.expand(*shape, *z.shape[-2:]) for z, shape in ((x, (2, 2)), (y, (2, 2))))
+        return torch.bmm(one.reshape(4, 3, 5), other.reshape(4, 5, 3))
+
+    specs = (f"f[{shared[0]},1,3,5]", f"f[{shared[0]},1,5,3]")
+    check(product, specs, tolerance=2e-6)
+
+
+def test_onnx_runtime_computes_a_norm_by_the_root_mean_square_at_once(lowered, tmp_path):
+    import onnx
+    import onnxruntime
+
+    weight = torch.linspace(0.5, 1.5, 8)
+    model = lowered(lambda x: weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)), ("f[n,m,8]",))
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    optimized = onnx.load(tmp_path / "optimized.onnx")
+    assert [node.op_type for node in optimized.graph.node] == ["SimplifiedLayerNormalization"]
+
+
 def test_a_variance_over_an_axis_that_varies_is_refused(lowered):
     with pytest.raises(UnsupportedModel, match=r"var.*axis whose size varies"):
         lowered(lambda x: aten.var.correction(x, [0]), ("f[n,3]",))

@@ -49,6 +49,34 @@ def test_products_are_with_the_unpacked_matrix(recipe):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("columns", [144, 128, 208])
+def test_what_is_cut_from_packed_rows_unpacks_to_those_rows(recipe, columns):
+    module, precision = products(recipe, rows=150, columns=columns), precision_of(recipe)
+    matrix = precision.unpack(module.parts, 150, columns)
+    for rows in (slice(0, 64), slice(64, 128), slice(128, 150), slice(0, 150)):
+        cut = precision.cut(module.parts, rows, columns)
+        assert torch.equal(precision.unpack(cut, rows.stop - rows.start, columns), matrix[rows])
+
+
+@pytest.mark.parametrize("recipe", EXACT)
+def test_a_large_matrix_is_unpacked_a_part_at_a_time(monkeypatch, recipe):
+    module, precision = products(recipe, rows=150), precision_of(recipe)
+    x, gradient = normal(2, 3, COLUMNS, seed=1), normal(2, 3, 150, seed=2)
+    at_once = module(x, gradient)
+    unpacked = []
+    unpack = type(precision).unpack
+    monkeypatch.setattr(
+        type(precision),
+        "unpack",
+        lambda self, parts, rows, columns: unpacked.append(rows) or unpack(self, parts, rows, columns),
+    )
+    monkeypatch.setattr("fieldtune_offline.precisions.interface._AT_ONCE", 64 * COLUMNS)
+    for found, expected in zip(module(x, gradient), at_once, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert unpacked == [64, 64, 22] * 2
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_matrix_of_one_row(recipe):
     module = products(recipe, rows=1)
     session = opened(products_graph(module))
