@@ -216,7 +216,7 @@ def _merged_graphs(
     sources: dict[str, MergedTensor] = {}
     matrices: dict[str, Repacked] = {}
     for name, model in _forward_models(opened):
-        stand_ins = stand_in(model, _recipes(opened.manifest))
+        stand_ins = stand_in(model, _recipes(opened.manifest), loops=not pack)
         for tensor in drop_adapter(model, opened.manifest.layout, fold):
             _add(sources, tensor)
         if pack:

@@ -83,6 +83,8 @@ def test_a_merge_into_a_packed_base_and_one_in_float32(tiny_models, noisy, tmp_p
     assert open_bundle(bundle).manifest.base.packed.matrices == packed.base.packed.matrices
     assert packed.base.packed.cost == ()
     assert plain.base.packed is None
+    # Also in loops: the head of a language model is multiplied in one where it is evaluated.
+    assert not [name for name in _weights(tmp_path / "plain") if name.endswith((".codes", ".scales"))]
     for manifest in (packed, plain):
         for record in manifest.merged.parity:
             assert max(record.loss_relative, record.inference_relative) < 1e-5

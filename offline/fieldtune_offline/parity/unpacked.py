@@ -22,7 +22,7 @@ def write_unpacked(packed: Bundle, names: Sequence[str], root: Path) -> None:
     models = {name: ir.load(packed.graph_path(name)) for name in names}
     tensors: dict[str, LazyTensor] = {}
     for model in models.values():
-        leave_out(model, stand_in(model, recipes))
+        leave_out(model, stand_in(model, recipes, loops=True))
         for name, value in model.graph.initializers.items():
             held = value.const_value
             if isinstance(held, ir.ExternalTensor | ir.LazyTensor):

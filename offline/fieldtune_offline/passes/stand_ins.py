@@ -85,12 +85,13 @@ class Repacked:
     parts: Mapping[str, ir.Value]
 
 
-def stand_in(model: ir.Model, recipes: Mapping[str, str]) -> list[StandIn]:
+def stand_in(model: ir.Model, recipes: Mapping[str, str], *, loops: bool = False) -> list[StandIn]:
     """Let float32 products stand in for the packed ones of a graph, in place.
 
     Args:
         model: eval.onnx or infer.onnx, loaded from a bundle.
         recipes: module → what its matrix is packed by.
+        loops: whether also in the bodies of loops, where stand-ins can only be left.
 
     Raises:
         ExportError: a product of another form than builds make.
@@ -99,7 +100,9 @@ def stand_in(model: ir.Model, recipes: Mapping[str, str]) -> list[StandIn]:
     for value in [value for value in graph.inputs if _matrix_of(value, recipes) is not None]:
         graph.inputs.remove(value)
         value.meta[PACKED] = True
-    waiting = _stopped_waiting(graph)
+    bodies = [graph, *(graph.subgraphs() if loops else ())]
+    waiting = [node for body in bodies for node in _stopped_waiting(body)]
+    nodes = [node for body in bodies for node in body]
     made: list[StandIn] = []
     cut: dict[int, tuple[ir.Value, ir.Value]] = {}
     for name in [name.removesuffix(_CODES) for name in graph.initializers if name.endswith(_CODES)]:
@@ -107,7 +110,7 @@ def stand_in(model: ir.Model, recipes: Mapping[str, str]) -> list[StandIn]:
             continue
         precision = precision_of(recipes[name])
         parts = {part: graph.initializers[f"{name}.{part}"] for part in precision.part_names}
-        readers, cores = _readers(graph, parts.values())
+        readers, cores = _readers(nodes, parts.values())
         found = [_found(core, parts["codes"], name) for core in cores if _is_core(core, parts["codes"], readers)]
         if not found:
             continue
@@ -115,7 +118,7 @@ def stand_in(model: ir.Model, recipes: Mapping[str, str]) -> list[StandIn]:
         shape = (_size(parts["codes"], 0) if rows is None else rows, found[0].columns)
         weight = _unpacked(f"{name}.weight", precision, parts, shape)
         graph.register_initializer(weight)
-        made += [_placed(graph, product, precision, weight, parts, readers, waiting, cut) for product in found]
+        made += [_placed(product, precision, weight, parts, readers, waiting, cut) for product in found]
     return made
 
 
@@ -153,13 +156,14 @@ def put_back(model: ir.Model, stand_ins: Sequence[StandIn]) -> list[Repacked]:
 
 def leave_out(model: ir.Model, stand_ins: Iterable[StandIn]) -> None:
     """Leave stand-ins where they are, and nothing of the packed products."""
-    graph = model.graph
     for held in stand_ins:
-        graph.outputs.remove(held.output)
-    for node in reversed(list(graph)):
-        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
-            graph.remove(node, safe=True)
-    _drop(graph, list(graph.initializers.values()))
+        assert isinstance(held.node.graph, ir.Graph)
+        held.node.graph.outputs.remove(held.output)
+    for graph in (*model.graph.subgraphs(), model.graph):
+        for node in reversed(list(graph)):
+            if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+                graph.remove(node, safe=True)
+    _drop(model.graph, list(model.graph.initializers.values()))
 
 
 def _drop(graph: ir.Graph, values: Iterable[ir.Value]) -> None:
@@ -247,14 +251,14 @@ def _held(value: ir.Value) -> ir.TensorProtocol:
     return value.const_value
 
 
-def _readers(graph: ir.Graph, parts: Iterable[ir.Value]) -> tuple[list[ir.Node], list[ir.Node]]:
+def _readers(nodes: Iterable[ir.Node], parts: Iterable[ir.Value]) -> tuple[list[ir.Node], list[ir.Node]]:
     """Return the nodes that depend on parts and constants alone, and those that bring them together with the rest."""
     held = {id(part) for part in parts}
     own = set(held)
     constants: set[int] = set()
     readers: list[ir.Node] = []
     cores: list[ir.Node] = []
-    for node in graph:
+    for node in nodes:
         read = [value for value in node.inputs if value is not None]
         fixed = all(id(value) in own or id(value) in constants or value.const_value is not None for value in read)
         if node.op_type == "Gather" and id(read[0]) in held:
@@ -368,7 +372,6 @@ def _size(value: ir.Value | None, axis: int) -> int:
 
 
 def _placed(
-    graph: ir.Graph,
     found: _Found,
     precision: Precision,
     weight: ir.Value,
@@ -382,6 +385,8 @@ def _placed(
     Products of one value may share the nodes that quantize it: ``cut`` has the values that were put in the place of
     others, and these.
     """
+    graph = found.core.graph
+    assert isinstance(graph, ir.Graph)
     first, index = found.entries[0]
     read = first.inputs[index]
     assert read is not None
