@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import THREADS, Child, asset, bundle, machine_line, on_threads, parser, ratios, save, say, table
+from common import THREADS, Child, asset, machine_line, on_threads, parser, ratios, save, say, table
 
 BASES = ("float32", "int8", "int4", "nf4")
 REFERENCE = "transformers + PEFT"

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from common import asset, bundle, machine_line, on_threads, parser, save, say, table
+from packed_base import packed_bundle
 
 from fieldtune import Bundle, TrainConfig, load_profile, open_bundle, train_adapter
 from fieldtune.adapters import Adapter, from_theta, read_adapter, to_theta
@@ -45,9 +46,7 @@ class Subject:
     title: str
     model: str
     data: str
-    task: str
     figure: str | None
-    target_modules: tuple[str, ...]
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -56,51 +55,38 @@ SUBJECTS = {
         title="MiniLM, sentiment of 1,000 reviews",
         model="minilm",
         data="reviews",
-        task="text-classification",
         figure="accuracy",
-        target_modules=("query", "value"),
     ),
     "entities": Subject(
         title="MiniLM, entities of 584 tweets",
         model="minilm",
         data="entities",
-        task="token-classification",
         figure="f1",
-        target_modules=("query", "key", "value", "dense"),
     ),
     "dialogues": Subject(
         title="SmolLM2, technical dialogues",
         model="smollm2",
         data="support",
-        task="text-generation",
         figure=None,
-        target_modules=("q_proj", "v_proj"),
         config={"batch_size": 4, "learning_rate": 2e-3},
     ),
 }
 
 
 def built(name: str, base: str, cache: Path) -> Bundle:
-    """Return the bundle of a subject on a base."""
+    """Return the bundle of a subject on a base; but for entities they are those of packed_base.py."""
     subject = SUBJECTS[name]
-    labels: dict[str, tuple[str, ...]] = {
-        "text-classification": ("negative", "positive"),
-        "token-classification": tuple(_lines(asset(subject.data, cache) / "labels.txt")),
-        "text-generation": (),
-    }
+    if name != "entities":
+        return open_bundle(packed_bundle(subject.model, base, cache))
     spec = BuildSpec(
         model=str(asset(subject.model, cache)),
-        task=subject.task,
-        labels=labels[subject.task],
-        method=MethodSpec(target_modules=subject.target_modules),
+        task="token-classification",
+        labels=tuple((asset(subject.data, cache) / "labels.txt").read_text(encoding="utf-8").split()),
+        method=MethodSpec(target_modules=("query", "key", "value", "dense")),
         base=PrecisionSpec(name=base),
-        out=cache / "bundles" / f"benchmark-{name}-{base}",
+        out=cache / "bundles" / f"benchmark-entities-{base}",
     )
-    return open_bundle(bundle(f"{name}, {base}", spec))
-
-
-def _lines(file: Path) -> list[str]:
-    return file.read_text(encoding="utf-8").split() if file.exists() else []
+    return open_bundle(bundle(f"entities, {base}", spec))
 
 
 def started(opened: Bundle, seed: int) -> Adapter:
