@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import parser, save, say, table
+from common import REPOSITORY, parser, save, say, table
 
 MINI = {
     "hidden_size": 3072,
@@ -74,18 +74,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 SHARD_BYTES = 10**9
-LEAN = """
-format_version = "1.1"
-name = "lean"
-description = "the settings for little memory"
-[runtime]
-prepacking = false
-arena = false
-memory_pattern = false
-[training]
-batch_size = 1
-"""
-
+TOKENS = 17
 
 # --- the checkpoint ---
 
@@ -179,12 +168,21 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def write_profile(file: Path) -> None:
+    """Write the profile of any CPU with the settings for little memory."""
+    text = (REPOSITORY / "hw_profiles" / "cpu-generic.toml").read_text(encoding="utf-8")
+    for setting in ("prepacking", "arena", "memory_pattern"):
+        text = text.replace(f"{setting} = true", f"{setting} = false")
+    file.write_text(text.replace('name = "cpu-generic"', 'name = "lean"'), encoding="utf-8")
+
+
 def main() -> None:
     made = parser(__doc__)
     made.add_argument("--variant", choices=VARIANTS, default="mini")
     made.add_argument("--layers", type=int, help="how many; all if not given")
     made.add_argument("--base", default="int4", help="as fieldtune-offline build has it")
     made.add_argument("--steps", type=int, default=4, help="training steps")
+    made.add_argument("--built", action="store_true", help="take the bundle that an earlier run kept")
     made.add_argument("--keep", action="store_true", help="leave the checkpoint and the bundle there")
     options = made.parse_args()
     settings = dict(VARIANTS[options.variant])
@@ -203,24 +201,32 @@ def main() -> None:
         if os.waitpid(child, 0)[1]:
             raise SystemExit("the checkpoint was not written")
     profile, data = work / "lean.toml", work / "train.jsonl"
-    profile.write_text(LEAN, encoding="utf-8")
+    write_profile(profile)
     text = "A device in the field learns from what it sees, and answers with what it has learned. " * 4
     texts = [json.dumps({"text": f"{number} {text}"}) for number in range(options.steps)]
     data.write_text("\n".join(texts) + "\n", encoding="utf-8")
     build = ["build", checkpoint, "--task", "text-generation", "--target-modules", "qkv_proj", "--rank", 8]
-    built = measured("fieldtune-offline", *build, "--base", options.base, "--out", bundle, "--overwrite")
+    noted = work / f"build-{options.base}.json"
+    if not options.built:
+        built = measured("fieldtune-offline", *build, "--base", options.base, "--out", bundle, "--overwrite")
+        noted.write_text(json.dumps(built), encoding="utf-8")
+    built = json.loads(noted.read_text(encoding="utf-8"))
     train = ["train", bundle, "--data", data, "--profile", profile, "--batch-size", 1, "--gradient-accumulation", 1]
     train += ["--max-length", 128, "--epochs", 1, "--json", "--overwrite"]
     trained = measured("fieldtune", *train, "--out", work / "adapter")
     report = json.loads(trained.pop("printed"))
-    run = ["run", bundle, "--text", "What does the device learn?", "--profile", profile, "--json"]
-    answered = measured("fieldtune", *run, "--max-new-tokens", 16, "--adapter", work / "adapter")
-    swapped = measured("fieldtune", *run, "--max-new-tokens", 1, "--adapter", work / "adapter", bundle / "adapter")
+    # Without prepacking each token would unpack whole matrices.
+    run = ["run", bundle, "What does the device learn?", "--json", "--adapter", work / "adapter"]
+    first = measured("fieldtune", *run, "--max-new-tokens", 1)
+    answered = measured("fieldtune", *run, "--max-new-tokens", TOKENS)
+    swapped = measured("fieldtune", *run, "--adapter", bundle / "adapter", "--max-new-tokens", 1)
+    speed = (TOKENS - 1) / (answered["seconds"] - first["seconds"])
     sizes = {"checkpoint": folder_bytes(checkpoint), "bundle": folder_bytes(bundle)}
     result = {"variant": options.variant, "layers": settings["num_hidden_layers"], "base": options.base, **sizes}
-    result |= {"build": built, "train": trained, "report": report, "run": answered, "swap": swapped}
+    result |= {"build": built, "train": trained, "report": report, "first": first, "run": answered, "swap": swapped}
     commands = {"build": built, f"train, {options.steps} steps 1 x 128": trained}
-    commands |= {"answer with 16 tokens": answered, "answer of two adapters": swapped}
+    commands |= {"answer with 1 token": first, f"answer with {TOKENS} tokens": answered}
+    commands |= {"answers with 1 token of two adapters": swapped}
     rows = [
         [what, f"{found['seconds']:.0f}", f"{found['RssAnon'] / 1e9:.2f}", f"{found['VmHWM'] / 1e9:.2f}"]
         for what, found in commands.items()
@@ -228,6 +234,8 @@ def main() -> None:
     held = ", ".join(f"{what} {size / 1e9:.2f} GB" for what, size in sizes.items())
     print(f"\n{title}, {options.base}: {held}\n")
     print(table(["command", "seconds", "RssAnon, GB", "VmHWM, GB"], rows))
+    step = report["training_seconds"] / len(report["steps"])
+    print(f"\n{step:.1f} s a step of 128 tokens; {speed:.1f} tokens a second behind the first.")
     say(f"written: {save('phi3', options.cache, result)}")
     if not options.keep:
         shutil.rmtree(place)

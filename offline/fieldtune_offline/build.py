@@ -34,7 +34,6 @@ from fieldtune_offline.accelerators.calibration_data import Calibration, read_ca
 from fieldtune_offline.accelerators.int8 import choose_quantizer
 from fieldtune_offline.accelerators.prefixes import add_targets, load_targets
 from fieldtune_offline.adapted import Adapted
-from fieldtune_offline.environments import Report
 from fieldtune_offline.graph import Graph, packed_weights
 from fieldtune_offline.graphs import adapted_graph, gradient_graph
 from fieldtune_offline.methods.adapting import adapt, with_weights_named
@@ -55,6 +54,7 @@ from fieldtune_offline.precisions.operators import unpacked_products
 from fieldtune_offline.precisions.packing import pack_base
 from fieldtune_offline.precisions.quantized_checkpoints import quantized_recipe
 from fieldtune_offline.precisions.table import chosen_precision
+from fieldtune_offline.progress import Report, counted
 from fieldtune_offline.quiet import quiet_loading
 from fieldtune_offline.spec import BuildSpec
 from fieldtune_offline.spec_checks import checked_spec
@@ -197,14 +197,17 @@ def _packed(
 ) -> PackedSpec:
     """Pack the frozen base, and say what that costs."""
     report("computing with the base in float32")
-    before = torch_answers(adapted, task, shapes)
+    before = torch_answers(adapted, task, shapes, counted(report, "computed"))
     report(f"packing the base ({precision.recipe})")
-    packing = pack_base(adapted.model, precision, keep=Scratch(staging / _SCRATCH_NAME).keep)
+    keep = Scratch(staging / _SCRATCH_NAME).keep
+    packing = pack_base(adapted.model, precision, counted(report, "packed"), keep)
     if spec.adapter is None:
         method_named(adapted.method).start(adapted.model)
     kept = ", ".join(f"{name} ({reason})" for name, reason in packing.kept.items())
     report(f"packed: {len(packing.matrices)} matrices" + (f"; in float32 stay {kept}" if kept else ""))
-    cost = packing_cost(shapes, before, torch_answers(adapted, task, shapes))
+    report("computing with the packed base")
+    after = torch_answers(adapted, task, shapes, counted(report, "computed"))
+    cost = packing_cost(shapes, before, after)
     return PackedSpec(recipe=packing.recipe, matrices=packing.matrices, kept=packing.kept, cost=cost)
 
 

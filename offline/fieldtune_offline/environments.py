@@ -8,15 +8,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 from fieldtune.errors import ExportError
 from fieldtune.files import cache_folder
-
-Report: TypeAlias = Callable[[str], None]
-"""Is told, in a line, what begins and may take minutes."""
+from fieldtune_offline.progress import Report
 
 _STAMP = "fieldtune.json"
 

@@ -39,7 +39,6 @@ from fieldtune.tasks import open_task
 from fieldtune_offline.accelerators.calibration_data import Calibration, read_calibration
 from fieldtune_offline.accelerators.int8 import choose_quantizer
 from fieldtune_offline.accelerators.prefixes import add_targets, load_targets
-from fieldtune_offline.environments import Report
 from fieldtune_offline.graph import Graph, packed_weights
 from fieldtune_offline.methods.table import method_named
 from fieldtune_offline.node_table import node_table
@@ -51,6 +50,7 @@ from fieldtune_offline.passes.merged_tensor import Fold, MergedTensor, held_tens
 from fieldtune_offline.passes.split_at_logits import check_cut, split_at_logits
 from fieldtune_offline.passes.split_prefix import Split
 from fieldtune_offline.passes.stand_ins import Repacked, leave_out, put_back, stand_in
+from fieldtune_offline.progress import Report
 from fieldtune_offline.spec import MergeSpec
 from fieldtune_offline.spec_checks import check_calibration
 from fieldtune_offline.versions import tool_version

@@ -27,10 +27,10 @@ from fieldtune.runtime import choose_provider
 from fieldtune_offline.accelerators.accuracy import measure_accuracy, open_prefixes, write_reference
 from fieldtune_offline.accelerators.calibration_data import Calibration, padded_batches
 from fieldtune_offline.accelerators.int8 import Quantize, Quantized, planned_table, quantize
-from fieldtune_offline.environments import Report
 from fieldtune_offline.graph import MIN_ORT
 from fieldtune_offline.node_table import node_table
 from fieldtune_offline.parity.unpacked import write_unpacked
+from fieldtune_offline.progress import Report
 
 REFERENCE_FOLDER = "reference"
 _UNPACKED = "unpacked"

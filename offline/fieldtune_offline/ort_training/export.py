@@ -19,12 +19,13 @@ from fieldtune.bundle.manifest import FORMAT_VERSION
 from fieldtune.errors import ExportError, UnsupportedModel
 from fieldtune.files import output_folder
 from fieldtune.training.backends import training_api
-from fieldtune_offline.environments import Environment, Report, environment_python
+from fieldtune_offline.environments import Environment, environment_python
 from fieldtune_offline.methods.interface import Method
 from fieldtune_offline.methods.table import method_named
 from fieldtune_offline.ort_training import generate
 from fieldtune_offline.ort_training.forward import forward_model, frozen_parameters
 from fieldtune_offline.ort_training.probes import Probes
+from fieldtune_offline.progress import Report
 from fieldtune_offline.tasks.interface import Arrays
 
 FOLDER = "ort_training"

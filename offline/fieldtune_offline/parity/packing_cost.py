@@ -9,6 +9,7 @@ import torch
 from fieldtune.bundle import FloatArray, PackingCost
 from fieldtune_offline.adapted import Adapted
 from fieldtune_offline.parity.whole import perturbed, torch_gradients
+from fieldtune_offline.progress import Count
 from fieldtune_offline.tasks.interface import Task
 
 
@@ -27,11 +28,14 @@ class Answers:
     outputs: FloatArray
 
 
-def torch_answers(adapted: Adapted, task: Task, shapes: Sequence[tuple[int, int]]) -> list[Answers]:
+def torch_answers(
+    adapted: Adapted, task: Task, shapes: Sequence[tuple[int, int]], count: Count = lambda *_: None
+) -> list[Answers]:
     """Return torch's answers at each (batch, sequence), at a perturbed adapter."""
     answers = []
     with perturbed(adapted):
         for seed, (batch, sequence) in enumerate(shapes):
+            count(seed, len(shapes))
             adapted.model.zero_grad(set_to_none=True)
             loss, weight = task.reference_loss(task.batch(batch, sequence, seed))
             loss.backward()  # type: ignore[no-untyped-call]

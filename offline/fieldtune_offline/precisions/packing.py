@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 from fieldtune_offline.precisions.holding import Matrix, exchange, held_matrix, hold_base, release
 from fieldtune_offline.precisions.int8 import Int8
 from fieldtune_offline.precisions.interface import Parts, Precision
+from fieldtune_offline.progress import Count
 
 _GATHERED = Int8()
 """Of embeddings, whose rows are gathered, and of the head of a language model, which is often the same matrix."""
@@ -36,7 +37,7 @@ class Packing:
 def pack_base(
     model: Any,
     precision: Precision,
-    report: Callable[[int, int], None] = lambda *_: None,
+    count: Count = lambda *_: None,
     keep: Callable[[Parts], Parts] = lambda parts: parts,
 ) -> Packing:
     """Pack the frozen matrices of a model in place, one at a time; from then on it computes with what they stand for.
@@ -46,7 +47,7 @@ def pack_base(
     Args:
         model: a peft.PeftModel, or any module; what requires a gradient stays as it is.
         precision: of linear layers.
-        report: called with how many matrices are packed and how many there are.
+        count: told how many layers are done, and how many there are.
         keep: takes the parts of a matrix and returns them, written to a file, say, and mapped from there.
     """
     hold_base(model)
@@ -58,7 +59,7 @@ def pack_base(
     kept: dict[str, str] = {}
     done: dict[int, Matrix] = {}
     for number, (name, module) in enumerate(frozen):
-        report(number, len(frozen))
+        count(number, len(frozen))
         held = held_matrix(module)
         used = _GATHERED if id(module.weight) in gathered else precision
         reason = _OWN_CODE if isinstance(module, nn.Linear | nn.Embedding) else "a convolution"

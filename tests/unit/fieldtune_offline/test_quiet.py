@@ -44,3 +44,10 @@ def test_loading_leaves_transformers_as_it_was_even_after_an_error(bars):
         assert transformers_logging.is_progress_bar_enabled() == bars
     finally:
         change[before]()
+
+
+def test_advice_to_install_kernels_that_nobody_here_uses_is_not_heard(caplog):
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    logger.warning("Failed to load CPU gemm_4bit_forward: %s. Please `pip install kernels`", "no module")
+    logger.warning("something else")
+    assert [record.message for record in caplog.records] == ["something else"]

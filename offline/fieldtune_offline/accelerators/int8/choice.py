@@ -3,7 +3,7 @@
 from typing import Literal, TypeAlias
 
 from fieldtune_offline.accelerators.int8.quantizing import Quantize, quantize
-from fieldtune_offline.environments import Report
+from fieldtune_offline.progress import Report
 
 Quantizer: TypeAlias = Literal["ort", "quark"]
 

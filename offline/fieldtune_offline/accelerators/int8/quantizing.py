@@ -30,8 +30,8 @@ from fieldtune_offline.accelerators.int8.positions import (
 from fieldtune_offline.accelerators.int8.regions import accelerated_nodes
 from fieldtune_offline.accelerators.int8.scheme import Scheme, quantization_scheme
 from fieldtune_offline.accelerators.int8.static import finish, static_model
-from fieldtune_offline.environments import Report
 from fieldtune_offline.node_table import table_of
+from fieldtune_offline.progress import Report
 
 ADJUSTED_EXAMPLES = 64
 """Of the calibration examples, how many weights are adjusted on: more cost time and memory and gain little."""

@@ -19,8 +19,9 @@ from fieldtune_offline.accelerators.int8.quantizing import Quantized, static_gra
 from fieldtune_offline.accelerators.int8.quark import run_quark
 from fieldtune_offline.accelerators.int8.regions import accelerated_nodes
 from fieldtune_offline.accelerators.int8.static import finish
-from fieldtune_offline.environments import Environment, Report, environment_python
+from fieldtune_offline.environments import Environment, environment_python
 from fieldtune_offline.node_table import table_of
+from fieldtune_offline.progress import Report
 
 ENVIRONMENT = Environment(
     name="quark",
