@@ -330,7 +330,7 @@ def _dequantized(core: ir.Node, codes: ir.Value) -> _Found | None:
     """A product with a matrix whose columns lie in another order, in which the input is put first."""
     del codes
     node: ir.Node | None = core
-    for operator in ("Reshape", "Transpose", "Reshape"):
+    for operator in ("Reshape", "Concat", "Reshape", "Split", "Reshape"):
         node = None if node is None else _producer(node.inputs[0], operator)
     return None if node is None else _behind_pad(core, node)
 
