@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch import fx
 
 from fieldtune_offline.lowering.builder import Tensor
 from fieldtune_offline.lowering.call import Call, Lower, Lowerings
@@ -75,17 +76,23 @@ def _mul(call: Call) -> Tensor:
     y = call.operand("other", call.dtype)
     if call.dtype == torch.bool:
         return call.emit("And", x, y)
-    for factor, other in ((x, y), (y, x)):
-        root = _root_below(call, factor)
+    for name, factor, other in (("self", x, y), ("other", y, x)):
+        root = _root_below(call, name, factor)
         if root is not None:
             return call.emit("Div", other, root)
     return call.emit("Mul", x, y)
 
 
-def _root_below(call: Call, x: Tensor) -> Tensor | None:
-    """Return the square root that a tensor is one divided by, as in the norms that ONNX Runtime computes at once."""
-    node = call.build.producer(x, "Reciprocal")
-    root = None if node is None else call.build.tensor_of(node.inputs[0])
+def _root_below(call: Call, name: str, x: Tensor) -> Tensor | None:
+    """Return the square root that a factor is one divided by, as in the norms that ONNX Runtime computes at once.
+
+    None where others read the factor, too: a gradient does, and then nothing is computed at once.
+    """
+    node = call.raw(name)
+    if not isinstance(node, fx.Node) or len(node.users) > 1:
+        return None
+    reciprocal = call.build.producer(x, "Reciprocal")
+    root = None if reciprocal is None else call.build.tensor_of(reciprocal.inputs[0])
     return root if root is not None and call.build.producer(root, "Sqrt") else None
 
 

@@ -141,6 +141,16 @@ def test_onnx_runtime_computes_a_norm_by_the_root_mean_square_at_once(lowered, t
     assert [node.op_type for node in optimized.graph.node] == ["SimplifiedLayerNormalization"]
 
 
+def test_a_norm_whose_root_is_read_by_others_is_computed_as_torch_does(lowered):
+    def norm(x):
+        root = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+        return x * root, root.sum()
+
+    made = [node.op_type for node in lowered(norm, ("f[n,m,8]",)).graph.node]
+    assert "Div" not in made
+    assert made.count("Mul") == 1
+
+
 def test_a_variance_over_an_axis_that_varies_is_refused(lowered):
     with pytest.raises(UnsupportedModel, match=r"var.*axis whose size varies"):
         lowered(lambda x: aten.var.correction(x, [0]), ("f[n,3]",))
