@@ -10,6 +10,7 @@ from fieldtune_offline.graph import CONTRIBUTED_OPSET, IR_VERSION, OPSET, Graph,
 from fieldtune_offline.losses import cross_entropy
 from fieldtune_offline.lowering import GraphBuilder, LoweredProgram, Tensor, lower_program
 from fieldtune_offline.lowering.call import Lowerings
+from fieldtune_offline.lowering.elementwise import NORMS
 from fieldtune_offline.lowering.needed import needed_nodes, values_read
 from fieldtune_offline.passes.flatten_parameters import join_gradients, split_theta
 from fieldtune_offline.precisions import operators
@@ -84,7 +85,7 @@ def adapted_graph(
 
 def _lowerings(*, serving: bool = False, unpacked: bool = False) -> Lowerings:
     own = operators.lowerings(serving=serving, unpacked=unpacked)
-    return {**own, **cross_entropy.lowerings(unpacked=unpacked)}
+    return {**own, **cross_entropy.lowerings(unpacked=unpacked), **(NORMS if serving else {})}
 
 
 def _close(

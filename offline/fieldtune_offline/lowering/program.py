@@ -80,7 +80,7 @@ def lower_program(
         build: where the nodes go.
         given: parameter name → the tensor that takes its place.
         names: parameter or buffer name → its name in the graph; two with one name are one tensor.
-        more: lowerings beside those of torch's own operators.
+        more: lowerings beside those of torch's own operators, or in their place.
 
     Raises:
         UnsupportedModel: operators without a lowering; every one is named, with its count.

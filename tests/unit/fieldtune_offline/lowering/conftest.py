@@ -43,7 +43,7 @@ def export(module, specs, sizes=SIZES[0]):
     return program, [Input(f"x{index}", names) for index, names in enumerate(axes)]
 
 
-def lower(program, inputs):
+def lower(program, inputs, more=None):
     """Return the ONNX model (protobuf) of a program."""
     import onnx_ir as ir
 
@@ -53,7 +53,7 @@ def lower(program, inputs):
 
     weights = program_weights(program, "")
     build = GraphBuilder()
-    lowered = lower_program(program, inputs, build, given={}, names=weights.names)
+    lowered = lower_program(program, inputs, build, given={}, names=weights.names, more=more or {})
     outputs = {f"y{index}": result for index, result in enumerate(lowered.outputs)}
     graph = _close("test", build, lowered.inputs, [], outputs, lowered, weights.tensors, {})
     for value in graph.unbound:
@@ -157,10 +157,10 @@ def lowered():
     """The function that lowers a module or function, in core operators, and returns its ONNX model."""
     from fieldtune_offline.quiet import quiet_tracing
 
-    def run(module, specs):
+    def run(module, specs, more=None):
         module = function_module(module)
         program, inputs = export(module, specs)
         with quiet_tracing():
-            return lower(program.run_decompositions(), inputs)
+            return lower(program.run_decompositions(), inputs, more)
 
     return run

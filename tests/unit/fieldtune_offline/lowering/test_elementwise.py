@@ -165,3 +165,30 @@ def test_the_graph_computes_what_torch_computes(check_cases, op):
 
 def test_all_of_them_in_core_operators(check_cases):
     check_cases(CASES, core=True)
+
+
+WEIGHT = torch.linspace(0.5, 1.5, 8)
+
+
+def root_mean_square_norm(x):
+    return WEIGHT * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+
+def test_onnx_runtime_computes_a_norm_of_what_serves_at_once(lowered, tmp_path):
+    import onnx
+    import onnxruntime
+
+    model = lowered(root_mean_square_norm, ("f[n,m,8]",), elementwise.NORMS)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    optimized = onnx.load(tmp_path / "optimized.onnx")
+    assert [node.op_type for node in optimized.graph.node] == ["SimplifiedLayerNormalization"]
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), root_mean_square_norm(x))
+
+
+def test_a_norm_of_what_trains_is_computed_as_torch_computes_it(lowered):
+    made = [node.op_type for node in lowered(root_mean_square_norm, ("f[n,m,8]",)).graph.node]
+    assert made == ["Pow", "ReduceMean", "Add", "Sqrt", "Reciprocal", "Mul", "Mul"]
