@@ -95,6 +95,9 @@ bench: venv ## training steps and whole runs beside torch and PEFT, methods, mem
 	$(RUN) benchmarks/entities.py --cache $(CACHE) $(ARGS)
 	$(RUN) benchmarks/questions.py --cache $(CACHE) $(ARGS)
 	$(RUN) benchmarks/decoding.py --cache $(CACHE) $(ARGS)
+	$(RUN) benchmarks/packed_base.py --cache $(CACHE) $(ARGS)
+	$(RUN) benchmarks/packed_products.py --cache $(CACHE) $(ARGS)
+	$(RUN) benchmarks/packed_quality.py --cache $(CACHE) $(ARGS)
 
 .PHONY: tiny-bundles
 tiny-bundles: venv

@@ -12,8 +12,9 @@ int8 weights they are:
 3. aarch64 with dot products or i8mm: in 32 bits.
 4. aarch64 without: in 32 bits, by widening each byte; exact.
 
-Rates are of whole products beside float32's on the same core, a Zen 4 with ONNX Runtime 1.32.0, whose VNNI and AVX-512
-a changed copy of the library did not see for the second. No Arm core was measured.
+Rates are of whole products beside float32's on the same core, a Zen 4 with ONNX Runtime 1.32.0, as
+``benchmarks/packed_products.py`` has them; for the second a changed copy of the library did not see its VNNI and
+AVX-512. No Arm core was measured.
 """
 
 import dataclasses
