@@ -75,6 +75,11 @@ def bundle(name: str, spec: BuildSpec) -> Path:
     return spec.out
 
 
+def profile_text(runtime: str) -> str:
+    """Return the text of a hardware profile with these lines of its table ``runtime`` and nothing else to choose."""
+    return f'format_version = "1.1"\nname = "measured"\ntitle = "measured"\nsource = []\n[runtime]\n{runtime}\n'
+
+
 def on_threads(profile: HardwareProfile, threads: int = THREADS) -> HardwareProfile:
     """Return a profile with the threads of every contender."""
     return dataclasses.replace(profile, runtime=dataclasses.replace(profile.runtime, threads=threads))

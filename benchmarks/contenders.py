@@ -1,7 +1,7 @@
 """The contenders of train_step.py and methods.py: processes that take optimizer steps when they are told to.
 
 The first line on stdout tells of a first step; each number of steps on stdin is answered by a line with their losses,
-seconds and CPU seconds, and with what the process holds since before it opened anything.
+seconds and CPU seconds. With --held, on Linux, there is also what the process holds since before it opened anything.
 """
 
 import argparse
@@ -162,7 +162,7 @@ def parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def resident(bundle: Path) -> float:
-    """Return what this process holds: anonymous memory and mapped pages of model files, in megabytes; Linux alone."""
+    """Return what this process holds: anonymous memory and mapped pages of model files, in megabytes."""
     held = 0
     counted = False
     for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
@@ -182,6 +182,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--batches", type=Path, required=True, help=".npz; axis 0 of each array counts the batches")
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--held", action="store_true", help="tell what is held, too; on Linux")
     arguments = parser.parse_args()
 
     # Whatever libraries print must not mix with the answers.
@@ -194,7 +195,7 @@ def main() -> None:
     entry = CONTENDERS[arguments.contender]
     for library in entry.libraries:
         importlib.import_module(library)
-    before = resident(arguments.bundle)
+    before = resident(arguments.bundle) if arguments.held else 0
     contender = entry.start(workload)
     done = 0
     wanted = 1
@@ -208,7 +209,8 @@ def main() -> None:
             cpu_seconds.append(time.process_time() - cpu)
         done += wanted
         answer = {"losses": losses, "seconds": seconds, "cpu_seconds": cpu_seconds}
-        answer["held_mb"] = resident(arguments.bundle) - before
+        if arguments.held:
+            answer["held_mb"] = resident(arguments.bundle) - before
         print(json.dumps(answer), file=answers, flush=True)
         wanted = int(sys.stdin.readline() or 0)
 

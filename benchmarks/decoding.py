@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 from common import THREADS, Child, asset, machine_line, on_threads, parser, ratios, save, say, table
+from packed_base import BASES, packed_bundle
 
-BASES = ("float32", "int8", "int4", "nf4")
 REFERENCE = "transformers + PEFT"
 PROMPT = (
     "Explain in three sentences how a device in the field could learn from its own data, and what it must not forget."
@@ -107,8 +107,6 @@ def child(arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure the bases that are asked for, print the table, and return the figures."""
-    from packed_base import packed_bundle
-
     cache = arguments.cache.resolve()
     rounds, tokens = (1, 16) if arguments.quick else (arguments.rounds, arguments.tokens)
     model = asset("smollm2", cache)

@@ -23,12 +23,11 @@ from typing import Any
 
 import numpy as np
 from common import REPOSITORY, Child, asset, bundle, machine_line, on_threads, parser, ratios, save, say, table
-from train_step import SUBJECTS, Subject, write_batches
+from train_step import SUBJECTS, Subject, subject_spec, write_batches
 
 from fieldtune import Runner, load_profile, open_bundle
 from fieldtune.adapters import Adapter, from_theta, method_named, read_adapter, to_theta
 from fieldtune.bundle import PAST, Bundle
-from fieldtune_offline import BuildSpec, MethodSpec
 
 METHODS = ("lora", "dora", "ia3", "miss")
 """The others are compared with the first."""
@@ -50,15 +49,7 @@ Figures = dict[str, dict[str, list[float]]]
 
 def build(name: str, method: str, cache: Path) -> Path:
     """Return the bundle of a subject with a method."""
-    subject = SUBJECTS[name]
-    spec = BuildSpec(
-        model=str(asset(name, cache)),
-        task=subject.task,
-        labels=subject.labels,
-        method=MethodSpec(name=method, target_modules=subject.target_modules),
-        out=cache / "bundles" / f"benchmark-{name}-{method}",
-    )
-    return bundle(f"{name}, {title(method)}", spec)
+    return bundle(f"{name}, {title(method)}", subject_spec(name, f"benchmark-{name}-{method}", cache, method))
 
 
 def title(contender: str) -> str:

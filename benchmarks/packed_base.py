@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from common import REPOSITORY, THREADS, Child, asset, bundle, machine_line, parser, ratios, save, say, table
-from train_step import SUBJECTS, Figures, Subject, loss_difference, measure, write_batches
+from train_step import SUBJECTS, Figures, Subject, loss_difference, measure, subject_spec, write_batches
 
-from fieldtune_offline import BuildSpec, MethodSpec
 from fieldtune_offline.spec import PrecisionSpec
 
 BASES = ("float32", "int8", "int4", "nf4")
@@ -36,16 +35,8 @@ SMALL: dict[str, Any] = {"batch": 1, "sequence": 8}
 
 def packed_bundle(name: str, base: str, cache: Path) -> Path:
     """Return the bundle of a subject on a base, built where it is not there."""
-    subject = SUBJECTS[name]
-    spec = BuildSpec(
-        model=str(asset(name, cache)),
-        task=subject.task,
-        labels=subject.labels,
-        method=MethodSpec(target_modules=subject.target_modules),
-        base=PrecisionSpec(name=base),
-        out=cache / "bundles" / f"benchmark-{name}-{base}",
-    )
-    return bundle(f"{name}, {base}", spec)
+    spec = subject_spec(name, f"benchmark-{name}-{base}", cache)
+    return bundle(f"{name}, {base}", dataclasses.replace(spec, base=PrecisionSpec(name=base)))
 
 
 def commands(name: str, bases: list[str], cache: Path) -> Callable[[Subject], dict[str, list[object]]]:
@@ -71,7 +62,7 @@ def base_memory(starts: dict[str, list[object]]) -> dict[str, float]:
     """Return what each contender holds after a small step, in megabytes."""
     held = {}
     for name, command in starts.items():
-        child = Child(command)
+        child = Child([*command, "--held"])
         held[name] = child.first["held_mb"]
         child.close()
     return held

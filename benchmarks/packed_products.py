@@ -57,12 +57,8 @@ class Profiled:
         packed = self.bundle.manifest.base.packed
         assert packed is not None
         with safe_open(self.bundle.root / "graphs" / "weights.safetensors", "numpy") as held:
-            codes = [
-                held.get_slice(f"{name}.codes").get_shape()
-                for name, recipe in packed.matrices.items()
-                if recipe != "int8"
-            ]
-        return 2 * sum(map(math.prod, codes))  # two a byte
+            names = [name for name, recipe in packed.matrices.items() if recipe == packed.recipe]
+            return 2 * sum(math.prod(held.get_slice(f"{name}.codes").get_shape()) for name in names)  # two a byte
 
     def end(self) -> dict[str, float]:
         """Return milliseconds of a run by operator."""

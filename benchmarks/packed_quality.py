@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from common import asset, bundle, machine_line, on_threads, parser, save, say, table
-from packed_base import packed_bundle
+from packed_base import BASES, packed_bundle
 
 from fieldtune import Bundle, TrainConfig, load_profile, open_bundle, train_adapter
 from fieldtune.adapters import Adapter, from_theta, read_adapter, to_theta
@@ -31,8 +31,6 @@ from fieldtune.training import Evaluation, evaluate, settle
 from fieldtune_offline import BuildSpec, MethodSpec
 from fieldtune_offline.spec import PrecisionSpec
 
-BASES = ("float32", "int8", "int4", "nf4")
-"""The others are compared with the first."""
 ALLOWED = {"int8": (0.5, 1.0), "int4": (1.0, 2.0), "nf4": (1.0, 2.0)}
 """How far a base may be from float32: points of accuracy or F1, and percent of loss."""
 QUICK_EXAMPLES = 96

@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import REPOSITORY, parser, save, say, table
+from common import parser, profile_text, save, say, table
 
 MINI = {
     "hidden_size": 3072,
@@ -75,6 +75,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 SHARD_BYTES = 10**9
 TOKENS = 17
+LEAN = "prepacking = false\nmemory_pattern = false\narena = false"
 
 # --- the checkpoint ---
 
@@ -168,14 +169,6 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def write_profile(file: Path) -> None:
-    """Write the profile of any CPU with the settings for little memory."""
-    text = (REPOSITORY / "hw_profiles" / "cpu-generic.toml").read_text(encoding="utf-8")
-    for setting in ("prepacking", "arena", "memory_pattern"):
-        text = text.replace(f"{setting} = true", f"{setting} = false")
-    file.write_text(text.replace('name = "cpu-generic"', 'name = "lean"'), encoding="utf-8")
-
-
 def main() -> None:
     made = parser(__doc__)
     made.add_argument("--variant", choices=VARIANTS, default="mini")
@@ -201,7 +194,7 @@ def main() -> None:
         if os.waitpid(child, 0)[1]:
             raise SystemExit("the checkpoint was not written")
     profile, data = work / "lean.toml", work / "train.jsonl"
-    write_profile(profile)
+    profile.write_text(profile_text(LEAN), encoding="utf-8")
     text = "A device in the field learns from what it sees, and answers with what it has learned. " * 4
     texts = [json.dumps({"text": f"{number} {text}"}) for number in range(options.steps)]
     data.write_text("\n".join(texts) + "\n", encoding="utf-8")

@@ -33,7 +33,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import REPOSITORY, THREADS, asset, bundle, machine_line, parser, save, say, table
+from common import REPOSITORY, THREADS, asset, bundle, machine_line, parser, profile_text, save, say, table
 from splits import LABELS, SPLITS, split_bundle
 
 from fieldtune_offline import BuildSpec, MethodSpec
@@ -216,8 +216,7 @@ def measured(row: Row, root: Path) -> tuple[int, int]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         profile = folder / "measured.toml"
-        head = 'format_version = "1.1"\nname = "measured"\ntitle = "measured"\nsource = []\n[runtime]\n'
-        profile.write_text(f"{head}threads = {THREADS}\n{PROFILES[row.profile]}\n")
+        profile.write_text(profile_text(f"threads = {THREADS}\n{PROFILES[row.profile]}"))
         data = write_data(folder, root, row)
         arguments = command(row, root, data, profile, folder / "out")
         me = [sys.executable, __file__, "--measure", *arguments]
@@ -251,8 +250,7 @@ def predicted(row: Row, root: Path, samples: int) -> dict[str, int]:
     from fieldtune.preflight.workload import uses_of, workload_of
 
     opened = Bundle(root, read_manifest((root / "manifest.json").read_text()))
-    text = f'format_version = "1.1"\nname = "p"\ntitle = "p"\nsource = []\n[runtime]\n{PROFILES[row.profile]}\n'
-    profile = read_profile(text, "p.toml")
+    profile = read_profile(profile_text(PROFILES[row.profile]), "measured.toml")
     use = next(use for use in uses_of(opened) if use == row.use)
     work = workload_of(opened, profile, use, batch=row.batch, sequence=row.sequence, samples=samples)
     prediction = predict_memory(work)

@@ -113,19 +113,23 @@ def write_batches(subject: Subject, model: Path, file: Path) -> Path:
     return file
 
 
+def subject_spec(name: str, folder: str, cache: Path, method: str = "lora") -> BuildSpec:
+    """Return what the bundle of a subject is built from, in a folder of the cache."""
+    subject = SUBJECTS[name]
+    return BuildSpec(
+        model=str(asset(name, cache)),
+        task=subject.task,
+        labels=subject.labels,
+        method=MethodSpec(name=method, target_modules=subject.target_modules),
+        out=cache / "bundles" / folder,
+    )
+
+
 def commands(name: str, cache: Path) -> dict[str, list[object]]:
     """Fetch and build what a subject needs; return the command that starts each contender on it."""
     subject = SUBJECTS[name]
     model = asset(name, cache)
-    spec = BuildSpec(
-        model=str(model),
-        task=subject.task,
-        labels=subject.labels,
-        method=MethodSpec(target_modules=subject.target_modules),
-        ort_training=True,
-        out=cache / "bundles" / f"benchmark-{name}",
-    )
-    built = bundle(name, spec)
+    built = bundle(name, dataclasses.replace(subject_spec(name, f"benchmark-{name}", cache), ort_training=True))
     batches = write_batches(subject, model, cache / "benchmarks" / f"{name}-batches.npz")
     program = REPOSITORY / "benchmarks" / "contenders.py"
     flags = ["--model", model, "--bundle", built, "--batches", batches, "--threads", THREADS]
